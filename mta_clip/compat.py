@@ -1,0 +1,59 @@
+"""Makes detectron2's Python part importable on a current stack, without a compiler.
+
+`prepare_detectron2()` runs once, at `import mta_clip`. It only fills in what is missing, so an official, compiled
+detectron2 is left as it is.
+"""
+
+import importlib.machinery
+import importlib.util
+import sys
+import types
+
+import numpy as np
+from PIL import Image
+
+INSTALL_HELP = """detectron2 is not installed, and mta_clip extends it. Get it in one of two ways:
+  1. its Python part from PyPI, no compiler needed (torch and a setuptools must be installed already):
+       pip install --use-pep517 --no-build-isolation --no-deps detectron2-cdo==0.5 \\
+           -C--global-option=build_py -C--build-option=--skip-build
+       pip install termcolor yacs tabulate cloudpickle omegaconf hydra-core black
+  2. the official package, built from source: https://github.com/facebookresearch/detectron2
+     (its INSTALL page; any version from 0.5 on works).
+`make setup` or `uv sync` in a clone of mta-clip does the first for you."""
+
+
+def prepare_detectron2() -> None:
+    """Checks that detectron2 is there and supplies the names that release 0.5 misses on today's libraries.
+
+    Raises:
+        ModuleNotFoundError: detectron2 is not installed; the message names both ways to get it.
+    """
+    if importlib.util.find_spec("detectron2") is None:
+        raise ModuleNotFoundError(INSTALL_HELP, name="detectron2")
+    if not hasattr(Image, "LINEAR"):
+        Image.LINEAR = (
+            Image.BILINEAR
+        )  # removed in Pillow 10; a default argument in detectron2.data.transforms
+    for alias, builtin in (("bool", bool), ("int", int), ("float", float), ("object", object)):
+        if alias not in np.__dict__:
+            setattr(
+                np, alias, builtin
+            )  # removed in NumPy 1.24; used in detectron2.structures.masks and data.build
+    if importlib.util.find_spec("detectron2._C") is None:
+        sys.modules["detectron2._C"] = (
+            _compiled_part_stub()
+        )  # imported by detectron2.layers, called by nothing here
+
+
+def _compiled_part_stub() -> types.ModuleType:
+    stub = types.ModuleType(
+        "detectron2._C", "Stand-in for detectron2's compiled part, which mta_clip does not use."
+    )
+    stub.__spec__ = importlib.machinery.ModuleSpec("detectron2._C", loader=None)
+    stub.get_compiler_version = lambda: "not compiled"  # the three are read by detectron2.utils.collect_env
+    stub.get_cuda_version = lambda: "not compiled"
+    stub.has_cuda = lambda: False
+    import detectron2
+
+    detectron2._C = stub
+    return stub

@@ -1,0 +1,194 @@
+"""Every config key that mta-clip adds to Detectron2's, defined once: meaning, unit, source.
+
+Names follow Mask2Former's where it has the key; new ones live under MODEL.CLIP, MODEL.PROMPT, MODEL.MTA,
+MODEL.TAGCLIP and TEST. Modules never read a cfg after `from_config`, and each can be built without one.
+
+Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP (TPAMI 2024,
+arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] Detectron2's own key with another default.
+"""
+
+import torch
+from detectron2.config import CfgNode as CN
+
+
+def add_mta_clip_config(cfg: CN) -> None:
+    """Adds all keys of this project, with defaults, to a Detectron2 config (in place)."""
+    cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # [D2] "cuda"
+    cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
+    cfg.MODEL.PIXEL_MEAN = [
+        123.675,
+        116.28,
+        103.53,
+    ]  # ImageNet, RGB, 0..255: what [M2F], [MTA], [Tag] all use
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+    _add_clip(cfg)
+    _add_prompt(cfg)
+    _add_mask_former(cfg)
+    _add_sem_seg_head(cfg)
+    _add_mta(cfg)
+    _add_tagclip(cfg)
+    _add_input(cfg)
+    _add_datasets(cfg)
+    _add_solver(cfg)
+    _add_test(cfg)
+
+
+def get_cfg() -> CN:
+    """A fresh Detectron2 config with this project's keys in it."""
+    from detectron2.config import get_cfg as get_detectron2_cfg
+
+    cfg = get_detectron2_cfg()
+    add_mta_clip_config(cfg)
+    return cfg
+
+
+def _add_clip(cfg: CN) -> None:
+    cfg.MODEL.BACKBONE.NAME = "CLIPImageEncoder"  # or a Detectron2 backbone, e.g. build_resnet_backbone
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0  # [D2] stages frozen from the stem on; 0 = none, as in [M2F] and [MTA]
+    cfg.MODEL.CLIP = CN()
+    cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
+    cfg.MODEL.CLIP.PRETRAINED = (
+        "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
+    )
+    cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
+    cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
+    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = ends of the quarters of the depth,
+    # which for 12 blocks would be 2,5,8,11; [Dense] and [MTA] take 3,5,7,11.
+    cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = [3, 5, 7, 11]
+
+
+def _add_prompt(cfg: CN) -> None:
+    cfg.MODEL.PROMPT = CN()
+    # ContextPromptLearner: Z learned contexts [MTA section on Mask-Text Prompt Learning];
+    # TemplatePrompt: hand-written templates, nothing learned; "": no text at all (the Mask2Former baseline).
+    cfg.MODEL.PROMPT.NAME = "ContextPromptLearner"
+    cfg.MODEL.PROMPT.NUM_CONTEXTS = 3  # Z, prompts per class [MTA]
+    cfg.MODEL.PROMPT.CONTEXT_LENGTH = 8  # learned vectors per context [MTA] [Dense]
+    cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal; the authors' code has 1.0
+    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # TemplatePrompt: one per context row
+    cfg.MODEL.PROMPT.NO_OBJECT_NAME = "none"  # text of the no-object row [MTA]
+    cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the training dataset
+
+
+def _add_mask_former(cfg: CN) -> None:
+    cfg.MODEL.MASK_FORMER = CN()
+    node = cfg.MODEL.MASK_FORMER
+    # MaskTextDecoder [MTA] | MultiScaleMaskedTransformerDecoder [M2F], the text-free baseline
+    node.TRANSFORMER_DECODER_NAME = "MaskTextDecoder"
+    node.NUM_OBJECT_QUERIES = 100
+    node.HIDDEN_DIM = 256
+    node.NHEADS = 8
+    node.DIM_FEEDFORWARD = 2048  # of the transformer decoder
+    node.DEC_LAYERS = 10  # predictions, one of them before the first layer: 10 = 9 layers [M2F]
+    node.DROPOUT = 0.0  # pixel decoder's transformer encoder
+    node.ENFORCE_INPUT_PROJ = False  # 1x1 projection of the memories even if widths agree
+    node.SIZE_DIVISIBILITY = (
+        32  # images are padded (zeros after normalisation, right and bottom) to a multiple
+    )
+    # Losses; the same three weights are the matching costs.
+    node.CLASS_WEIGHT = 2.0
+    node.MASK_WEIGHT = 5.0
+    node.DICE_WEIGHT = 5.0
+    node.NO_OBJECT_WEIGHT = 0.1
+    node.DEEP_SUPERVISION = True
+    node.SUPERVISE_INITIAL = (
+        True  # also the prediction before the first layer: [M2F] True, the [MTA] code False
+    )
+    # Divisor of mask and dice losses: num_masks [M2F] | class_weight_sum, what the [MTA] code does by accident
+    node.NORMALIZER = "num_masks"
+    # Points on ignored pixels: negative = background of every mask [M2F] [MTA]; excluded = they carry no loss
+    node.IGNORED_PIXELS = "negative"
+    node.TRAIN_NUM_POINTS = 12544
+    node.OVERSAMPLE_RATIO = 3.0
+    node.IMPORTANCE_SAMPLE_RATIO = 0.75
+
+
+def _add_sem_seg_head(cfg: CN) -> None:
+    node = cfg.MODEL.SEM_SEG_HEAD
+    node.NAME = "MaskTextHead"
+    node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    node.NUM_CLASSES = 150
+    node.IGNORE_VALUE = 255
+    node.CONVS_DIM = 256
+    node.MASK_DIM = 256
+    node.NORM = "GN"
+    node.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
+    node.TRANSFORMER_ENC_LAYERS = 6
+    node.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024  # [M2F] hard-codes it
+    node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
+    node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
+    node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+
+
+def _add_mta(cfg: CN) -> None:
+    cfg.MODEL.MTA = CN()
+    node = cfg.MODEL.MTA
+    node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA]
+    node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 leaves the loss out
+    node.TEMPERATURE = 1.0  # tau of L_sim: exp(cosine / tau); the [MTA] code has none (1)
+    node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)
+    node.GAMMA_INIT = 1e-4  # of the residual text update, text' = text + gamma * u [Dense] [MTA]
+    node.TEXT_QUERIES = True  # text rows take part in the decoder as queries; False: ablation
+    # What gives masks their class at inference: linear [MTA] | text (similarity to any names) | ensemble
+    node.CLASSIFIER = "linear"
+    node.ENSEMBLE_WEIGHT = 0.5  # share of text in the geometric mean of `ensemble`, 0..1
+    node.TEXT_TEMPERATURE = 0.07  # softmax temperature of `text` if training had none to learn from
+
+
+def _add_tagclip(cfg: CN) -> None:
+    cfg.MODEL.TAGCLIP = CN()  # completed below by the section that implements it
+    node = cfg.MODEL.TAGCLIP
+    node.NUM_PROMPTS = 10  # visual prompts per ViT block: 10 (VOC) | 100 (COCO-Stuff) [Tag]
+
+
+def _add_input(cfg: CN) -> None:
+    cfg.INPUT.FORMAT = "RGB"  # [D2] "BGR"
+    cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"  # [M2F]
+    cfg.INPUT.COLOR_AUG_SSD = True  # brightness, contrast, saturation, hue jitter as in SSD [M2F]
+    cfg.INPUT.SIZE_DIVISIBILITY = -1  # > 0: crops are padded up to this side length, in pixels [M2F]
+    cfg.INPUT.CROP.ENABLED = True
+    cfg.INPUT.CROP.TYPE = "absolute"
+    cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = (
+        1.0  # crops are redrawn while one class covers more [M2F]; 1 = off
+    )
+
+
+def _add_datasets(cfg: CN) -> None:
+    # Folders of images and label maps, registered from the config alone; see mta_clip/data/datasets/folder.py.
+    cfg.DATASETS.FOLDERS = []
+    cfg.DATASETS.UNSEEN_CLASSES = []  # names held out of training (zero-shot); [] = all are seen
+
+
+def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BASE_LR = 1e-4
+    cfg.SOLVER.WEIGHT_DECAY = 0.05
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # nn.Embedding modules [M2F]
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # lr of the image encoder relative to BASE_LR
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    cfg.SOLVER.POLY_LR_POWER = 0.9
+    cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0  # [D2 DeepLab] the lr never falls below this share of BASE_LR
+    cfg.SOLVER.WARMUP_FACTOR = 1.0
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # one L2 norm over all trainable parameters [M2F]
+    cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
+    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
+    # True: lr scales linearly and MAX_ITER inversely with IMS_PER_BATCH relative to REFERENCE_BATCH
+    cfg.SOLVER.SCALE_TO_BATCH = False
+    cfg.SOLVER.REFERENCE_BATCH = 16
+
+
+def _add_test(cfg: CN) -> None:
+    cfg.TEST.SLIDING_WINDOW = CN()
+    cfg.TEST.SLIDING_WINDOW.ENABLED = False
+    cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image
+    cfg.TEST.SLIDING_WINDOW.STRIDE = [341, 341]  # [MTA]; [Tag] has 426
+    cfg.TEST.SLIDING_WINDOW.BATCH = 4  # windows per forward pass
+    cfg.TEST.SEM_SEG = CN()
+    cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
+    cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, share of the image diagonal
+    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)
