@@ -31,24 +31,16 @@ def prepare_detectron2() -> None:
     if importlib.util.find_spec("detectron2") is None:
         raise ModuleNotFoundError(INSTALL_HELP, name="detectron2")
     if not hasattr(Image, "LINEAR"):
-        Image.LINEAR = (
-            Image.BILINEAR
-        )  # removed in Pillow 10; a default argument in detectron2.data.transforms
+        Image.LINEAR = Image.BILINEAR  # removed in Pillow 10; a default argument in detectron2.data.transforms
     for alias, builtin in (("bool", bool), ("int", int), ("float", float), ("object", object)):
         if alias not in np.__dict__:
-            setattr(
-                np, alias, builtin
-            )  # removed in NumPy 1.24; used in detectron2.structures.masks and data.build
+            setattr(np, alias, builtin)  # removed in NumPy 1.24; used in detectron2.structures.masks and data.build
     if importlib.util.find_spec("detectron2._C") is None:
-        sys.modules["detectron2._C"] = (
-            _compiled_part_stub()
-        )  # imported by detectron2.layers, called by nothing here
+        sys.modules["detectron2._C"] = _compiled_part_stub()  # imported by detectron2.layers, called by nothing here
 
 
 def _compiled_part_stub() -> types.ModuleType:
-    stub = types.ModuleType(
-        "detectron2._C", "Stand-in for detectron2's compiled part, which mta_clip does not use."
-    )
+    stub = types.ModuleType("detectron2._C", "Stand-in for detectron2's compiled part, which mta_clip does not use.")
     stub.__spec__ = importlib.machinery.ModuleSpec("detectron2._C", loader=None)
     stub.get_compiler_version = lambda: "not compiled"  # the three are read by detectron2.utils.collect_env
     stub.get_cuda_version = lambda: "not compiled"

@@ -47,9 +47,7 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.BACKBONE.FREEZE_AT = 0  # [D2] stages frozen from the stem on; 0 = none, as in [M2F] and [MTA]
     cfg.MODEL.CLIP = CN()
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
-    cfg.MODEL.CLIP.PRETRAINED = (
-        "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
-    )
+    cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
     cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
     # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = ends of the quarters of the depth,
@@ -82,18 +80,14 @@ def _add_mask_former(cfg: CN) -> None:
     node.DEC_LAYERS = 10  # predictions, one of them before the first layer: 10 = 9 layers [M2F]
     node.DROPOUT = 0.0  # pixel decoder's transformer encoder
     node.ENFORCE_INPUT_PROJ = False  # 1x1 projection of the memories even if widths agree
-    node.SIZE_DIVISIBILITY = (
-        32  # images are padded (zeros after normalisation, right and bottom) to a multiple
-    )
+    node.SIZE_DIVISIBILITY = 32  # images are padded (zeros after normalisation, right and bottom) to a multiple
     # Losses; the same three weights are the matching costs.
     node.CLASS_WEIGHT = 2.0
     node.MASK_WEIGHT = 5.0
     node.DICE_WEIGHT = 5.0
     node.NO_OBJECT_WEIGHT = 0.1
     node.DEEP_SUPERVISION = True
-    node.SUPERVISE_INITIAL = (
-        True  # also the prediction before the first layer: [M2F] True, the [MTA] code False
-    )
+    node.SUPERVISE_INITIAL = True  # also the prediction before the first layer: [M2F] True, the [MTA] code False
     # Divisor of mask and dice losses: num_masks [M2F] | class_weight_sum, what the [MTA] code does by accident
     node.NORMALIZER = "num_masks"
     # Points on ignored pixels: negative = background of every mask [M2F] [MTA]; excluded = they carry no loss
@@ -149,9 +143,7 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
-    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = (
-        1.0  # crops are redrawn while one class covers more [M2F]; 1 = off
-    )
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more [M2F]; 1 = off
 
 
 def _add_datasets(cfg: CN) -> None:

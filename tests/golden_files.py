@@ -15,14 +15,25 @@ import torch
 GOLDEN_DIR = Path(os.environ.get("MTA_CLIP_GOLDEN") or Path(__file__).parent / "golden")
 
 
+KINDS = ("m2f", "m2f_msda", "mta_full_loss", "mta_head", "mta_sim_loss", "mta_text") + (
+    "tag_e2e",
+    "tag_encoder",
+    "tag_head",
+    "tag_loss",
+)
+
+
 def golden_params(kind: str) -> list:
-    """One pytest parameter per file `<kind>_<letter(s)>.npz`; a skipped one if the folder has none."""
-    paths = [p for p in sorted(GOLDEN_DIR.glob(f"{kind}_*.npz")) if "_" not in p.stem[len(kind) + 1 :]]
-    if kind == "m2f":
-        paths = [p for p in paths if not p.stem.startswith("m2f_msda")]
+    """One pytest parameter per file `<kind>_<anything>.npz`; a skipped one if the folder has none."""
+    paths = [path for path in sorted(GOLDEN_DIR.glob("*.npz")) if _kind_of(path) == kind]
     if not paths:
         return [pytest.param(None, marks=pytest.mark.skip(f"no {kind}_*.npz in {GOLDEN_DIR}"))]
-    return [pytest.param(p, id=p.stem) for p in paths]
+    return [pytest.param(path, id=path.stem) for path in paths]
+
+
+def _kind_of(path: Path) -> str | None:
+    matching = [kind for kind in KINDS if path.stem.startswith(kind + "_")]
+    return max(matching, key=len, default=None)
 
 
 def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -33,9 +44,7 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """
     with np.load(path, allow_pickle=False) as archive:
         config = json.loads(str(archive["config"]))
-        arrays = {
-            name: torch.from_numpy(np.array(archive[name])) for name in archive.files if name != "config"
-        }
+        arrays = {name: torch.from_numpy(np.array(archive[name])) for name in archive.files if name != "config"}
     return config, arrays
 
 

@@ -28,9 +28,7 @@ class HeadOutput:
     """
 
     mask_features: Tensor  # (B, Dm, h, w)
-    layers: list[
-        LayerPrediction
-    ]  # [0] = before the first layer, [i] = after layer i; at inference only the last
+    layers: list[LayerPrediction]  # [0] = before the first layer, [i] = after layer i; at inference only the last
 
     @property
     def final(self) -> LayerPrediction:
