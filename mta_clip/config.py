@@ -181,6 +181,8 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW.STRIDE = [341, 341]  # [MTA]; [Tag] has 426
     cfg.TEST.SLIDING_WINDOW.BATCH = 4  # windows per forward pass
     cfg.TEST.SEM_SEG = CN()
+    # True: models return label maps, computed in strips, not (C, H, W) scores: bounded memory on large images
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
     cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, share of the image diagonal
     cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)

@@ -1,0 +1,1 @@
+"""Detectron2 meta-architectures: the models that a config names."""

@@ -1,0 +1,108 @@
+"""What every semantic segmentor here shares: normalise, pad, score (whole image or windows), resize.
+
+Shapes: B images, C classes, H and W = padded input, h and w = one image before padding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..inference.label_map import resize_and_argmax
+from ..inference.sliding_window import SlidingWindow
+
+
+class SemanticSegmentor(nn.Module):
+    """Base of the meta-architectures; a subclass says how it computes losses and scores.
+
+    Args:
+        pixel_mean, pixel_std: of the three RGB channels, on the scale 0..255.
+        size_divisibility: images are padded, with zeros after normalisation and at the right and bottom, until both
+            sides are a multiple of it.
+        sliding_window: scores overlapping windows instead of the whole image at inference.
+        label_maps_only: inference returns label maps instead of score maps, computed strip by strip, so memory does
+            not grow with classes times output pixels.
+    """
+
+    def __init__(
+        self,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int,
+        sliding_window: SlidingWindow | None = None,
+        label_maps_only: bool = False,
+    ):
+        super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+        self.size_divisibility = size_divisibility
+        self.sliding_window = sliding_window
+        self.label_maps_only = label_maps_only
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
+        """Weighted scalar losses of one batch.
+
+        Args:
+            images: (B, 3, H, W), normalised and padded.
+            sem_segs: per image its label map, (h, w) int64.
+        """
+        raise NotImplementedError
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Score maps (B, C, H, W) of normalised images (B, 3, H, W) whose sides are divisible as required."""
+        raise NotImplementedError
+
+    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
+        images = [(x["image"].to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, predictions in evaluation.
+
+        Args:
+            batched_inputs: per image a dict with `image` (3, h, w) RGB 0..255; in training `sem_seg` (h, w) int64;
+                optionally `height` and `width`, the wanted output size (default: that of `image`).
+
+        Returns:
+            In training, weighted scalar losses by name. In evaluation, per image `{"sem_seg": (C, height, width)}`,
+            float scores; with `label_maps_only`, `{"labels": (height, width)}`, int64.
+        """
+        images = self.preprocess(batched_inputs)
+        if self.training:
+            missing = [x.get("file_name", "?") for x in batched_inputs if "sem_seg" not in x]
+            if missing:
+                raise ValueError(f"training needs a label map `sem_seg` for every image; without one: {missing}")
+            return self.losses(images.tensor, [x["sem_seg"].to(self.device) for x in batched_inputs])
+        return self.inference(batched_inputs, images)
+
+    @torch.no_grad()
+    def inference(self, batched_inputs: list[dict], images: ImageList) -> list[dict[str, Tensor]]:
+        """Predictions for a preprocessed batch; see `forward`."""
+        if self.sliding_window is None:
+            maps = list(self.scores(images.tensor))
+        else:
+            maps = [self.sliding_window(self.padded_scores, image[None])[0] for image in images]
+        results = []
+        for inputs, score_map, (h, w) in zip(batched_inputs, maps, images.image_sizes, strict=True):
+            height, width = inputs.get("height", h), inputs.get("width", w)
+            if self.label_maps_only:
+                results.append({"labels": resize_and_argmax(score_map[:, :h, :w], (height, width))})
+            else:
+                results.append({"sem_seg": sem_seg_postprocess(score_map, (h, w), height, width)})
+        return results
+
+    def padded_scores(self, images: Tensor) -> Tensor:
+        """`scores` for images of any size: pads to the divisibility, crops the result."""
+        h, w = images.shape[-2:]
+        divisor = max(self.size_divisibility, 1)
+        padded = F.pad(images, (0, -w % divisor, 0, -h % divisor))
+        return self.scores(padded)[..., :h, :w]
