@@ -1,0 +1,27 @@
+"""Shared fixtures: seeds, and a datasets folder of the tests' own."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the network by accident
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state, whichever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def datasets_root(tmp_path, monkeypatch):
+    """An empty folder that DETECTRON2_DATASETS points to."""
+    root = tmp_path / "datasets"
+    root.mkdir()
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    return root
