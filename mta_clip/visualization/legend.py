@@ -1,0 +1,116 @@
+"""Legends: which classes a label map shows, in which colour, on how much of it."""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+INK = (33, 37, 41)
+FAINT_INK = (120, 126, 133)
+PAPER = (255, 255, 255)
+MAX_COLUMNS = 3
+MAX_NAME_CHARS = 34  # longer names end in an ellipsis
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """One line of a legend."""
+
+    name: str
+    color: tuple[int, int, int]  # RGB
+    share: float  # of the labelled pixels, 0..1
+    mark: str = ""  # a short word in a badge, such as "unseen"
+
+
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """A scalable font that matplotlib brings along, `size` pixels high."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+
+
+def legend_entries(
+    labels: NDArray[np.integer],
+    class_names: Sequence[str],
+    colors: NDArray[np.uint8],
+    *,
+    unseen: Collection[str] = (),
+) -> list[LegendEntry]:
+    """Entries of the classes present in a label map, largest first.
+
+    Args:
+        labels: (H, W); values outside [0, C) are no class and do not count.
+        class_names: C names.
+        colors: (C, 3) RGB.
+        unseen: names that get the mark "unseen"; if there are any, all others get "seen".
+    """
+    labelled = labels[(labels >= 0) & (labels < len(class_names))]
+    pixels = np.bincount(labelled.ravel(), minlength=len(class_names))
+    return [
+        LegendEntry(
+            name=class_names[index],
+            color=tuple(int(value) for value in colors[index]),
+            share=float(pixels[index] / labelled.size),
+            mark=("unseen" if class_names[index] in unseen else "seen") if unseen else "",
+        )
+        for index in np.argsort(-pixels, kind="stable")
+        if pixels[index]
+    ]
+
+
+def draw_legend(entries: Sequence[LegendEntry], *, height: int, font_size: int = 15) -> Image.Image:
+    """Draws a legend: column by column down to the given height, and beyond it once MAX_COLUMNS are full.
+
+    Args:
+        height: wanted height in pixels.
+        font_size: in pixels.
+    """
+    text_font, mark_font = font(font_size), font(round(font_size * 0.72))
+    line = round(font_size * 1.75)
+    rows = max(1, height // line, -(-len(entries) // MAX_COLUMNS))
+    names = [_shorten(entry.name) for entry in entries]
+    name_width = max((text_font.getlength(name) for name in names), default=0)
+    share_width = text_font.getlength("100.0 %")
+    mark_width = max((mark_font.getlength(entry.mark) + font_size for entry in entries if entry.mark), default=0)
+    swatch, gap = font_size, round(font_size * 0.6)
+    column = round(swatch + gap + name_width + gap + mark_width + share_width + 2.5 * gap)
+    columns = -(-len(entries) // rows)
+    legend = Image.new("RGB", (max(columns * column, 1), rows * line), PAPER)
+    draw = ImageDraw.Draw(legend)
+    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+        x, middle = index // rows * column, index % rows * line + line // 2
+        draw.rounded_rectangle(
+            (x, middle - swatch // 2, x + swatch, middle + swatch // 2), radius=swatch // 4, fill=entry.color
+        )
+        x += swatch + gap
+        draw.text((x, middle), name, fill=INK, font=text_font, anchor="lm")
+        x += round(name_width) + gap
+        if entry.mark:
+            _draw_mark(draw, entry.mark, (x, middle), mark_font)
+        x += round(mark_width + share_width)
+        draw.text((x, middle), _percent(entry.share), fill=FAINT_INK, font=text_font, anchor="rm")
+    return legend
+
+
+def _draw_mark(
+    draw: ImageDraw.ImageDraw, mark: str, left_middle: tuple[int, int], mark_font: ImageFont.FreeTypeFont
+) -> None:
+    x, middle = left_middle
+    pad = mark_font.size // 2
+    box = (x, middle - mark_font.size * 0.8, x + mark_font.getlength(mark) + 2 * pad, middle + mark_font.size * 0.8)
+    filled = mark == "unseen"
+    draw.rounded_rectangle(
+        box, radius=mark_font.size // 2, outline=INK if filled else FAINT_INK, fill=INK if filled else PAPER
+    )
+    draw.text((x + pad, middle), mark, fill=PAPER if filled else FAINT_INK, font=mark_font, anchor="lm")
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1].rstrip() + "…"
+
+
+def _percent(share: float) -> str:
+    return "< 0.1 %" if share < 0.0005 else f"{100 * share:.1f} %"

@@ -1,0 +1,73 @@
+"""An image with its label map laid over it.
+
+Shapes: H, W image size, C classes.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+CONTOUR_COLOR = (255, 255, 255)
+CONTOUR_SHARE = 1 / 400  # contour width as a share of the longer image side; at least one pixel
+
+
+def colorize(labels: NDArray[np.integer], colors: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Paints every label in its colour.
+
+    Returns:
+        The painting (H, W, 3), black where there is no class, and (H, W) where there is one: labels in [0, C).
+    """
+    labelled = (labels >= 0) & (labels < len(colors))
+    painting = np.zeros((*labels.shape, 3), np.uint8)
+    painting[labelled] = colors[labels[labelled]]
+    return painting, labelled
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    colors: NDArray[np.uint8],
+    *,
+    alpha: float = 0.55,
+    contours: bool = True,
+) -> NDArray[np.uint8]:
+    """Blends label colours into an image and traces the borders between labels.
+
+    Args:
+        image: (H, W, 3) RGB.
+        labels: (H, W) class indices; anything outside [0, C), such as an ignore label, is left as in the image.
+        colors: (C, 3) RGB.
+        alpha: share of the label colour, 0..1.
+        contours: whether borders between labels are drawn.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        ValueError: image and label map differ in size, or `alpha` is out of range.
+    """
+    if image.shape != (*labels.shape, 3):
+        raise ValueError(f"an image of shape {image.shape} cannot carry a label map of shape {labels.shape}")
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is a share between 0 and 1, got {alpha}")
+    painting, labelled = colorize(labels, colors)
+    blended = cv2.addWeighted(image, 1 - alpha, painting, alpha, 0)
+    overlay = np.where(labelled[..., None], blended, image)
+    if contours:
+        line = label_borders(labels)[..., None]
+        overlay = (overlay * (1 - line) + np.array(CONTOUR_COLOR) * line).round().astype(np.uint8)
+    return overlay
+
+
+def label_borders(labels: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Softened lines along the borders between labels; their width follows the size of the map.
+
+    Returns:
+        (H, W), coverage by a line, 0..1; 1 on every pixel whose left or upper neighbour has another label.
+    """
+    borders = np.zeros(labels.shape, np.float32)
+    borders[:, 1:] += labels[:, 1:] != labels[:, :-1]
+    borders[1:] += labels[1:] != labels[:-1]
+    width = max(1, round(max(labels.shape) * CONTOUR_SHARE))
+    lines = cv2.dilate(borders.clip(max=1), np.ones((width, width), np.uint8))
+    return np.maximum(lines, cv2.GaussianBlur(lines, (0, 0), 0.6))
