@@ -27,7 +27,8 @@ def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArra
     else:
         picture = Image.fromarray(labels.astype(np.uint8))
         if colors is not None:
-            picture.putpalette(colors[:256].tobytes())
+            # A PNG's palette must reach as far as its values: Pillow clamps what lies beyond.
+            picture.putpalette(colors[:256].tobytes().ljust(3 * 256, b"\0"))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
