@@ -144,6 +144,8 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more [M2F]; 1 = off
+    # [D2] True. Crops have one size; grouping would make batches depend on the number of workers and on resuming.
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
 
 
 def _add_datasets(cfg: CN) -> None:
@@ -157,11 +159,12 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BASE_LR = 1e-4
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
-    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # nn.Embedding modules [M2F]
+    cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # nn.Embedding modules [M2F], position tables, contexts, gamma
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # lr of the image encoder relative to BASE_LR
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.POLY_LR_POWER = 0.9
     cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0  # [D2 DeepLab] the lr never falls below this share of BASE_LR
+    cfg.SOLVER.POLY_LR_MIN = 0.0  # absolute lr that the poly decay ends at: mmcv's min_lr, 1e-6 in [Tag]
     cfg.SOLVER.WARMUP_FACTOR = 1.0
     cfg.SOLVER.WARMUP_ITERS = 0
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
@@ -172,6 +175,9 @@ def _add_solver(cfg: CN) -> None:
     # True: lr scales linearly and MAX_ITER inversely with IMS_PER_BATCH relative to REFERENCE_BATCH
     cfg.SOLVER.SCALE_TO_BATCH = False
     cfg.SOLVER.REFERENCE_BATCH = 16
+    cfg.SOLVER.LOG_PERIOD = 20  # iterations between two progress lines (and JSON and TensorBoard entries)
+    # True: distributed training tolerates trainable parameters that a step does not use, at some cost
+    cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
 
 
 def _add_test(cfg: CN) -> None:

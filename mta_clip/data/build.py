@@ -1,0 +1,170 @@
+"""Loaders for training and testing, from Detectron2's parts.
+
+What a training run sees is a function of the seed and the iteration alone: sample number `n` of the stream always is
+the same image with the same augmentation, whatever the number of processes or loader workers, and a run resumed at
+iteration `i` goes on where it stopped.
+"""
+
+import contextlib
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, DatasetFromList, MetadataCatalog, build_detection_test_loader
+from detectron2.data.build import build_batch_data_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .mapper import SemanticDatasetMapper
+
+logger = logging.getLogger(__name__)
+
+_MUST_AGREE = ("stuff_classes", "ignore_label", "label_map")  # of datasets that are trained on together
+
+
+class TrainingStream(Sampler[tuple[int, int]]):
+    """An endless shuffled stream of (index, seed of the augmentation), dealt out to the processes in turn."""
+
+    def __init__(
+        self, *, size: int, seed: int, start: int = 0, rank: int | None = None, world_size: int | None = None
+    ) -> None:
+        """
+        Args:
+            size: number of images.
+            start: samples of the stream, over all processes, to pass over.
+            rank, world_size: of this process; default: Detectron2's.
+        """
+        self.size = size
+        self.seed = seed
+        self.start = start
+        self.rank = comm.get_rank() if rank is None else rank
+        self.world_size = comm.get_world_size() if world_size is None else world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return itertools.islice(self._stream(), self.start + self.rank, None, self.world_size)
+
+    def _stream(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(self.size, generator=generator)
+            seeds = torch.randint(2**31, (self.size,), generator=generator)
+            yield from zip(order.tolist(), seeds.tolist(), strict=True)
+
+
+class SeededMapDataset(Dataset):
+    """Maps samples with the random state that the sampler chose for each."""
+
+    def __init__(self, dataset: Dataset, mapper: Callable[[dict], dict]) -> None:
+        self.dataset = dataset
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict:
+        index, seed = item
+        with _seeded(seed):
+            return self.mapper(self.dataset[index])
+
+
+def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
+    """The endless loader over DATASETS.TRAIN, with this process's share of SOLVER.IMS_PER_BATCH samples a batch.
+
+    Args:
+        start_iter: iteration at which the run starts; batches before it are passed over.
+
+    Raises:
+        ValueError: the datasets are empty, do not agree in their classes, do not have NUM_CLASSES classes, have another
+            ignore label than the head, or the batch cannot be divided among the processes.
+    """
+    _check_training_config(cfg)
+    dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
+    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    logger.info("Training on %d images of %s, data seed %d", len(dicts), ", ".join(cfg.DATASETS.TRAIN), seed)
+    return build_batch_data_loader(
+        SeededMapDataset(DatasetFromList(dicts, copy=False), SemanticDatasetMapper(cfg, is_train=True)),
+        TrainingStream(size=len(dicts), seed=seed, start=start_iter * cfg.SOLVER.IMS_PER_BATCH),
+        cfg.SOLVER.IMS_PER_BATCH,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """A loader over this process's share of a dataset, one image a batch, in order.
+
+    Raises:
+        ValueError: the dataset is empty.
+    """
+    return build_detection_test_loader(
+        load_dataset_dicts([name]),
+        mapper=SemanticDatasetMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
+
+
+def load_dataset_dicts(names: Sequence[str]) -> list[dict]:
+    """The dataset dicts of one or several datasets, one after the other.
+
+    Raises:
+        KeyError: no dataset of that name is registered.
+        ValueError: there is no name, or a dataset is empty.
+    """
+    if not names:
+        raise ValueError("No dataset is named: DATASETS.TRAIN (or TEST) is empty.")
+    dicts = []
+    for name in names:
+        found = DatasetCatalog.get(name)
+        if not found:
+            raise ValueError(f"The dataset {name!r} has no images. Is it where DETECTRON2_DATASETS points to?")
+        dicts.extend(found)
+    return dicts
+
+
+def _check_training_config(cfg: CfgNode) -> None:
+    names = cfg.DATASETS.TRAIN
+    if not names:
+        raise ValueError("DATASETS.TRAIN is empty: name at least one dataset to train on.")
+    if cfg.SOLVER.IMS_PER_BATCH % comm.get_world_size():
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} processes cannot "
+            "share equally. Make it a multiple of their number."
+        )
+    for name in names:
+        if name not in DatasetCatalog.list():
+            raise ValueError(f"DATASETS.TRAIN names {name!r}, which is not registered. Known: {DatasetCatalog.list()}.")
+    if cfg.INPUT.DATASET_MAPPER_NAME != "mask_former_semantic":
+        raise ValueError(
+            f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; there is only mask_former_semantic."
+        )
+    first = MetadataCatalog.get(names[0])
+    for name, key in itertools.product(names[1:], _MUST_AGREE):
+        if MetadataCatalog.get(name).get(key) != first.get(key):
+            raise ValueError(f"{names[0]!r} and {name!r} cannot be trained on together: their {key} differ.")
+    if len(first.stuff_classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, but {names[0]!r} has "
+            f"{len(first.stuff_classes)} classes. Set it to that number."
+        )
+    if first.ignore_label != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, but the ignore label of "
+            f"{names[0]!r} is {first.ignore_label}. Set it to that value."
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds what Detectron2's augmentations draw from, and restores it: the model may draw from the same."""
+    states = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

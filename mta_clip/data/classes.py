@@ -1,0 +1,102 @@
+"""Class lists: names and colours of a dataset's classes, kept as text files rather than code.
+
+A class list has one class per line, in the order of the label values: the name and, optionally after a tab, its colour
+as `R G B` (0..255). Blank lines and lines that start with `#` are comments. The lists that come with mta_clip are in
+`mta_clip/data/class_names/`; the comments at their head say where names and order come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+Color = tuple[int, int, int]
+
+_BUILTIN = Path(__file__).parent / "class_names"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """Names (as a text encoder reads them) and RGB colours of the classes, in the order of the label values."""
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def builtin_classes(dataset: str) -> ClassList:
+    """The class list that mta_clip brings for a dataset, e.g. "ade20k"."""
+    return read_classes(_BUILTIN / f"{dataset}.txt")
+
+
+def read_classes(path: str | Path) -> ClassList:
+    """Reads a class list; classes without a colour get one of `distinct_colors`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the list is empty, a name occurs twice, or a colour is not three numbers of 0..255.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such class list. It is a text file with one class name per line.")
+    names, colors = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, color = line.partition("\t")
+        names.append(name.strip())
+        colors.append(_parse_color(color, where=f"{path}, line {number}"))
+    return make_classes(names, colors, where=str(path))
+
+
+def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = None, *, where: str) -> ClassList:
+    """Checks names and colours and fills in missing colours.
+
+    Args:
+        names: in the order of the label values.
+        colors: RGB 0..255; None, or None for single classes: taken from `distinct_colors`.
+        where: what to call the list in error messages.
+
+    Raises:
+        ValueError: no names, an empty or repeated name, or another number of colours than names.
+    """
+    if not names:
+        raise ValueError(f"{where}: the list of classes is empty.")
+    for position, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{where}: class {position} has no name, but {name!r}.")
+        if name in names[:position]:
+            raise ValueError(
+                f"{where}: the class name {name!r} occurs twice (classes {list(names).index(name)} and {position}). "
+                "Names must differ, because masks are classified by them."
+            )
+    colors = [None] * len(names) if colors is None else colors
+    if len(colors) != len(names):
+        raise ValueError(f"{where}: {len(names)} class names, but {len(colors)} colours.")
+    filled = [given or other for given, other in zip(colors, distinct_colors(len(names)), strict=True)]
+    return ClassList(tuple(names), tuple(tuple(color) for color in filled))
+
+
+def distinct_colors(count: int) -> list[Color]:
+    """Colours for any number of classes: PASCAL VOC's colour map without its first entry (black, the background).
+
+    The bits of the 1-based class number are dealt out to the channels, highest bit of the channel first.
+    """
+    return [_voc_color(number) for number in range(1, count + 1)]
+
+
+def _voc_color(number: int) -> Color:
+    channels = [0, 0, 0]
+    for bit in range(24):
+        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
+    return tuple(channels)
+
+
+def _parse_color(text: str, *, where: str) -> Color | None:
+    if not text.strip():
+        return None
+    parts = text.split()
+    if len(parts) != 3 or not all(part.isdigit() and int(part) <= 255 for part in parts):
+        raise ValueError(f"{where}: expected a colour as three numbers of 0..255, got {text.strip()!r}.")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,25 @@
+"""CamVid in SegNet's version: 11 classes, 480x360 pixels; train 367, val 101, test 233 images.
+
+Layout: $DETECTRON2_DATASETS/camvid/{train,val,test} with the images (PNG or JPEG) and {train,val,test}annot with label
+maps of the same names (PNG); value 11 is unlabelled.
+"""
+
+from ..classes import builtin_classes
+from .catalog import data_root, pair_folders, register_sem_seg
+
+_UNLABELLED = 11
+
+
+def register() -> None:
+    for split in ("train", "val", "test"):
+        register_sem_seg(
+            f"camvid_sem_seg_{split}",
+            lambda split=split: _load(split),
+            builtin_classes("camvid"),
+            label_map={_UNLABELLED: 255},
+        )
+
+
+def _load(split: str) -> list[dict]:
+    root = data_root() / "camvid"
+    return pair_folders(root / split, root / f"{split}annot")

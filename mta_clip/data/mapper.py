@@ -1,0 +1,131 @@
+"""From a dataset dict to what a model takes: read, augment, pad. Masks are made from the label map by the model."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
+from fvcore.transforms.transform import Transform
+from torch import Tensor
+
+from .label_maps import LabelReader, read_image
+
+_PADDING = 128  # grey level of padded image pixels [Mask2Former's mapper]
+
+
+class SemanticDatasetMapper:
+    """Reads and augments one image and, in training, its label map.
+
+    Training follows Mask2Former's semantic mapper: resize the shorter side, crop, jitter colours, flip, pad. Testing
+    only resizes; the evaluator reads the label maps itself, at full size.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: Sequence[T.Augmentation | Transform],
+        label_reader: LabelReader | None = None,
+        pad_to: int = 0,
+        image_format: str = "RGB",
+    ) -> None:
+        """
+        Args:
+            augmentations: Detectron2 augmentations, applied in this order.
+            label_reader: of the training dataset; not needed for testing.
+            pad_to: training images smaller than this side length, in pixels, are padded to it at the right and the
+                bottom, with grey in the image and the ignore label in the label map. 0 or less: no padding.
+            image_format: channel order, "RGB" or "BGR".
+
+        Raises:
+            ValueError: training without a label reader.
+        """
+        if is_train and label_reader is None:
+            raise ValueError("SemanticDatasetMapper needs a label_reader for training.")
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.label_reader = label_reader
+        self.pad_to = pad_to
+        self.image_format = image_format
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        if not is_train:
+            resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+            return {"is_train": False, "augmentations": [resize], "image_format": cfg.INPUT.FORMAT}
+        label_reader = LabelReader.from_metadata(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+        return {
+            "is_train": True,
+            "augmentations": training_augmentations(cfg, ignore_label=label_reader.ignore_label),
+            "label_reader": label_reader,
+            "pad_to": cfg.INPUT.SIZE_DIVISIBILITY,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """Reads and transforms one sample.
+
+        Args:
+            dataset_dict: `file_name`, in training also `sem_seg_file_name`; kept as it is.
+
+        Returns:
+            A copy with `image` (3, H, W) uint8, `height` and `width` of the image file in pixels and, in training,
+            `sem_seg` (H, W) int64 of class indices and the ignore label.
+
+        Raises:
+            FileNotFoundError: the image or the label map does not exist.
+            ValueError: one of them is unreadable or does not fit (see LabelReader.read).
+        """
+        sample = copy.deepcopy(dataset_dict)
+        image = read_image(sample["file_name"], image_format=self.image_format)
+        sample["height"], sample["width"] = image.shape[:2]
+        labels = None
+        if self.is_train:
+            labels = self.label_reader.read(sample["sem_seg_file_name"], size=image.shape[:2])
+            if labels.dtype != np.uint8:
+                labels = labels.astype(np.float32)  # Detectron2 resizes uint8 or floats; exact up to 2**24
+        augmented = T.AugInput(image, sem_seg=labels)
+        self.augmentations(augmented)
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if self.is_train:
+            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+            self._pad(sample)
+        return sample
+
+    def _pad(self, sample: dict[str, Tensor]) -> None:
+        height, width = sample["image"].shape[-2:]
+        # A crop may be larger than `pad_to` along one side: never a negative padding, which would cut it.
+        padding = (0, max(self.pad_to - width, 0), 0, max(self.pad_to - height, 0))
+        sample["image"] = F.pad(sample["image"], padding, value=_PADDING)
+        sample["sem_seg"] = F.pad(sample["sem_seg"], padding, value=self.label_reader.ignore_label)
+
+
+def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:
+    """Resize, crop, colour jitter and flip as the INPUT section says, in Mask2Former's order.
+
+    Raises:
+        ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.
+    """
+    augmentations: list[T.Augmentation | Transform] = [
+        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+    ]
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE, cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA, ignore_label
+            )
+        )
+    if cfg.INPUT.COLOR_AUG_SSD:
+        augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
+    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
+        raise ValueError(f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; expected none, horizontal or vertical.")
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        flip = cfg.INPUT.RANDOM_FLIP
+        augmentations.append(T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical"))
+    return augmentations
