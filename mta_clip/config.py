@@ -15,6 +15,8 @@ def add_mta_clip_config(cfg: CN) -> None:
     """Adds all keys of this project, with defaults, to a Detectron2 config (in place)."""
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # [D2] "cuda"
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
+    # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
+    cfg.MODEL.WEIGHTS_SKIP = []
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
         116.28,

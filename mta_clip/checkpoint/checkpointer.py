@@ -1,0 +1,146 @@
+"""Detectron2's checkpointer, made strict about shapes and unable to run code from a file."""
+
+import fnmatch
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
+
+from .readers import CheckpointError, read_checkpoint
+from .writers import replace_atomically, save_plain
+
+_CONVERT = "Convert it first: python tools/convert_checkpoint.py --source {source} INPUT OUTPUT"
+
+
+class SegmentationCheckpointer(DetectionCheckpointer):
+    """Saves and loads models with their training state.
+
+    It loads .safetensors and .pth files and Detectron2's .pkl backbones, all as data; it differs from Detectron2's in
+
+    - a parameter whose shape differs from the file's is an error, not a warning, unless `skip` names it;
+    - a file of which nothing fits is an error;
+    - files are written atomically and hold only what `torch.load(weights_only=True)` reads back.
+
+    Args:
+        skip: shell patterns of parameter names that `resume_or_load` does not take from the weights file (they keep
+            their initial values), e.g. "*class_embed*" for another number of classes. A resumed run takes all.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        skip: Sequence[str] = (),
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.logger = logging.getLogger(__name__)
+        self.skip = tuple(skip)
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Saves the model, the checkpointables' states and `extra` to `<save_dir>/<name>.pth`.
+
+        Raises:
+            TypeError: something that is not a tensor, number, string or plain container.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict()}
+        data |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        save_plain(data | extra, path)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Notes which file `--resume` continues from."""
+        with replace_atomically(Path(self.save_dir) / "last_checkpoint") as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Loads a file; see Detectron2's checkpointer.
+
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointError: not a checkpoint, not safe to load, or it does not fit the model.
+        """
+        if path and "://" not in path and not os.path.isfile(path):
+            raise FileNotFoundError(f"{path}: no such checkpoint file; look at MODEL.WEIGHTS")
+        return super().load(path, checkpointables)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resumes the last checkpoint of `save_dir` if there is one, else loads only the weights of `path`."""
+        if resume and self.has_checkpoint():
+            skip, self.skip = self.skip, ()
+            try:
+                return self.load(self.get_checkpoint_file())
+            finally:
+                self.skip = skip
+        return self.load(path, checkpointables=[])
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = read_checkpoint(filename)
+        if not isinstance(content, Mapping):
+            raise CheckpointError(f"{filename}: holds a {type(content).__name__}, no weights by name")
+        if "state_dict" in content and "model" not in content:
+            raise CheckpointError(f"{filename}: a checkpoint of mmsegmentation. {_CONVERT.format(source='mta-clip')}")
+        if "model" in content:
+            checkpoint = dict(content)
+        elif filename.endswith(".pkl"):  # Caffe2: weights by name, below "blobs" for detection models
+            blobs = content.get("blobs", content)
+            weights = {name: value for name, value in blobs.items() if not name.endswith("_momentum")}
+            checkpoint = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        else:
+            checkpoint = {"model": dict(content)}
+        self._require_weights(filename, checkpoint["model"])
+        return checkpoint
+
+    def _require_weights(self, filename: str, weights: Any) -> None:
+        if not isinstance(weights, dict) or not weights:
+            raise CheckpointError(f"{filename}: no weights in it")
+        for name, value in weights.items():
+            if not isinstance(value, (Tensor, np.ndarray)):
+                raise CheckpointError(f"{filename}: {name!r} is a {type(value).__name__}, not a tensor")
+        if any(name.startswith("sem_seg_head.predictor.") for name in weights):
+            raise CheckpointError(f"{filename}: a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}")
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        weights = checkpoint["model"]
+        skipped = [name for name in weights if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.skip)]
+        if skipped:
+            self.logger.warning("Not loaded, as MODEL.WEIGHTS_SKIP says: %s", ", ".join(skipped))
+        kept = {name: value for name, value in weights.items() if name not in skipped}
+        if not checkpoint.get("matching_heuristics"):  # with it, the names are still to be matched
+            _require_fit(kept, self.model.state_dict())
+        return super()._load_model(checkpoint | {"model": kept})
+
+
+def _require_fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> None:
+    differing = shape_differences(weights, own)
+    if differing:
+        raise CheckpointError(
+            "these weights have other shapes than the model:\n" + differing + "\n"
+            "Use the config that the file was made with, or name what to leave out in MODEL.WEIGHTS_SKIP"
+        )
+    if not any(name.removeprefix("module.") in own for name in weights):
+        raise CheckpointError(
+            f"none of its {len(weights)} names fits the model ({next(iter(weights))!r} ... against {next(iter(own))!r} "
+            "...). A file of another project is converted by tools/convert_checkpoint.py"
+        )
+
+
+def shape_differences(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> str:
+    """One line `name: file (3, 4), model (3, 5)` per weight whose shape differs from the model's; "" if none does."""
+    lines = []
+    for name, value in weights.items():
+        target = own.get(name.removeprefix("module."))
+        if target is not None and tuple(value.shape) != tuple(target.shape):
+            lines.append(f"  {name}: file {tuple(value.shape)}, model {tuple(target.shape)}")
+    return "\n".join(lines)

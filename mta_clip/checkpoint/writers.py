@@ -1,0 +1,94 @@
+"""Writes checkpoints: atomically, and only what can be read back without running code."""
+
+import contextlib
+import os
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+# What torch.load(weights_only=True) reads; exact types, since a numpy float is a float and yet is refused.
+_SCALARS = {type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size}
+_CONTAINERS = {dict, OrderedDict, Counter, list, tuple, set}
+SUFFIXES = (".safetensors", ".pth")
+
+
+@contextlib.contextmanager
+def replace_atomically(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path in the same folder; what is written there takes the place of `path` only on success."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        yield Path(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
+    """Saves tensors and plain containers with torch.save so that torch.load(weights_only=True) reads them back.
+
+    Raises:
+        TypeError: something else is in there; the message names its place.
+    """
+    require_plain(data)
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        torch.save(dict(data), file)
+
+
+def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped: bool = True) -> None:
+    """Saves weights as safetensors or as a weights-only .pth, as the suffix says.
+
+    Args:
+        wrapped: a .pth holds {"model": state_dict}, which Detectron2's checkpointer reads, instead of the bare names.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    require_known_suffix(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if path.suffix == ".pth":
+        save_plain({"model": tensors} if wrapped else tensors, path)
+        return
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
+    with replace_atomically(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def require_known_suffix(path: Path) -> None:
+    """Raises ValueError unless the suffix names a format we write."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{path}: weights are written as {' or '.join(SUFFIXES)}, not as {path.suffix or 'no suffix'!r}"
+        )
+
+
+def require_plain(value: Any, place: str = "checkpoint") -> None:
+    """Raises TypeError, naming the place, unless all is tensors, plain containers, numbers and strings."""
+    kind = type(value)
+    if kind in _CONTAINERS:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            if isinstance(value, dict):
+                require_plain(key, f"{place} key {key!r}")
+            require_plain(item, f"{place}[{key!r}]")
+    elif kind not in _SCALARS and kind not in (Tensor, nn.Parameter):
+        raise TypeError(
+            f"{place} is a {kind.__module__}.{kind.__qualname__}, which could not be loaded again without trusting the "
+            "file. Store tensors, numbers, strings, lists or dicts (a numpy array: torch.from_numpy; a number: .item())"
+        )
