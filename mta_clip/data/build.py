@@ -71,11 +71,12 @@ class SeededMapDataset(Dataset):
             return self.mapper(self.dataset[index])
 
 
-def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
+def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = None) -> DataLoader:
     """The endless loader over DATASETS.TRAIN, with this process's share of SOLVER.IMS_PER_BATCH samples a batch.
 
     Args:
         start_iter: iteration at which the run starts; batches before it are passed over.
+        seed: of the stream, the same in all processes; default: SEED, drawn at random if that is negative.
 
     Raises:
         ValueError: the datasets are empty, do not agree in their classes, do not have NUM_CLASSES classes, have another
@@ -83,7 +84,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0) -> DataLoader:
     """
     _check_training_config(cfg)
     dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
-    seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    if seed is None:
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
     logger.info("Training on %d images of %s, data seed %d", len(dicts), ", ".join(cfg.DATASETS.TRAIN), seed)
     return build_batch_data_loader(
         SeededMapDataset(DatasetFromList(dicts, copy=False), SemanticDatasetMapper(cfg, is_train=True)),

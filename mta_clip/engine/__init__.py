@@ -1,0 +1,1 @@
+"""Training and evaluation runs: processes, precision, optimizer, schedule, checkpoints."""

@@ -1,0 +1,58 @@
+"""What several processes share: gradients (DDP), buffers before an evaluation, metrics of a step."""
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
+    """The model in DistributedDataParallel if there is more than one process, else the model itself.
+
+    Buffers are not broadcast at every step (as in detectron2; frozen and synchronised BatchNorm need none of it);
+    `broadcast_buffers` does it before an evaluation.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    on_cuda = next(model.parameters()).device.type == "cuda"
+    return DistributedDataParallel(
+        model,
+        device_ids=[torch.cuda.current_device()] if on_cuda else None,  # gloo on the CPU refuses device ids
+        broadcast_buffers=False,
+        find_unused_parameters=find_unused_parameters,
+    )
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, or the model itself."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Gives every process the buffers of process 0, which are the ones a checkpoint holds.
+
+    BatchNorm in training mode keeps running statistics of its own process' images only; without this an evaluation
+    on several processes would mix models.
+    """
+    if comm.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+def gather_rows(row: Tensor) -> Tensor:
+    """Collects one row of numbers from every process, on every process.
+
+    Args:
+        row: (n,), the same n in all processes.
+
+    Returns:
+        (processes, n).
+    """
+    world_size = comm.get_world_size()
+    if world_size == 1:
+        return row[None]
+    rows = [torch.empty_like(row) for _ in range(world_size)]
+    dist.all_gather(rows, row)
+    return torch.stack(rows)

@@ -1,0 +1,74 @@
+"""Learning-rate schedule: linear warm-up, polynomial decay, optional floor."""
+
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import _LRScheduler  # detectron2's LRScheduler hook saves the state of this type
+
+
+def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> _LRScheduler:
+    """WarmupPolyLR, or one of detectron2's own by SOLVER.LR_SCHEDULER_NAME."""
+    if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    if cfg.SOLVER.WARMUP_METHOD != "linear":
+        raise ValueError(f"WarmupPolyLR warms up linearly, SOLVER.WARMUP_METHOD is {cfg.SOLVER.WARMUP_METHOD!r}")
+    return WarmupPolyLR(
+        optimizer,
+        max_iters=cfg.SOLVER.MAX_ITER,
+        power=cfg.SOLVER.POLY_LR_POWER,
+        constant_ending=cfg.SOLVER.POLY_LR_CONSTANT_ENDING,
+        min_lr=cfg.SOLVER.POLY_LR_MIN,
+        warmup_iters=cfg.SOLVER.WARMUP_ITERS,
+        warmup_factor=cfg.SOLVER.WARMUP_FACTOR,
+    )
+
+
+class WarmupPolyLR(_LRScheduler):
+    """lr(t) = warmup(t) * (min_lr + (base - min_lr) * (1 - t / T) ** power), per parameter group.
+
+    warmup(t) rises linearly from `warmup_factor` to 1 over the first `warmup_iters` iterations and multiplies the
+    regular value. With min_lr 0 this is DeepLab's schedule in detectron2, which Mask2Former uses; with min_lr > 0
+    it is mmcv's poly policy with linear warm-up, which TagCLIP uses.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        max_iters: int,
+        power: float = 0.9,
+        constant_ending: float = 0.0,
+        min_lr: float = 0.0,
+        warmup_iters: int = 0,
+        warmup_factor: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            max_iters: T.
+            constant_ending: after the warm-up, share of the base lr below which the lr does not fall.
+            min_lr: what the regular value decays to, absolute, equal in all groups.
+        """
+        self.max_iters = max_iters
+        self.power = power
+        self.constant_ending = constant_ending
+        self.min_lr = min_lr
+        self.warmup_iters = warmup_iters
+        self.warmup_factor = warmup_factor
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        return [self._lr_at(self.last_epoch, base) for base in self.base_lrs]
+
+    def _lr_at(self, iteration: int, base: float) -> float:
+        decay = max(0.0, 1 - iteration / self.max_iters) ** self.power
+        regular = self.min_lr + (base - self.min_lr) * decay
+        if iteration < self.warmup_iters:
+            done = iteration / self.warmup_iters
+            return regular * (1 - (1 - done) * (1 - self.warmup_factor))
+        return max(regular, self.constant_ending * base)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position only: the formula is the config's, as with detectron2's own schedulers."""
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}

@@ -1,0 +1,141 @@
+"""Optimizer with Mask2Former's rules for learning rates and weight decay.
+
+Mask2Former makes one group per parameter. Here parameters of equal learning rate and decay share a group: AdamW and
+SGD update every parameter on its own, so the numbers are the same, and a step is a few fused calls.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from tabulate import tabulate
+from torch import nn
+
+NORM_TYPES = (
+    nn.modules.batchnorm._BatchNorm,  # BatchNorm and SyncBatchNorm of any dimension
+    nn.modules.instancenorm._InstanceNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
+# Parameters that act as embeddings without being an nn.Embedding: position tables (Swin, open_clip, timm), MTA-CLIP's
+# contexts and its residual scale gamma, temperatures. Decay pulls them towards "no position", "no context", ...
+# Not the pixel decoder's raw `level_embed`, which Mask2Former decays.
+EMBEDDING_NAMES = frozenset(
+    {
+        "relative_position_bias_table",
+        "absolute_pos_embed",
+        "positional_embedding",
+        "pos_embed",
+        "contexts",
+        "gamma",
+        "log_temperature",
+        "logit_scale",
+    }
+)
+
+
+@dataclass
+class ParameterGroup:
+    """Parameters of one learning rate and decay, and where they come from."""
+
+    lr: float
+    weight_decay: float
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    modules: set[str] = field(default_factory=set)  # top-level modules
+    kinds: set[str] = field(default_factory=set)  # weights | norms | embeddings
+
+    @property
+    def size(self) -> int:
+        """Number of scalars."""
+        return sum(p.numel() for p in self.parameters)
+
+    @property
+    def name(self) -> str:
+        return f"{', '.join(sorted(self.modules))}: {', '.join(sorted(self.kinds))}"
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of SOLVER.OPTIMIZER over the trainable parameters of a model.
+
+    Raises:
+        ValueError: unknown optimizer, or nothing to train.
+    """
+    solver = cfg.SOLVER
+    groups = group_parameters(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        backbone_multiplier=solver.BACKBONE_MULTIPLIER,
+    )
+    if not groups:
+        raise ValueError("the model has no trainable parameter: every one has requires_grad False")
+    torch_groups = [
+        {"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "name": g.name} for g in groups
+    ]
+    if solver.OPTIMIZER == "ADAMW":
+        return torch.optim.AdamW(torch_groups, lr=solver.BASE_LR)
+    if solver.OPTIMIZER == "SGD":
+        return torch.optim.SGD(torch_groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+    raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, expected ADAMW or SGD")
+
+
+def group_parameters(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    weight_decay_norm: float,
+    weight_decay_embed: float,
+    backbone_multiplier: float,
+) -> list[ParameterGroup]:
+    """Sorts the trainable parameters of a model into groups of equal learning rate and weight decay.
+
+    The learning rate is base_lr, times backbone_multiplier in modules with "backbone" in their name. Norm layers and
+    embeddings (nn.Embedding and EMBEDDING_NAMES) have decays of their own; everything else, biases included, has
+    weight_decay. Parameters used twice are counted once, under their first name; frozen ones are left out.
+    """
+    decays = {"weights": weight_decay, "norms": weight_decay_norm, "embeddings": weight_decay_embed}
+    groups: dict[tuple[float, float], ParameterGroup] = {}
+    seen: set[nn.Parameter] = set()
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter in seen:
+                continue
+            seen.add(parameter)
+            kind = _kind(module, name)
+            lr = base_lr * backbone_multiplier if "backbone" in module_name else base_lr
+            group = groups.setdefault((lr, decays[kind]), ParameterGroup(lr, decays[kind]))
+            group.parameters.append(parameter)
+            group.modules.add(module_name.split(".")[0] or name)
+            group.kinds.add(kind)
+    return list(groups.values())
+
+
+def _kind(module: nn.Module, parameter_name: str) -> str:
+    if isinstance(module, NORM_TYPES):
+        return "norms"
+    if isinstance(module, nn.Embedding) or parameter_name in EMBEDDING_NAMES:
+        return "embeddings"
+    return "weights"
+
+
+def describe_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
+    """A table of the optimizer's groups and of what is frozen: tensors, scalars, learning rate, decay."""
+    rows: list[list[Any]] = [
+        [
+            group["name"],
+            len(group["params"]),
+            f"{sum(p.numel() for p in group['params']):,}",
+            f"{group.get('initial_lr', group['lr']):.3g}",
+            f"{group['weight_decay']:.3g}",
+        ]
+        for group in optimizer.param_groups
+    ]
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    rows.append(["frozen", len(frozen), f"{sum(p.numel() for p in frozen):,}", "-", "-"])
+    headers = ["parameter group", "tensors", "parameters", "lr", "decay"]
+    return tabulate(rows, headers=headers, tablefmt="simple", colalign=("left", *["right"] * 4), disable_numparse=True)

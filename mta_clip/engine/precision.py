@@ -1,0 +1,71 @@
+"""Numeric precision of the training step: float32, float16 with a loss scaler, or bfloat16 without."""
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Precision:
+    """Runs forward, backward and optimizer step in one precision, on any device.
+
+    detectron2's AMPTrainer knows float16 on CUDA only.
+    """
+
+    @configurable
+    def __init__(self, *, device: str | torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """
+        Args:
+            dtype: of autocast; float32 turns it off.
+
+        Raises:
+            ValueError: float16 without CUDA, or bfloat16 on a GPU that has none.
+        """
+        self.device_type = torch.device(device).type
+        self.dtype = dtype
+        if dtype == torch.float16 and self.device_type != "cuda":
+            raise ValueError(
+                f"float16 training needs a CUDA device, MODEL.DEVICE is {device}: "
+                "set SOLVER.AMP.DTYPE bfloat16, or SOLVER.AMP.ENABLED False"
+            )
+        if dtype == torch.bfloat16 and self.device_type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise ValueError("this GPU has no bfloat16: set SOLVER.AMP.DTYPE float16")
+        # Only float16 has so few exponent bits that gradients vanish without scaling.
+        self.scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        dtype = torch.float32
+        if cfg.SOLVER.AMP.ENABLED:
+            if cfg.SOLVER.AMP.DTYPE not in DTYPES:
+                raise ValueError(f"SOLVER.AMP.DTYPE is {cfg.SOLVER.AMP.DTYPE!r}, expected one of {sorted(DTYPES)}")
+            dtype = DTYPES[cfg.SOLVER.AMP.DTYPE]
+        return {"device": cfg.MODEL.DEVICE, "dtype": dtype}
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves the gradients of `loss` in the parameters, unscaled: what clipping and logging need."""
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer's step, left out by the loss scaler if a gradient overflowed."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+    @property
+    def gradients_may_overflow(self) -> bool:
+        """Whether non-finite gradients are part of normal operation (the scaler skips the step and adapts)."""
+        return self.scaler.is_enabled()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state and self.scaler.is_enabled():  # empty: the run that is resumed had no scaler
+            self.scaler.load_state_dict(state)

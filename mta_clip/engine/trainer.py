@@ -1,0 +1,123 @@
+"""The training run that a config describes: model, data, schedule, checkpoints, evaluation, logs."""
+
+import logging
+import weakref
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, hooks
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from torch import nn
+
+from ..checkpoint import SegmentationCheckpointer
+from ..data import build_train_loader
+from .distributed import wrap_model
+from .evaluate import Results, evaluate
+from .gradients import GradientClipper
+from .lr_scheduler import build_lr_scheduler
+from .optimizer import build_optimizer, describe_groups
+from .precision import Precision
+from .train_loop import TrainLoop
+
+logger = logging.getLogger(__name__)
+
+METRICS_FILE = "training_metrics.json"  # one JSON object per line; metrics.json is the evaluator's
+
+
+class Trainer(TrainLoop):
+    """detectron2's DefaultTrainer in spirit, with a step that runs on any device and a resume that is exact.
+
+    Example:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        model = self.build_model(cfg)
+        precision = Precision(cfg)
+        optimizer = build_optimizer(cfg, model)
+        logger.info("Parameter groups:\n%s", describe_groups(optimizer, model))
+        super().__init__(
+            model=wrap_model(model, find_unused_parameters=cfg.SOLVER.FIND_UNUSED_PARAMETERS),
+            optimizer=optimizer,
+            precision=precision,
+            clipper=GradientClipper(cfg),
+            seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        )
+        self.cfg = cfg
+        self.scheduler = build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SegmentationCheckpointer(
+            model, cfg.OUTPUT_DIR, skip=cfg.MODEL.WEIGHTS_SKIP, trainer=weakref.proxy(self)
+        )
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.results: Results = {}
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Override to train another model."""
+        return build_model(cfg)
+
+    def build_train_loader(self) -> Any:
+        """Override to train on other data. The first batch must be the one of iteration `self.start_iter`."""
+        return build_train_loader(self.cfg, seed=self.seed, start_iter=self.start_iter)
+
+    def test(self) -> Results:
+        """Override to evaluate otherwise; the nested dict is logged and returned by `train`."""
+        return evaluate(self.cfg, self.model)
+
+    def resume_or_load(self, *, resume: bool) -> None:
+        """Continues from the last checkpoint of OUTPUT_DIR, or starts from MODEL.WEIGHTS.
+
+        Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with
+        an unchanged config and number of processes the run ends as if it had not been interrupted.
+        """
+        found = self.checkpointer.has_checkpoint()
+        if resume and not found:
+            logger.warning("--resume: no checkpoint in %s, starting from MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
+        if found and not resume:
+            logger.warning("%s holds checkpoints of an earlier run, which will be overwritten", self.cfg.OUTPUT_DIR)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and found:
+            self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
+
+    def train(self) -> Results:
+        """Trains to SOLVER.MAX_ITER and evaluates.
+
+        Returns:
+            Results of the last evaluation, on the main process; {} without DATASETS.TEST.
+        """
+        self.model.train()
+        self.batches = iter(self.build_train_loader())
+        super().train(self.start_iter, self.max_iter)
+        return self.results
+
+    def build_hooks(self) -> list[HookBase]:
+        """Timing, schedule, checkpoints, evaluation, logs; in this order, so that logs see the evaluation."""
+        cfg = self.cfg
+        result: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if comm.is_main_process():
+            result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        if cfg.DATASETS.TEST:
+            result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
+        if comm.is_main_process():
+            result.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
+        return result
+
+    def build_writers(self) -> list[EventWriter]:
+        """Progress line with losses and ETA; the same numbers as JSON lines and for TensorBoard."""
+        folder = Path(self.cfg.OUTPUT_DIR)
+        folder.mkdir(parents=True, exist_ok=True)
+        return [
+            CommonMetricPrinter(self.max_iter),
+            JSONWriter(str(folder / METRICS_FILE)),
+            TensorboardXWriter(str(folder)),
+        ]
+
+    def _test_and_keep(self) -> Results:
+        self.results = self.test()
+        return self.results

@@ -1,0 +1,50 @@
+#!/usr/bin/env python
+"""Trains or evaluates a model that a config describes.
+
+python train_net.py --config-file configs/shapes/demo.yaml                       train, then evaluate
+python train_net.py --config-file ... --resume                                   continue from the last checkpoint
+python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model.pth        evaluate
+python train_net.py --config-file ... --num-gpus 8                               eight GPUs
+python train_net.py --config-file ... --num-gpus 2 MODEL.DEVICE cpu              two processes on the CPU
+torchrun --nproc-per-node 8 train_net.py --config-file ...                       the same under torchrun
+"""
+
+import argparse
+
+from mta_clip.engine.checkpoint import load_for_evaluation
+from mta_clip.engine.evaluate import Results, evaluate, evaluate_with_augmentation, mean_iou
+from mta_clip.engine.launch import launch
+from mta_clip.engine.setup import argument_parser, load_config, setup
+from mta_clip.engine.trainer import Trainer
+
+
+def main(args: argparse.Namespace) -> Results:
+    """What every process runs. Returns the results on the main process, {} on the others."""
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        load_for_evaluation(cfg, model, resume=args.resume)
+        results = dict(evaluate(cfg, model))
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        results = dict(trainer.train())
+        model = trainer.model
+    if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
+        results.update(evaluate_with_augmentation(cfg, model))
+    if (value := mean_iou(results)) is not None:
+        print(f"mIoU {value:.2f}", flush=True)  # noqa: T201  (the answer of the command, for eyes and scripts)
+    return results
+
+
+if __name__ == "__main__":
+    arguments = argument_parser(epilog=__doc__).parse_args()
+    launch(
+        main,
+        processes_per_machine=arguments.num_gpus,
+        num_machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+        device=load_config(arguments.config_file, arguments.opts).MODEL.DEVICE,
+        args=(arguments,),
+    )
