@@ -1,0 +1,82 @@
+"""From image token, patch map and class texts to mask logits and the trusty map [TagCLIP sections 3.2 and 3.3].
+
+Shapes: B images, C classes, K query rows (C, or C + 1 with the trusty row last), D joint width, h and w token grid.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from .decoder import AttentionToMaskDecoder
+
+
+class RelationshipDescriptor(nn.Module):
+    """Describes each text row relative to the image: a projection of (image token * text, text) [ZegCLIP section 3.3].
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, *, dim: int):
+        super().__init__()
+        self.proj = nn.Linear(2 * dim, dim)
+
+    def forward(self, image_token: Tensor, text: Tensor) -> Tensor:
+        """Queries (B, K, D) from image tokens (B, D) and text rows (K, D)."""
+        text = text.expand(len(image_token), -1, -1)
+        return self.proj(torch.cat([image_token[:, None] * text, text], dim=2))
+
+
+class TrustyHead(nn.Module):
+    """Mask logits of any number of classes, given by their text rows, and of the trusty token.
+
+    The queries see each other in the first decoder layer, so the scores of a class depend on which other classes are
+    there, though not on their order.
+
+    Args:
+        dim: D.
+        num_heads: of the decoder.
+        num_layers: of the decoder.
+        dropout: of the decoder.
+        trusty_token: learns one more query, whose map says which pixels belong to the training classes (or do not,
+            depending on the loss's target); without it this is ZegCLIP's head.
+        keep_unused: see AttentionToMaskDecoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int = 8,
+        num_layers: int = 3,
+        dropout: float = 0.1,
+        trusty_token: bool = True,
+        keep_unused: bool = False,
+    ):
+        super().__init__()
+        self.trusty_token = nn.Parameter(torch.empty(1, dim)) if trusty_token else None
+        self.relationship_descriptor = RelationshipDescriptor(dim=dim)
+        self.decoder = AttentionToMaskDecoder(
+            dim=dim, num_heads=num_heads, num_layers=num_layers, dropout=dropout, keep_unused=keep_unused
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        nn.init.zeros_(self.relationship_descriptor.proj.bias)
+
+    def forward(self, image_token: Tensor, patch_map: Tensor, text: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Scores every class, and the trusty token, at every patch.
+
+        Args:
+            image_token: (B, D), unit norm.
+            patch_map: (B, D, h, w), unit norm over D; any rectangle.
+            text: (C, D), unit norm.
+
+        Returns:
+            Mask logits (B, C, h, w), and the trusty logits (B, 1, h, w) or None without a trusty token.
+        """
+        rows = text if self.trusty_token is None else torch.cat([text, self.trusty_token.to(text.dtype)])
+        queries = self.relationship_descriptor(image_token, rows)
+        logits = self.decoder(queries, patch_map.flatten(2).transpose(1, 2)).unflatten(2, patch_map.shape[-2:])
+        if self.trusty_token is None:
+            return logits, None
+        return logits[:, :-1], logits[:, -1:]

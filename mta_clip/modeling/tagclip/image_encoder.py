@@ -1,0 +1,167 @@
+"""CLIP ViT with deep visual prompts: the tower is frozen, only the prompts learn [TagCLIP section 3; VPT, ECCV 2022].
+
+Shapes: B images, W tower width, D joint image-text width, N prompts per block, L blocks, H and W_px image sides in
+pixels, h and w token grid (H // patch, W_px // patch).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def resize_position_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+    """Resizes the grid part of a ViT's position table bilinearly, half-pixel centres, no antialiasing.
+
+    Args:
+        table: (1 + source rows * columns, W); row 0 belongs to the class token and is kept.
+        source: rows and columns of the grid that the table has.
+        target: rows and columns wanted.
+
+    Returns:
+        (1 + target rows * columns, W).
+
+    Raises:
+        ValueError: the table does not have as many rows as `source` says.
+    """
+    if table.shape[0] != 1 + source[0] * source[1]:
+        raise ValueError(f"a position table of {table.shape[0]} rows is no class token and a {source} grid")
+    if tuple(source) == tuple(target):
+        return table
+    grid = table[1:].T.reshape(1, -1, *source)
+    grid = F.interpolate(grid, size=tuple(target), mode="bilinear", align_corners=False)
+    return torch.cat([table[:1], grid[0].flatten(1).T])
+
+
+class VisualPrompts(nn.Module):
+    """N learned tokens for each of L blocks, through one shared projection and dropout.
+
+    Args:
+        num_prompts: N.
+        num_blocks: L.
+        width: W.
+        patch_size: of the tower; enters the initial range, as in VPT.
+        dropout: on the projected prompts, drawn for each image.
+    """
+
+    def __init__(self, *, num_prompts: int, num_blocks: int, width: int, patch_size: int, dropout: float = 0.1):
+        super().__init__()
+        self.first = nn.Parameter(torch.empty(1, num_prompts, width))
+        self.deeper = nn.Parameter(torch.empty(num_blocks - 1, num_prompts, width))
+        self.proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        bound = math.sqrt(6 / (3 * patch_size**2 + width))  # Xavier, as if the prompts were pixels of a patch
+        nn.init.uniform_(self.first, -bound, bound)
+        nn.init.uniform_(self.deeper, -bound, bound)
+        nn.init.kaiming_normal_(self.proj.weight, a=0, mode="fan_out")
+
+    def forward(self, block: int, batch: int) -> Tensor:
+        """Prompt tokens (batch, N, W) that enter a block, counted from 0."""
+        prompts = self.first if block == 0 else self.deeper[block - 1 : block]
+        return self.dropout(self.proj(prompts).expand(batch, -1, -1))
+
+
+class PromptedImageEncoder(nn.Module):
+    """Image token and patch map, both in CLIP's joint space, of a frozen ViT steered by prompts.
+
+    Args:
+        visual: open_clip's ViT with one class token and a projection to the joint space; it is frozen here.
+        num_prompts: N; they stand between the class token and the patches, and are replaced before each block.
+        image_size: height and width that the position table is resized to once, normally the training crop; other
+            images get a table resized from that one.
+        double_class_embedding: the class embedding enters the class token twice, once as token and once with its
+            position: what the released code does and its checkpoints need. False is CLIP itself.
+        dropout: of the prompts.
+
+    Raises:
+        ValueError: the tower is no ViT of this kind, or `num_prompts` is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        visual: VisionTransformer,
+        num_prompts: int,
+        image_size: Sequence[int],
+        double_class_embedding: bool = True,
+        dropout: float = 0.1,
+    ):
+        super().__init__()
+        _check_tower(visual)
+        if num_prompts < 1:
+            raise ValueError(f"TagCLIP learns through its visual prompts; NUM_PROMPTS must be >= 1, got {num_prompts}")
+        self.patch_size = int(visual.patch_size[0])
+        self.grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)
+        table = resize_position_table(visual.positional_embedding.detach(), visual.grid_size, self.grid)
+        visual.positional_embedding = nn.Parameter(table.clone())
+        self.visual = visual.requires_grad_(False)
+        width = visual.conv1.out_channels
+        self.prompts = VisualPrompts(
+            num_prompts=num_prompts,
+            num_blocks=len(visual.transformer.resblocks),
+            width=width,
+            patch_size=self.patch_size,
+            dropout=dropout,
+        )
+        self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
+        self.double_class_embedding = double_class_embedding
+
+    @property
+    def num_prompts(self) -> int:
+        return self.prompts.first.shape[1]
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of CLIP's joint space."""
+        return self.visual.proj.shape[1]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Encodes images of any size from one patch on.
+
+        Args:
+            images: (B, 3, H, W_px), normalised; sides that are no multiple of the patch lose the rest.
+
+        Returns:
+            Image token (B, D) and patch map (B, D, h, w), both of unit L2 norm over D.
+        """
+        tokens, grid = self._embed(images)
+        for index, block in enumerate(self.visual.transformer.resblocks):
+            prompts = self.prompts(index, len(images)).to(tokens.dtype)
+            first_patch = 1 if index == 0 else 1 + self.num_prompts
+            tokens = block(torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1))
+        tokens = self.visual.ln_post(self.prompt_norm(tokens))
+        image_token = tokens[:, 0] @ self.visual.proj
+        patches = tokens[:, 1 + self.num_prompts :] @ self.visual.proj
+        patch_map = patches.transpose(1, 2).unflatten(2, grid)
+        return F.normalize(image_token, dim=-1), F.normalize(patch_map, dim=1)
+
+    def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Class and patch tokens with positions (B, 1 + h*w, W), and the grid (h, w)."""
+        patches = self.visual.conv1(images)
+        grid = tuple(patches.shape[-2:])
+        positions = resize_position_table(self.visual.positional_embedding, self.grid, grid)
+        class_token = self.visual.class_embedding * (2 if self.double_class_embedding else 1)
+        tokens = torch.cat(
+            [
+                (class_token + positions[0]).to(patches.dtype).expand(len(images), 1, -1),
+                patches.flatten(2).transpose(1, 2) + positions[1:].to(patches.dtype),
+            ],
+            dim=1,
+        )
+        return self.visual.ln_pre(tokens), grid
+
+
+def _check_tower(visual: nn.Module) -> None:
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError(
+            f"TagCLIP needs open_clip's own VisionTransformer as image tower, got {type(visual).__name__}; "
+            "set MODEL.CLIP.NAME to a ViT such as ViT-B-16"
+        )
+    if visual.attn_pool is not None or visual.proj is None or visual.final_ln_after_pool:
+        raise ValueError(
+            "TagCLIP needs a ViT whose tokens are normed and projected one by one; this one pools them by attention, "
+            "norms after pooling or has no projection. ViT-B-16, ViT-L-14 and the like qualify"
+        )

@@ -1,0 +1,127 @@
+"""TagCLIP's losses: focal and Dice per class, and a term for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
+
+Shapes: B images, C classes that are trained (seen ones, or all), H and W pixels.
+"""
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FOCAL_ALPHA = 0.25  # weight of positives; negatives get 1 - alpha
+FOCAL_GAMMA = 2.0
+
+
+def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary focal loss of each pixel [RetinaNet, ICCV 2017].
+
+    Args:
+        logits, targets: (..., H, W); targets in {0, 1}, floats.
+
+    Returns:
+        (...,), the mean over pixels.
+    """
+    probs = logits.sigmoid()
+    miss = probs + targets - 2 * probs * targets  # 1 - probability of the right answer
+    weight = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (weight * miss**FOCAL_GAMMA * entropy).flatten(-2).mean(-1)
+
+
+def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss of whole maps, smoothed by one pixel.
+
+    Args:
+        logits, targets: (..., H, W); targets in {0, 1}, floats.
+
+    Returns:
+        (...,), in [0, 1).
+    """
+    probs = logits.sigmoid().flatten(-2)
+    targets = targets.flatten(-2)
+    return 1 - (2 * (probs * targets).sum(-1) + 1) / (probs.sum(-1) + targets.sum(-1) + 1)
+
+
+def class_targets(labels: Tensor, num_classes: int) -> Tensor:
+    """One binary map per class; pixels without a label in 0..C-1 (void, padding, unseen) are negatives of every class.
+
+    Args:
+        labels: (B, H, W) int64.
+        num_classes: C.
+
+    Returns:
+        (B, C, H, W) bool.
+    """
+    return labels[:, None] == torch.arange(num_classes, device=labels.device)[:, None, None]
+
+
+class TrustyCriterion(nn.Module):
+    """Weighted losses of mask logits and trusty logits.
+
+    All terms are divided by the number of classes present in the batch, counted per image and averaged over processes.
+
+    Args:
+        mask_weight: of the focal loss over all classes, present or not.
+        dice_weight: of the Dice loss over the classes present.
+        trusty_weight: of the trusty map's loss.
+        trusty_loss: focal (released code) or dice (as the paper describes it).
+    """
+
+    def __init__(
+        self,
+        *,
+        mask_weight: float = 20.0,
+        dice_weight: float = 1.0,
+        trusty_weight: float = 10.0,
+        trusty_loss: str = "focal",
+    ):
+        super().__init__()
+        losses = {"focal": focal_loss, "dice": dice_loss}
+        if trusty_loss not in losses:
+            raise ValueError(f"MODEL.TAGCLIP.TRUSTY_LOSS must be one of {sorted(losses)}, got {trusty_loss!r}")
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.trusty_weight = trusty_weight
+        self.trusty_loss = losses[trusty_loss]
+
+    def forward(
+        self,
+        mask_logits: Tensor,
+        labels: Tensor,
+        trusty_logits: Tensor | None = None,
+        trusty_target: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of one batch; one without a single labelled pixel has finite losses, too.
+
+        Args:
+            mask_logits: (B, C, H, W).
+            labels: (B, H, W) int64; values outside 0..C-1 are negatives of every class.
+            trusty_logits: (B, 1, H, W), or None without a trusty token.
+            trusty_target: (B, H, W) bool, what the trusty map should be.
+
+        Returns:
+            loss_mask, loss_dice and, with a trusty token, loss_trusty: weighted scalars.
+        """
+        mask_logits = mask_logits.float()
+        targets = class_targets(labels, mask_logits.shape[1])
+        present = targets.flatten(2).any(-1)
+        targets = targets.to(mask_logits.dtype)
+        normalizer = _mean_over_processes(present.sum()).clamp(min=1)
+        losses = {
+            "loss_mask": self.mask_weight * focal_loss(mask_logits, targets).sum() / normalizer,
+            "loss_dice": self.dice_weight * (dice_loss(mask_logits, targets) * present).sum() / normalizer,
+        }
+        if trusty_logits is not None:
+            target = trusty_target[:, None].to(mask_logits.dtype)
+            losses["loss_trusty"] = (
+                self.trusty_weight * self.trusty_loss(trusty_logits.float(), target).sum() / normalizer
+            )
+        return losses
+
+
+def _mean_over_processes(count: Tensor) -> Tensor:
+    count = count.float()
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(count)
+        count = count / comm.get_world_size()
+    return count

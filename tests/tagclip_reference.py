@@ -1,0 +1,49 @@
+"""Our TagCLIP modules with the sizes and weights of a reference file."""
+
+import torch
+from golden_files import weights
+from open_clip.transformer import QuickGELU, VisionTransformer
+
+from mta_clip.checkpoint.tagclip_names import tagclip_to_ours
+from mta_clip.modeling.tagclip.head import TrustyHead
+from mta_clip.modeling.tagclip.image_encoder import PromptedImageEncoder
+
+
+def our_weights(arrays: dict, official_prefix: str) -> dict[str, torch.Tensor]:
+    """Stored weights by our names, relative to the module that the official prefix stands for."""
+    stored = {name.removeprefix(official_prefix): value for name, value in weights(arrays).items()}
+    renamed = {tagclip_to_ours(official_prefix + name): value for name, value in stored.items()}
+    return {name.partition(".")[2]: value for name, value in renamed.items()}
+
+
+def reference_encoder(config: dict, state: dict[str, torch.Tensor]) -> PromptedImageEncoder:
+    """Encoder with the weights of a `tag_encoder` or `tag_e2e` file (by our names), in eval mode."""
+    width, _, patch, _ = state["visual.conv1.weight"].shape
+    visual = VisionTransformer(
+        image_size=config["input_resolution"],
+        patch_size=patch,
+        width=width,
+        layers=1 + len(state["prompts.deeper"]),
+        heads=config["heads"],
+        mlp_ratio=len(state["visual.transformer.resblocks.0.mlp.c_fc.weight"]) / width,
+        output_dim=state["visual.proj"].shape[1],
+        act_layer=QuickGELU,
+    )
+    size = config["input_resolution"]
+    encoder = PromptedImageEncoder(
+        visual=visual,
+        num_prompts=state["prompts.first"].shape[1],
+        image_size=(size, size) if isinstance(size, int) else size,
+    )
+    encoder.load_state_dict(state)
+    return encoder.eval()
+
+
+def reference_head(config: dict, state: dict[str, torch.Tensor]) -> TrustyHead:
+    """Head with all weights of a `tag_head` or `tag_e2e` file (by our names), in eval mode."""
+    layers = {int(name.split(".")[2]) for name in state if name.startswith("decoder.layers.")}
+    head = TrustyHead(
+        dim=state["trusty_token"].shape[1], num_heads=config["head_heads"], num_layers=len(layers), keep_unused=True
+    )
+    head.load_state_dict(state)
+    return head.eval()
