@@ -107,13 +107,17 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node.IGNORE_VALUE = 255
     node.CONVS_DIM = 256
     node.MASK_DIM = 256
-    node.NORM = "GN"
+    node.NORM = "GN"  # of the pixel decoder's convolutions towards stride 4; its other norms are always GN
+    node.NORM_GROUPS = 32  # groups of every GroupNorm in the pixel decoder
     node.PIXEL_DECODER_NAME = "MSDeformAttnPixelDecoder"
     node.TRANSFORMER_ENC_LAYERS = 6
     node.TRANSFORMER_ENC_DIM_FEEDFORWARD = 1024  # [M2F] hard-codes it
     node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    # True: the whole pixel decoder is float32 also under AMP [M2F]; False: its linear layers and convolutions follow
+    # AMP and only the deformable sampling stays float32
+    node.PIXEL_DECODER_FULL_PRECISION = True
 
 
 def _add_mta(cfg: CN) -> None:

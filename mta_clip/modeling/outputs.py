@@ -1,13 +1,14 @@
 """What a mask classification head returns, and what the criterion and the inference read.
 
 Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class, Dm mask embedding
-width, h and w = a quarter of the padded input.
+width, Dt text width, h and w = a quarter of the padded input.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass
@@ -16,7 +17,30 @@ class LayerPrediction:
 
     class_logits: Tensor  # (B, Q, K)
     mask_embed: Tensor  # (B, Q, Dm)
-    similarity: Tensor | None = None  # (Z, B, Q, K), cosines in [-1, 1]; None without text
+    similarity: Tensor | None = None  # (Z, B, Q, K), cosines with the (updated) training text; None without text
+    aligned_mask_embed: Tensor | None = None  # (B, Q, Dt), mask embeddings in text space; None without text
+
+    def similarity_to(self, text: Tensor) -> Tensor:
+        """Compares the masks with the text of any names: open vocabulary.
+
+        `similarity` compares with text' = T + gamma * u, where the small update u is only defined for rows that were
+        queries of the decoder; other names are compared as they are.
+
+        Args:
+            text: (Z, K', Dt), or (Z, B, K', Dt) if it differs per image; need not be normalised.
+
+        Returns:
+            (Z, B, Q, K'), cosines in [-1, 1].
+
+        Raises:
+            ValueError: the head that made this prediction has no text side.
+        """
+        if self.aligned_mask_embed is None:
+            raise ValueError("masks can only be compared with text by a head with text, such as MaskTextDecoder")
+        if text.dim() == 3:
+            text = text[:, None]
+        masks = F.normalize(self.aligned_mask_embed, dim=-1)
+        return masks @ F.normalize(text, dim=-1).transpose(-1, -2)
 
 
 @dataclass

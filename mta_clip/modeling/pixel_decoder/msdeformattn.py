@@ -1,0 +1,239 @@
+"""Mask2Former's pixel decoder: a deformable transformer encoder over three scales, then one FPN step to stride 4.
+
+Source: Mask2Former (arXiv 2112.01527), section 3.2.2 and its released configuration. Shapes: B images, D decoder
+width, Dm mask embedding width, S tokens of all encoder levels, M samples of a token (see sampling.py).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec, get_norm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .deformable_attention import MSDeformAttn, slot_references
+from .position_encoding import PositionEmbeddingSine
+from .registry import PIXEL_DECODERS
+from .sampling import TableLayout
+
+
+class DeformableEncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward network, each with a residual and a LayerNorm after it.
+
+    Args:
+        embed_dim: D.
+        feedforward_dim: hidden width of the feed-forward network.
+        num_heads, num_levels, num_points: of MSDeformAttn.
+        dropout: probability, 0..1.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        feedforward_dim: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.self_attn = MSDeformAttn(
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.linear1 = nn.Linear(embed_dim, feedforward_dim)
+        self.linear2 = nn.Linear(feedforward_dim, embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(
+        self, tokens: Tensor, position: Tensor, reference: tuple[Tensor, Tensor], layout: TableLayout
+    ) -> Tensor:
+        """Refines tokens (B, S, D); `position` (S, D) is added to the queries only."""
+        attended = self.self_attn(tokens + position, tokens, reference, layout)
+        tokens = self.norm1(tokens + self.dropout(attended))
+        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
+        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+
+
+class ConvNorm(nn.Module):
+    """A convolution that keeps the map size, and its norm.
+
+    Args:
+        norm: "GN" for GroupNorm with `norm_groups` groups, "" for none, or another name of detectron2's `get_norm`.
+        bias: of the convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int, norm: str, norm_groups: int, bias: bool
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        if norm == "GN":
+            self.norm = nn.GroupNorm(norm_groups, out_channels)
+        else:
+            self.norm = get_norm(norm, out_channels) or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+@PIXEL_DECODERS.register()
+class MSDeformAttnPixelDecoder(nn.Module):
+    """Refines the coarse maps together, then climbs to a quarter of the input.
+
+    Args:
+        input_shape: channels and stride of the encoder maps to read.
+        transformer_in_features: names of the maps that the transformer encoder refines; all finer ones of
+            `input_shape` are merged afterwards, FPN-like.
+        conv_dim: D.
+        mask_dim: Dm.
+        num_layers, num_heads, num_points, feedforward_dim, dropout: of the transformer encoder.
+        norm: of the FPN step; see ConvNorm.
+        norm_groups: of every GroupNorm.
+        full_precision: runs everything in float32 also inside autocast, as Mask2Former does. Otherwise linear layers
+            and convolutions follow autocast, and only the deformable sampling stays in float32.
+
+    Raises:
+        ValueError: a transformer map is not in `input_shape`, or all maps are given to the transformer.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        input_shape: dict[str, ShapeSpec],
+        transformer_in_features: Sequence[str] = ("res3", "res4", "res5"),
+        conv_dim: int = 256,
+        mask_dim: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        num_points: int = 4,
+        feedforward_dim: int = 1024,
+        dropout: float = 0.0,
+        norm: str = "GN",
+        norm_groups: int = 32,
+        full_precision: bool = True,
+    ):
+        super().__init__()
+        missing = set(transformer_in_features) - set(input_shape)
+        if missing or set(transformer_in_features) == set(input_shape):
+            raise ValueError(
+                f"the transformer reads {list(transformer_in_features)}, which must be some, but not all, of the "
+                f"encoder maps {list(input_shape)}"
+            )
+        self.conv_dim = conv_dim
+        self.mask_dim = mask_dim
+        self.full_precision = full_precision
+        coarse_first = sorted(input_shape, key=lambda name: -input_shape[name].stride)
+        self.transformer_in_features = [name for name in coarse_first if name in transformer_in_features]
+        self.fpn_in_features = [name for name in coarse_first if name not in transformer_in_features]
+        channels = {name: shape.channels for name, shape in input_shape.items()}
+        num_levels = len(self.transformer_in_features)
+
+        self.input_proj = nn.ModuleList(
+            ConvNorm(channels[name], conv_dim, kernel_size=1, norm="GN", norm_groups=norm_groups, bias=True)
+            for name in self.transformer_in_features
+        )
+        self.position_embedding = PositionEmbeddingSine(num_feats=conv_dim // 2)
+        self.level_embed = nn.Parameter(torch.empty(num_levels, conv_dim))
+        self.layers = nn.ModuleList(
+            DeformableEncoderLayer(
+                embed_dim=conv_dim,
+                feedforward_dim=feedforward_dim,
+                num_heads=num_heads,
+                num_levels=num_levels,
+                num_points=num_points,
+                dropout=dropout,
+            )
+            for _ in range(num_layers)
+        )
+        fpn = {"norm": norm, "norm_groups": norm_groups, "bias": norm == ""}
+        self.lateral_convs = nn.ModuleList(
+            ConvNorm(channels[name], conv_dim, kernel_size=1, **fpn) for name in self.fpn_in_features
+        )
+        self.output_convs = nn.ModuleList(
+            ConvNorm(conv_dim, conv_dim, kernel_size=3, **fpn) for _ in self.fpn_in_features
+        )
+        self.mask_features = nn.Conv2d(conv_dim, mask_dim, kernel_size=1)
+        self._init_parameters()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        node = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "input_shape": {name: input_shape[name] for name in node.IN_FEATURES},
+            "transformer_in_features": node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,
+            "conv_dim": node.CONVS_DIM,
+            "mask_dim": node.MASK_DIM,
+            "num_layers": node.TRANSFORMER_ENC_LAYERS,
+            "num_heads": node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS,
+            "num_points": node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS,
+            "feedforward_dim": node.TRANSFORMER_ENC_DIM_FEEDFORWARD,
+            "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
+            "norm": node.NORM,
+            "norm_groups": node.NORM_GROUPS,
+            "full_precision": node.PIXEL_DECODER_FULL_PRECISION,
+        }
+
+    def _init_parameters(self) -> None:
+        nn.init.normal_(self.level_embed)
+        for projection in self.input_proj:
+            nn.init.xavier_uniform_(projection.conv.weight)
+            nn.init.zeros_(projection.conv.bias)
+        fpn_convs = [module.conv for module in (*self.lateral_convs, *self.output_convs)]
+        for conv in (*fpn_convs, self.mask_features):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Decodes encoder maps.
+
+        Args:
+            features: per name (B, c, h_l, w_l); sizes need not be multiples of each other.
+
+        Returns:
+            Mask features (B, Dm, h, w) at the finest map's size, and the refined transformer maps (B, D, h_l, w_l),
+            coarsest first.
+        """
+        features = {name: features[name] for name in (*self.transformer_in_features, *self.fpn_in_features)}
+        if not self.full_precision:
+            return self._decode(features)
+        device_type = next(iter(features.values())).device.type
+        with torch.autocast(device_type, enabled=False):
+            return self._decode({name: x.float() for name, x in features.items()})
+
+    def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        memories = self._encode([features[name] for name in self.transformer_in_features])
+        x = memories[-1]
+        for name, lateral, output in zip(self.fpn_in_features, self.lateral_convs, self.output_convs, strict=True):
+            skip = lateral(features[name])
+            x = skip + F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.relu(output(x))
+        return self.mask_features(x), memories
+
+    def _encode(self, maps: list[Tensor]) -> list[Tensor]:
+        """The transformer encoder: maps (B, c, h_l, w_l) -> maps (B, D, h_l, w_l)."""
+        sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
+        tokens = [proj(x).flatten(2).transpose(1, 2) for proj, x in zip(self.input_proj, maps, strict=True)]
+        tokens = torch.cat(tokens, dim=1)
+        position = torch.cat(
+            [
+                self.position_embedding(size, tokens.device).flatten(0, 1) + level
+                for size, level in zip(sizes, self.level_embed, strict=True)
+            ]
+        )
+        if len(self.layers):
+            # what depends on the sizes alone is computed once for all layers
+            layout = self.layers[0].self_attn.layout(sizes, tokens.device)
+            reference = slot_references(layout)
+        for layer in self.layers:
+            tokens = layer(tokens, position, reference, layout)
+        levels = tokens.split([math.prod(size) for size in sizes], dim=1)
+        return [x.transpose(1, 2).unflatten(2, size) for x, size in zip(levels, sizes, strict=True)]

@@ -1,0 +1,202 @@
+"""Bilinear sampling of several feature maps at many points, as one weighted sum of table rows per query and head.
+
+A bilinear sample is a weighted sum of four pixels, and a deformable attention head sums L * P weighted samples: so
+its output is one bag of 4 * L * P weighted rows, which `F.embedding_bag` sums without storing a single sample. The
+rows come from a table in which every level has a border of zeros; points outside a map then need no special case.
+
+Shapes: B images, S pixels of all levels, N queries, A heads, d channels per head, L levels, P points per head, query
+and level; M = A * L * P samples of a query (head, level, point). A cell is the top left of the four pixels of a sample.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Where pixels lie in the zero-bordered table, and what index arithmetic needs to know; depends on sizes only.
+
+    A level of (h, w) pixels takes h + 2 rows of w + 1 slots: a border row above and below, and a border slot at the
+    left, which also ends the row before. Coordinates count slots: pixel (0, 0) of a level is at x = 1, y = 1.
+    """
+
+    spatial_shapes: tuple[tuple[int, int], ...]  # (h, w) of the L levels
+    starts: tuple[int, ...]  # first slot of each level
+    slots: int  # of one image
+    heads: int
+    scale_x: Tensor  # (M,) float32, level width: x = scale_x * (0..1 position) + 0.5
+    scale_y: Tensor  # (M,) float32, level height
+    row_stride: Tensor  # (M,) int32, table rows from a pixel to the one below
+    first_row: Tensor  # (M,) int32, table row of x = 0, y = 0
+
+    @classmethod
+    def build(
+        cls, spatial_shapes: list[tuple[int, int]], *, heads: int, points: int, device: torch.device
+    ) -> "TableLayout":
+        sizes = [(h + 2) * (w + 1) for h, w in spatial_shapes]
+        starts = tuple(sum(sizes[:level]) for level in range(len(sizes)))
+        # the four pixels of a point at the last corner reach one row and two slots past the end
+        slots = sum(sizes) + spatial_shapes[-1][1] + 3
+
+        def per_sample(values: list[int], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).repeat_interleave(points).repeat(heads)
+
+        head = torch.arange(heads, dtype=torch.int32, device=device).repeat_interleave(len(sizes) * points)
+        return cls(
+            spatial_shapes=tuple(spatial_shapes),
+            starts=starts,
+            slots=slots,
+            heads=heads,
+            scale_x=per_sample([w for _, w in spatial_shapes], torch.float32),
+            scale_y=per_sample([h for h, _ in spatial_shapes], torch.float32),
+            row_stride=per_sample([(w + 1) * heads for _, w in spatial_shapes], torch.int32),
+            first_row=per_sample([start * heads for start in starts], torch.int32) + head,
+        )
+
+    def level(self, table: Tensor, level: int) -> Tensor:
+        """View (B, h + 2, w + 1, A, d) of one level in a table (B, slots, A, d)."""
+        h, w = self.spatial_shapes[level]
+        rows = table[:, self.starts[level] : self.starts[level] + (h + 2) * (w + 1)]
+        return rows.unflatten(1, (h + 2, w + 1))
+
+    def pixels(self, tokens: Tensor) -> list[Tensor]:
+        """Views (B, h, w, A, d) of the levels in tokens (B, S, A, d)."""
+        levels = tokens.split([h * w for h, w in self.spatial_shapes], dim=1)
+        return [level.unflatten(1, size) for level, size in zip(levels, self.spatial_shapes, strict=True)]
+
+
+def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
+    """Weighted sum over a head's samples, zero outside the maps; differentiable (once) in its four tensors.
+
+    Args:
+        value: (B, S, A, d) float32, pixels of all levels, row by row.
+        x: (B, N, M) float32, slot coordinates (see TableLayout).
+        y: (B, N, M) float32.
+        weights: (B, N, M) float32.
+
+    Returns:
+        (B, N, A * d) float32.
+    """
+    return _SampleLevels.apply(value, x, y, weights, layout)
+
+
+class _SampleLevels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
+        table = _zero_bordered(value, layout)
+        cells, fx, fy = _locate(x, y, layout)
+        ctx.layout = layout
+        ctx.save_for_backward(table, x, y, weights)
+        bags = x.shape[0] * x.shape[1] * layout.heads
+        sampled = F.embedding_bag(
+            _corner_rows(cells, layout).view(bags, -1),
+            table.flatten(0, 2),
+            mode="sum",
+            per_sample_weights=_corner_weights(fx, fy, weights).view(bags, -1),
+        )
+        return sampled.view(*x.shape[:2], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        table, x, y, weights = ctx.saved_tensors
+        layout = ctx.layout
+        cells, fx, fy = _locate(x, y, layout)
+        grad = grad.reshape(-1, table.shape[-1])  # one row per bag
+        grad_value = grad_x = grad_y = grad_weights = None
+        if any(ctx.needs_input_grad[1:4]):
+            rows = _corner_rows(cells, layout)
+            grad_corners = _corner_weight_gradient(grad, table, rows.view(len(grad), -1)).view_as(rows)
+            top_left, top_right, bottom_left, bottom_right = grad_corners.unbind(-1)
+            top = torch.lerp(top_left, top_right, fx)
+            bottom = torch.lerp(bottom_left, bottom_right, fx)
+            grad_weights = torch.lerp(top, bottom, fy)
+            slope_x = torch.lerp(top_right - top_left, bottom_right - bottom_left, fy)
+            # a clamped coordinate lies outside the map, where moving the point changes nothing
+            grad_x = weights * slope_x * _inside(x, layout.scale_x)
+            grad_y = weights * (bottom - top) * _inside(y, layout.scale_y)
+        if ctx.needs_input_grad[0]:
+            grad_value = _value_gradient(grad, cells, _corner_weights(fx, fy, weights), table, layout)
+        return grad_value, grad_x, grad_y, grad_weights, None
+
+
+def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
+    """Table (B, slots, A, d) with the pixels of `value` (B, S, A, d) inside a border of zeros."""
+    table = value.new_zeros(value.shape[0], layout.slots, *value.shape[2:])
+    for level, pixels in enumerate(layout.pixels(value)):
+        layout.level(table, level)[:, 1:-1, 1:] = pixels
+    return table
+
+
+def _locate(x: Tensor, y: Tensor, layout: TableLayout) -> tuple[Tensor, Tensor, Tensor]:
+    """Table rows of the cells (B, N, M) int32, and the points' position inside them, fx and fy (B, N, M) in [0, 1)."""
+    x = torch.minimum(x, layout.scale_x + 1).clamp_(min=0)
+    y = torch.minimum(y, layout.scale_y + 1).clamp_(min=0)
+    image = torch.arange(x.shape[0], dtype=torch.int32, device=x.device)[:, None, None] * (layout.slots * layout.heads)
+    cells = torch.addcmul(layout.first_row, y.to(torch.int32), layout.row_stride)
+    cells.add_(x.to(torch.int32), alpha=layout.heads).add_(image)
+    return cells, x.frac_(), y.frac_()
+
+
+def _inside(coordinate: Tensor, size: Tensor) -> Tensor:
+    return (coordinate > 0) & (coordinate < size + 1)
+
+
+def _corner_rows(cells: Tensor, layout: TableLayout) -> Tensor:
+    """Table rows (B, N, M, 4) int32 of the pixels at top left, top right, bottom left and bottom right."""
+    rows = cells.new_empty(*cells.shape, 4)
+    rows[..., 0] = cells
+    torch.add(cells, layout.heads, out=rows[..., 1])
+    torch.add(cells, layout.row_stride, out=rows[..., 2])
+    torch.add(cells, layout.row_stride + layout.heads, out=rows[..., 3])
+    return rows
+
+
+def _corner_weights(fx: Tensor, fy: Tensor, weights: Tensor) -> Tensor:
+    """Bilinear weights (B, N, M, 4) of those pixels, times the weights of the samples."""
+    corners = weights.new_empty(*weights.shape, 4)
+    right = weights * fx
+    left = weights - right
+    torch.mul(right, fy, out=corners[..., 3])
+    torch.mul(left, fy, out=corners[..., 2])
+    torch.sub(right, corners[..., 3], out=corners[..., 1])
+    torch.sub(left, corners[..., 2], out=corners[..., 0])
+    return corners
+
+
+def _corner_weight_gradient(grad: Tensor, table: Tensor, rows: Tensor) -> Tensor:
+    """Dot products of a bag's gradient (bags, d) with the table rows it read, (bags, 4 * L * P)."""
+    with torch.enable_grad():
+        weights = grad.new_zeros(rows.shape, requires_grad=True)
+        bags = F.embedding_bag(rows, table.flatten(0, 2), mode="sum", per_sample_weights=weights)
+    return torch.autograd.grad(bags, weights, grad)[0]
+
+
+def _value_gradient(grad: Tensor, cells: Tensor, corner_weights: Tensor, table: Tensor, layout: TableLayout) -> Tensor:
+    """Gradient (B, S, A, d) of the pixels.
+
+    The transposed sum is a sum of bags again: samples sorted by cell are bags of queries. One sort serves the four
+    corners, whose sums are then moved to their pixels as whole maps.
+    """
+    cells, order = torch.sort(cells.flatten(), stable=True)
+    bag_starts = torch.searchsorted(
+        cells, torch.arange(table.shape[:3].numel(), dtype=torch.int32, device=cells.device), out_int32=True
+    )
+    samples_per_bag = len(order) // len(grad)
+    queries = torch.div(order, samples_per_bag, rounding_mode="floor").to(torch.int32)
+    weights = corner_weights.view(-1, 4).index_select(0, order).t().contiguous()
+    corners = [
+        F.embedding_bag(queries, grad, bag_starts, mode="sum", per_sample_weights=weight).view_as(table)
+        for weight in weights
+    ]
+    pixels = []
+    for level in range(len(layout.spatial_shapes)):
+        top_left, top_right, bottom_left, bottom_right = (layout.level(corner, level) for corner in corners)
+        pixels.append(
+            top_left[:, 1:-1, 1:] + top_right[:, 1:-1, :-1] + bottom_left[:, :-2, 1:] + bottom_right[:, :-2, :-1]
+        )
+    return torch.cat([level.flatten(1, 2) for level in pixels], dim=1)

@@ -1,0 +1,90 @@
+"""The Mask-Text Decoder of MTA-CLIP (arXiv 2407.21654): mask queries and text queries decoded together.
+
+Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, N = Q + Z * K queries, D decoder
+width, Dt text width, Dm mask embedding width.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ..clip import clip_config
+from ..outputs import LayerPrediction
+from .masked_decoder import MultiScaleMaskedTransformerDecoder
+from .registry import TRANSFORMER_DECODERS
+
+
+@TRANSFORMER_DECODERS.register()
+class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
+    """Mask2Former's decoder in which the text of every class and context is a query with a mask of its own.
+
+    Queries are laid out as [mask queries | context 0: K rows | context 1: K rows | ...]. The similarity of a mask and
+    a text row is the cosine of Linear(mask query) and text' = T + gamma * LayerNorm(Linear(text query)): text starts
+    as pure CLIP text and is updated together with the masks.
+
+    Args:
+        num_contexts: Z.
+        text_dim: Dt.
+        gamma_init: initial value of gamma, (Dt,).
+        text_queries: whether text takes part as queries; otherwise it is only compared with the masks, as it is.
+        kwargs: of MultiScaleMaskedTransformerDecoder.
+    """
+
+    @configurable
+    def __init__(
+        self, *, num_contexts: int, text_dim: int, gamma_init: float = 1e-4, text_queries: bool = True, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.text_shape = (num_contexts, self.class_embed.out_features, text_dim)
+        self.text_queries = text_queries
+        hidden_dim = self.query_feat.embedding_dim
+        self.query_norm = nn.LayerNorm(hidden_dim)
+        self.mask_align = nn.Linear(hidden_dim, text_dim)
+        if text_queries:
+            num_text_queries = num_contexts * self.class_embed.out_features
+            self.query_embed = nn.Embedding(self.num_queries + num_text_queries, hidden_dim)
+            self.text_proj = nn.Linear(text_dim, hidden_dim)
+            self.text_update = nn.Linear(hidden_dim, text_dim)
+            self.text_update_norm = nn.LayerNorm(text_dim)
+            self.gamma = nn.Parameter(torch.full((text_dim,), gamma_init))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, in_channels: int, mask_dim: int) -> dict:
+        prompt = cfg.MODEL.PROMPT
+        return {
+            **super().from_config(cfg, in_channels=in_channels, mask_dim=mask_dim),
+            "num_contexts": len(prompt.TEMPLATES) if prompt.NAME == "TemplatePrompt" else prompt.NUM_CONTEXTS,
+            "text_dim": clip_config(cfg.MODEL.CLIP.NAME)["embed_dim"],
+            "gamma_init": cfg.MODEL.MTA.GAMMA_INIT,
+            "text_queries": cfg.MODEL.MTA.TEXT_QUERIES,
+        }
+
+    def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
+        """LayerNorm of learned mask queries and projected text rows, (B, N, D)."""
+        self._check_text(text)
+        queries = self.query_feat.weight
+        if self.text_queries:
+            rows = self.text_proj(text.flatten(0, 1) if text.dim() == 3 else text.transpose(0, 1).flatten(1, 2))
+            queries = torch.cat([queries.expand(*rows.shape[:-2], -1, -1), rows], dim=-2)
+        return self.query_norm(queries).expand(batch_size, -1, -1)
+
+    def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor) -> LayerPrediction:
+        """Adds the mask embeddings in text space and their similarity to every text row to the base's predictions."""
+        prediction = super().predict(normed, mask_embed, text)
+        prediction.aligned_mask_embed = self.mask_align(normed[:, : self.num_queries])
+        if self.text_queries:
+            update = self.text_update_norm(self.text_update(normed[:, self.num_queries :]))
+            update = update.unflatten(1, self.text_shape[:2]).transpose(0, 1)  # (Z, B, K, Dt)
+            text = (text[:, None] if text.dim() == 3 else text) + self.gamma * update
+        prediction.similarity = prediction.similarity_to(text)
+        return prediction
+
+    def _check_text(self, text: Tensor | None) -> None:
+        shape = None if text is None else (text.shape[0], *text.shape[-2:])
+        if shape != self.text_shape:
+            contexts, rows, width = self.text_shape
+            raise ValueError(
+                f"MaskTextDecoder needs the text of its training classes, ({contexts} contexts, [images,] {rows} rows "
+                f"with no-object last, width {width}), got {None if text is None else tuple(text.shape)}; to classify "
+                "masks by other names, compare them afterwards: LayerPrediction.similarity_to(text)"
+            )

@@ -1,0 +1,159 @@
+"""Mask2Former's transformer decoder (arXiv 2112.01527, section 3.2): learned queries look at their own masks only.
+
+Shapes: B images, Q mask queries, N all queries (here N = Q), C classes, K = C + 1 (last = no object), D decoder width,
+Dm mask embedding width, L memory levels, S tokens of one level, h and w = a quarter of the padded input.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..outputs import HeadOutput, LayerPrediction
+from ..pixel_decoder.position_encoding import PositionEmbeddingSine
+from .layers import MLP, MaskedDecoderLayer
+from .registry import TRANSFORMER_DECODERS
+
+
+@TRANSFORMER_DECODERS.register()
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Layer i attends to memory level i mod L, each query only where its current mask is more likely than not.
+
+    Predictions are read off the queries before the first layer and after each one. In training all are returned, in
+    evaluation only the last; the attention masks need the mask embeddings of the others, but not their classes.
+
+    Args:
+        in_channels: channels of the memories.
+        hidden_dim: D.
+        num_queries: Q.
+        num_classes: C.
+        num_heads: attention heads.
+        feedforward_dim: hidden width of the feed-forward networks.
+        num_layers: decoder layers.
+        mask_dim: Dm.
+        num_levels: L.
+        enforce_input_proj: projects the memories by a 1x1 convolution even if they are D wide already.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_channels: int = 256,
+        hidden_dim: int = 256,
+        num_queries: int = 100,
+        num_classes: int,
+        num_heads: int = 8,
+        feedforward_dim: int = 2048,
+        num_layers: int = 9,
+        mask_dim: int = 256,
+        num_levels: int = 3,
+        enforce_input_proj: bool = False,
+    ):
+        super().__init__()
+        self.num_queries = num_queries
+        self.layers = nn.ModuleList(
+            MaskedDecoderLayer(embed_dim=hidden_dim, num_heads=num_heads, feedforward_dim=feedforward_dim)
+            for _ in range(num_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(num_levels, hidden_dim)
+        self.position_embedding = PositionEmbeddingSine(num_feats=hidden_dim // 2)
+        project = enforce_input_proj or in_channels != hidden_dim
+        self.input_proj = nn.ModuleList(
+            nn.Conv2d(in_channels, hidden_dim, kernel_size=1) if project else nn.Identity() for _ in range(num_levels)
+        )
+        for projection in self.input_proj:
+            if project:
+                nn.init.kaiming_uniform_(projection.weight, a=1)
+                nn.init.zeros_(projection.bias)
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(input_dim=hidden_dim, hidden_dim=hidden_dim, output_dim=mask_dim, num_layers=3)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, *, in_channels: int, mask_dim: int) -> dict:
+        node = cfg.MODEL.MASK_FORMER
+        return {
+            "in_channels": in_channels,
+            "hidden_dim": node.HIDDEN_DIM,
+            "num_queries": node.NUM_OBJECT_QUERIES,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "num_heads": node.NHEADS,
+            "feedforward_dim": node.DIM_FEEDFORWARD,
+            "num_layers": node.DEC_LAYERS - 1,
+            "mask_dim": mask_dim,
+            "num_levels": len(cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
+            "enforce_input_proj": node.ENFORCE_INPUT_PROJ,
+        }
+
+    def forward(self, memories: list[Tensor], mask_features: Tensor, text: Tensor | None = None) -> HeadOutput:
+        """Decodes masks.
+
+        Args:
+            memories: L maps (B, c, h_l, w_l), coarsest first.
+            mask_features: (B, Dm, h, w).
+            text: what a subclass with a text side reads; None here.
+
+        Returns:
+            Predictions before the first layer and after each in training, after the last one in evaluation.
+
+        Raises:
+            ValueError: another number of memories than the decoder has levels, or text that does not fit.
+        """
+        if len(memories) != len(self.input_proj):
+            raise ValueError(f"the decoder has {len(self.input_proj)} levels, but got {len(memories)} memories")
+        keys, values = zip(*(self._flatten(level, memory) for level, memory in enumerate(memories)), strict=True)
+        small_features = self._resize(mask_features, memories)
+        queries = self.initial_queries(text, mask_features.shape[0])
+        predictions = []
+        for i, layer in enumerate(self.layers):
+            normed = self.decoder_norm(queries)
+            mask_embed = self.mask_embed(normed[:, : self.num_queries])
+            if self.training:
+                predictions.append(self.predict(normed, mask_embed, text))
+            level = i % len(memories)
+            visible = self._visible(normed, mask_embed, small_features[level])
+            queries = layer(queries, self.query_embed.weight, keys[level], values[level], visible)
+        normed = self.decoder_norm(queries)
+        predictions.append(self.predict(normed, self.mask_embed(normed[:, : self.num_queries]), text))
+        return HeadOutput(mask_features=mask_features, layers=predictions)
+
+    def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
+        """What the queries are before the first layer, (B, N, D); mask queries come first."""
+        if text is not None:
+            raise ValueError(
+                f"{type(self).__name__} takes no text; use MaskTextDecoder, or leave out MODEL.PROMPT.NAME"
+            )
+        return self.query_feat.weight.expand(batch_size, -1, -1)
+
+    def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor | None) -> LayerPrediction:
+        """Reads predictions off the normed queries (B, N, D), whose mask embeddings (B, Q, Dm) are known already."""
+        return LayerPrediction(class_logits=self.class_embed(normed[:, : self.num_queries]), mask_embed=mask_embed)
+
+    def _flatten(self, level: int, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys (with position encoding) and values of a memory level, both (B, S, D)."""
+        tokens = self.input_proj[level](memory).flatten(2).transpose(1, 2) + self.level_embed.weight[level]
+        position = self.position_embedding((memory.shape[-2], memory.shape[-1]), memory.device)
+        return tokens + position.flatten(0, 1), tokens
+
+    @torch.no_grad()
+    def _resize(self, mask_features: Tensor, memories: list[Tensor]) -> list[Tensor]:
+        """Mask features at the memories' sizes, (B, Dm, S) each.
+
+        Resizing and the dot product with a mask embedding are both linear: masks of resized features equal resized
+        masks, so no full mask is ever made for attention, and each level is resized once for all layers.
+        """
+        return [
+            F.interpolate(mask_features, size=memory.shape[-2:], mode="bilinear", align_corners=False).flatten(2)
+            for memory in memories
+        ]
+
+    @torch.no_grad()
+    def _visible(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
+        """Where each query may look, (B, N, S) bool: inside its mask, or everywhere if its mask is empty."""
+        if normed.shape[1] > self.num_queries:
+            mask_embed = torch.cat([mask_embed, self.mask_embed(normed[:, self.num_queries :])], dim=1)
+        visible = mask_embed @ small_features >= 0
+        return visible | ~visible.any(dim=-1, keepdim=True)
