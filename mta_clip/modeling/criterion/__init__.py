@@ -1,0 +1,8 @@
+"""Training losses: targets from label maps, matching, mask, class and similarity losses."""
+
+from .criterion import MaskTextCriterion
+from .matcher import HungarianMatcher, Match
+from .similarity_loss import SimilarityLoss
+from .targets import Target, targets_from_sem_seg
+
+__all__ = ["HungarianMatcher", "MaskTextCriterion", "Match", "SimilarityLoss", "Target", "targets_from_sem_seg"]

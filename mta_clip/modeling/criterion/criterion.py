@@ -1,0 +1,226 @@
+"""The training losses of a mask classification head, with text or without.
+
+Shapes: L supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, Dm mask
+embedding width, h and w a quarter of the padded input.
+"""
+
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from detectron2.config import CfgNode, configurable
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..outputs import HeadOutput, LayerPrediction
+from .mask_losses import PointMaskLoss
+from .matcher import HungarianMatcher, Match
+from .point_sampling import PointSource, uniform_points
+from .similarity_loss import SimilarityLoss
+from .targets import Target, check_labels
+
+NORMALIZERS = ("num_masks", "class_weight_sum")
+IGNORED_PIXELS = ("negative", "excluded")
+
+
+class MaskTextCriterion(nn.Module):
+    """Matches predictions with targets and sums class, mask, dice and similarity losses (Mask2Former; MTA-CLIP, L_sim).
+
+    All predictions are processed together, image by image. Everything runs in float32, whatever autocast says.
+
+    Sums over queries or masks are divided by the average over processes of their normaliser, so the gradient, averaged
+    by DistributedDataParallel, is that of one process with the whole batch. (Mask2Former does so for the mask losses
+    alone; with one process there is no difference.)
+
+    Args:
+        num_classes: C.
+        class_weight: of loss_ce and of the class cost in the matching.
+        mask_weight: of loss_mask and of its cost.
+        dice_weight: of loss_dice and of its cost.
+        similarity_weight: of loss_sim; 0 leaves it out.
+        no_object_weight: of queries without a target in loss_ce and loss_sim, relative to those with one.
+        num_points: points per mask, in matching and losses.
+        oversample_ratio: candidates per point of the mask losses.
+        importance_sample_ratio: share of their points chosen by uncertainty.
+        deep_supervision: losses on all predictions, not only on the last.
+        supervise_initial: also on the one before the first decoder layer.
+        normalizer: divisor of mask and dice losses: num_masks | class_weight_sum (the MTA-CLIP authors' code).
+        ignored_pixels: negative (background of every mask) | excluded (points there carry no loss).
+        similarity_loss: None without text.
+        draw_points: source of random points.
+
+    Raises:
+        ValueError: unknown `normalizer` or `ignored_pixels`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_weight: float = 2.0,
+        mask_weight: float = 5.0,
+        dice_weight: float = 5.0,
+        similarity_weight: float = 1.0,
+        no_object_weight: float = 0.1,
+        num_points: int = 12544,
+        oversample_ratio: float = 3.0,
+        importance_sample_ratio: float = 0.75,
+        deep_supervision: bool = True,
+        supervise_initial: bool = True,
+        normalizer: str = "num_masks",
+        ignored_pixels: str = "negative",
+        similarity_loss: SimilarityLoss | None = None,
+        draw_points: PointSource = uniform_points,
+    ) -> None:
+        super().__init__()
+        if normalizer not in NORMALIZERS:
+            raise ValueError(f"MODEL.MASK_FORMER.NORMALIZER is {normalizer!r}, not one of {NORMALIZERS}")
+        if ignored_pixels not in IGNORED_PIXELS:
+            raise ValueError(
+                f"MODEL.MASK_FORMER.IGNORED_PIXELS is {ignored_pixels!r}, expected one of {IGNORED_PIXELS}"
+            )
+        self.num_classes = num_classes
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.similarity_weight = similarity_weight
+        self.deep_supervision = deep_supervision
+        self.supervise_initial = supervise_initial
+        self.normalizer = normalizer
+        self.similarity_loss = similarity_loss if similarity_weight else None
+        exclude = ignored_pixels == "excluded"
+        self.matcher = HungarianMatcher(
+            class_weight=class_weight,
+            mask_weight=mask_weight,
+            dice_weight=dice_weight,
+            num_points=num_points,
+            exclude_ignored=exclude,
+            draw_points=draw_points,
+        )
+        self.mask_loss = PointMaskLoss(
+            num_points=num_points,
+            oversample_ratio=oversample_ratio,
+            importance_sample_ratio=importance_sample_ratio,
+            exclude_ignored=exclude,
+            draw_points=draw_points,
+        )
+        empty_weight = torch.ones(num_classes + 1)
+        empty_weight[-1] = no_object_weight
+        self.register_buffer("empty_weight", empty_weight)  # part of checkpoints, as in Mask2Former
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        node, mta = cfg.MODEL.MASK_FORMER, cfg.MODEL.MTA
+        similarity_loss = None
+        if cfg.MODEL.PROMPT.NAME and mta.SIMILARITY_WEIGHT:
+            similarity_loss = SimilarityLoss(
+                kind=mta.SIMILARITY_LOSS, temperature=mta.TEMPERATURE, learn_temperature=mta.LEARN_TEMPERATURE
+            )
+        return {
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "class_weight": node.CLASS_WEIGHT,
+            "mask_weight": node.MASK_WEIGHT,
+            "dice_weight": node.DICE_WEIGHT,
+            "similarity_weight": mta.SIMILARITY_WEIGHT,
+            "no_object_weight": node.NO_OBJECT_WEIGHT,
+            "num_points": node.TRAIN_NUM_POINTS,
+            "oversample_ratio": node.OVERSAMPLE_RATIO,
+            "importance_sample_ratio": node.IMPORTANCE_SAMPLE_RATIO,
+            "deep_supervision": node.DEEP_SUPERVISION,
+            "supervise_initial": node.SUPERVISE_INITIAL,
+            "normalizer": node.NORMALIZER,
+            "ignored_pixels": node.IGNORED_PIXELS,
+            "similarity_loss": similarity_loss,
+        }
+
+    def forward(self, output: HeadOutput, targets: list[Target]) -> dict[str, Tensor]:
+        """Weighted losses.
+
+        Args:
+            output: of the head, in training mode with the predictions of all layers.
+            targets: per image.
+
+        Returns:
+            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim of the last prediction, and the same with
+            suffix _i for `output.layers[i]` (_0 = before the first decoder layer).
+
+        Raises:
+            ValueError: a target's label is not below the number of classes, or the head has other class counts.
+        """
+        supervised = self._supervised_layers(len(output.layers))
+        layers = [output.layers[index] for index in supervised]
+        self._check_inputs(layers, targets)
+        with torch.autocast(output.mask_features.device.type, enabled=False):
+            losses = self._losses(layers, output.mask_features.float(), targets)
+        last = len(output.layers) - 1
+        return {
+            name if index == last else f"{name}_{index}": value
+            for name, values in losses.items()
+            for index, value in zip(supervised, values.unbind(0), strict=True)
+        }
+
+    def _supervised_layers(self, num_layers: int) -> list[int]:
+        if not self.deep_supervision:
+            return [num_layers - 1]
+        first = 0 if self.supervise_initial else min(1, num_layers - 1)
+        return list(range(first, num_layers))
+
+    def _losses(self, layers: list[LayerPrediction], mask_features: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Weighted losses, each (L,)."""
+        class_logits = torch.stack([layer.class_logits for layer in layers]).float()
+        mask_embed = torch.stack([layer.mask_embed for layer in layers]).float()
+        matches = self.matcher(class_logits, mask_embed, mask_features, targets)
+        labels = self._matched_labels(class_logits.shape[:3], targets, matches)
+        query_weights = self.empty_weight.float()[labels]
+        num_masks, weight_sums = self._normalizers(targets, query_weights)
+
+        cross_entropy = F.cross_entropy(class_logits.flatten(0, 2), labels.flatten(), reduction="none")
+        cross_entropy = (cross_entropy.view_as(query_weights) * query_weights).sum((1, 2)) / weight_sums
+        mask_divisor = num_masks if self.normalizer == "num_masks" else weight_sums.clamp(min=1.0)
+        mask_ce, dice = self.mask_loss(mask_embed, mask_features, targets, matches)
+        losses = {
+            "loss_ce": self.class_weight * cross_entropy,
+            "loss_mask": self.mask_weight * mask_ce / mask_divisor,
+            "loss_dice": self.dice_weight * dice / mask_divisor,
+        }
+        if self.similarity_loss is not None:
+            similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, L, B, Q, K)
+            contrast = (self.similarity_loss(similarity, labels) * query_weights).sum((1, 2))
+            losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
+        return losses
+
+    def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
+        """Label of every query, C where it is unmatched: (L, B, Q) int64."""
+        labels = torch.full(shape, self.num_classes, dtype=torch.int64, device=self.empty_weight.device)
+        for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
+            layer, index = match.matched.nonzero(as_tuple=True)
+            labels[layer, image, match.queries[layer, index]] = target["labels"][index]
+        return labels
+
+    def _normalizers(self, targets: list[Target], query_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages over processes: number of masks, at least 1, a scalar; sums of query weights, (L,)."""
+        num_masks = sum(len(target["labels"]) for target in targets)
+        sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(sums)
+            sums = sums / comm.get_world_size()
+        # The sum of weights is 0 only if no-object weighs nothing and there is no target: then so is what it divides.
+        return sums[0].clamp(min=1.0), sums[1:].clamp(min=torch.finfo(sums.dtype).eps)
+
+    def _check_inputs(self, layers: list[LayerPrediction], targets: list[Target]) -> None:
+        check_labels(torch.cat([target["labels"] for target in targets]), self.num_classes, None, "targets")
+        for layer in layers:
+            widths = {"class logits": layer.class_logits.shape[-1]}
+            if self.similarity_loss is not None:
+                if layer.similarity is None:
+                    raise ValueError(
+                        "the criterion has a similarity loss, but the head predicts no similarity; set "
+                        "MODEL.MTA.SIMILARITY_WEIGHT to 0, or give the model text (MODEL.PROMPT.NAME)"
+                    )
+                widths["similarity"] = layer.similarity.shape[-1]
+            for name, width in widths.items():
+                if width != self.num_classes + 1:
+                    raise ValueError(
+                        f"{name} have {width} columns, expected {self.num_classes + 1}: the "
+                        f"{self.num_classes} classes of MODEL.SEM_SEG_HEAD.NUM_CLASSES and no-object"
+                    )

@@ -1,0 +1,94 @@
+"""Contrastive loss between mask embeddings and the text of their classes: L_sim of MTA-CLIP.
+
+Shapes: Z contexts per class, B images, Q mask queries, C classes, K = C + 1 (last = no object).
+
+With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* the context of class y most similar to it:
+- MixNeg: -log(e[z*, y] / sum of all e). The best context is the positive, everything else a negative, the other
+  contexts of the same class included.
+- SeparateNeg: as MixNeg, but the other contexts of the same class are left out of the sum.
+- AllPos: -mean over z of log(e[z, y] / sum of all e). Every context of the class is a positive.
+Which of the first two names belongs to which form is our reading of the paper and its code.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+KINDS = ("MixNeg", "SeparateNeg", "AllPos")
+_MAX_SCALE = 100.0  # upper bound of a learned 1 / temperature, as in CLIP
+
+
+def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
+    """Loss of every query.
+
+    Args:
+        logits: (Z, ..., K) similarities divided by the temperature.
+        labels: (...) int64 in 0..K-1.
+        kind: MixNeg | SeparateNeg | AllPos.
+
+    Returns:
+        (...), at least 0.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    _check_kind(kind)
+    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
+    of_class = logits.gather(-1, index).squeeze(-1)  # (Z, ...)
+    if kind == "SeparateNeg":
+        best = of_class.amax(0)
+        negatives = logits.scatter(-1, index, -torch.inf).logsumexp((0, -1))
+        return torch.logaddexp(negatives, best) - best
+    positive = of_class.amax(0) if kind == "MixNeg" else of_class.mean(0)
+    return logits.logsumexp((0, -1)) - positive
+
+
+class SimilarityLoss(nn.Module):
+    """`similarity_loss` with its temperature.
+
+    Args:
+        kind: MixNeg | SeparateNeg | AllPos.
+        temperature: tau, above 0; 1 = raw cosines, as in the authors' code.
+        learn_temperature: makes 1 / tau a parameter (its logarithm, at most log 100), initialised from `temperature`.
+    """
+
+    def __init__(self, *, kind: str, temperature: float = 1.0, learn_temperature: bool = False) -> None:
+        super().__init__()
+        _check_kind(kind)
+        if not temperature > 0:
+            raise ValueError(f"the temperature of the similarity loss must be above 0, got {temperature}")
+        self.kind = kind
+        log_scale = torch.tensor(-math.log(temperature))
+        # Named as in CLIP. A fixed one is no part of checkpoints: it belongs to the configuration.
+        if learn_temperature:
+            self.logit_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("logit_scale", log_scale, persistent=False)
+
+    @property
+    def temperature(self) -> Tensor:
+        """tau, a scalar."""
+        return 1.0 / self._scale()
+
+    def forward(self, similarity: Tensor, labels: Tensor) -> Tensor:
+        """Loss of every query, in float32.
+
+        Args:
+            similarity: (Z, ..., K) cosines in [-1, 1].
+            labels: (...) int64, K - 1 = no object.
+
+        Returns:
+            (...), not weighted by class.
+        """
+        return similarity_loss(similarity.float() * self._scale(), labels, self.kind)
+
+    def _scale(self) -> Tensor:
+        if isinstance(self.logit_scale, nn.Parameter):
+            return self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
+        return self.logit_scale.exp()
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"unknown similarity loss {kind!r} (MODEL.MTA.SIMILARITY_LOSS): one of {', '.join(KINDS)}")

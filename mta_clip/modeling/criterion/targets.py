@@ -1,0 +1,80 @@
+"""Turns label maps into what the criterion compares predictions with: one binary mask per class present.
+
+Shapes: M masks (classes present in an image), C classes, H and W an image, Hp and Wp the padded batch.
+"""
+
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+
+class Target(TypedDict):
+    """Ground truth of one image, padded to the size of the batch."""
+
+    labels: Tensor  # (M,) int64, ascending, in 0..C-1
+    masks: Tensor  # (M, Hp, Wp) bool
+    ignored: Tensor  # (Hp, Wp) bool, True on the ignore label and on padding
+
+
+def targets_from_sem_seg(
+    sem_segs: list[Tensor], size: tuple[int, int], ignore_label: int, num_classes: int | None = None
+) -> list[Target]:
+    """Makes the targets of a batch, on the device of the label maps.
+
+    Args:
+        sem_segs: per image (H, W) of any integer type, values 0..C-1 or the ignore label.
+        size: (Hp, Wp) in pixels; images are padded at the right and the bottom.
+        ignore_label: value of pixels without a class.
+        num_classes: C; if given, labels are checked against it.
+
+    Raises:
+        ValueError: a label map has the wrong type or rank, does not fit into `size`, or holds a value that is
+            neither a class nor the ignore label.
+    """
+    return [_target_of_image(index, labels, size, ignore_label, num_classes) for index, labels in enumerate(sem_segs)]
+
+
+def _target_of_image(
+    index: int, sem_seg: Tensor, size: tuple[int, int], ignore_label: int, num_classes: int | None
+) -> Target:
+    if sem_seg.dim() != 2 or sem_seg.is_floating_point() or sem_seg.dtype == torch.bool:
+        raise ValueError(
+            f"sem_seg of image {index} in the batch must be an integer (H, W) label map, "
+            f"got shape {tuple(sem_seg.shape)} and type {sem_seg.dtype}"
+        )
+    height, width = sem_seg.shape
+    if height > size[0] or width > size[1]:
+        raise ValueError(
+            f"sem_seg of image {index} in the batch has size {height}x{width}, larger than the padded images "
+            f"{size[0]}x{size[1]}; the image and its label map must be resized and cropped together"
+        )
+    ignored = torch.ones(size, dtype=torch.bool, device=sem_seg.device)
+    ignored[:height, :width] = sem_seg == ignore_label
+    values = sem_seg[~ignored[:height, :width]].long()
+    check_labels(values, num_classes, ignore_label, f"sem_seg of image {index} in the batch")
+    labels = torch.bincount(values).nonzero().flatten()
+    masks = torch.zeros((len(labels), *size), dtype=torch.bool, device=sem_seg.device)
+    masks[:, :height, :width] = sem_seg == labels[:, None, None]
+    return Target(labels=labels, masks=masks, ignored=ignored)
+
+
+def check_labels(labels: Tensor, num_classes: int | None, ignore_label: int | None, where: str) -> None:
+    """Refuses labels outside 0..num_classes-1; `where` says in the message whose labels they are.
+
+    Raises:
+        ValueError: a label is negative or too large.
+    """
+    if not len(labels):
+        return
+    lowest, highest = (int(value) for value in torch.stack([labels.min(), labels.max()]).tolist())
+    limit = highest + 1 if num_classes is None else num_classes
+    if lowest >= 0 and highest < limit:
+        return
+    value = lowest if lowest < 0 else highest
+    upper = "the number of classes - 1" if num_classes is None else str(num_classes - 1)
+    raise ValueError(
+        f"{where}: label {value} is neither a class (0..{upper}) nor the ignore label"
+        + (f" ({ignore_label})" if ignore_label is not None else "")
+        + "; check MODEL.SEM_SEG_HEAD.NUM_CLASSES, MODEL.SEM_SEG_HEAD.IGNORE_VALUE and the dataset's label ids"
+    )

@@ -1,0 +1,106 @@
+import math
+
+import pytest
+import torch
+
+from mta_clip.modeling.criterion import SimilarityLoss
+from mta_clip.modeling.criterion.similarity_loss import KINDS, similarity_loss
+
+
+def slow(logits, labels, kind):
+    """Written out query by query."""
+    num_contexts, num_queries, num_rows = logits.shape
+    losses = []
+    for query in range(num_queries):
+        e, y = logits[:, query].exp(), labels[query]
+        best = max(range(num_contexts), key=lambda z: e[z, y].item())
+        if kind == "AllPos":
+            losses.append(-sum((e[z, y] / e.sum()).log() for z in range(num_contexts)) / num_contexts)
+            continue
+        total = e.sum()
+        if kind == "SeparateNeg":
+            total = sum(e[z, k] for z in range(num_contexts) for k in range(num_rows) if k != y or z == best)
+        losses.append(-(e[best, y] / total).log())
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("num_contexts", [1, 3])
+def test_values_and_gradients_equal_the_definition(kind, num_contexts):
+    logits = (3 * torch.randn(num_contexts, 6, 5)).double().requires_grad_()
+    labels = torch.tensor([0, 4, 2, 4, 1, 3])
+    fast, reference = similarity_loss(logits, labels, kind), slow(logits, labels, kind)
+    assert torch.allclose(fast, reference)
+    gradients = [torch.autograd.grad(values.sum(), logits)[0] for values in (fast, reference)]
+    assert torch.allclose(*gradients)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_uniform_guessing_over_ade20k(kind):
+    loss = similarity_loss(torch.zeros(3, 1, 151), torch.tensor([7]), kind)
+    terms = 3 * 151 - (2 if kind == "SeparateNeg" else 0)
+    assert loss.item() == pytest.approx(math.log(terms), abs=1e-5)
+    if kind != "SeparateNeg":
+        assert loss.item() == pytest.approx(6.12, abs=5e-3)
+
+
+@pytest.mark.parametrize(("kind", "floor"), [("AllPos", 4.16), ("SeparateNeg", 4.13), ("MixNeg", 4.13)])
+def test_floor_of_raw_cosines_over_ade20k(kind, floor):
+    """Without temperature the best possible cosines leave the loss high: the right class 1, all others -1."""
+    similarity = torch.full((3, 1, 151), -1.0)
+    if kind == "AllPos":
+        similarity[..., 7] = 1.0
+    else:
+        similarity[0, :, 7] = 1.0
+    labels = torch.tensor([7])
+    assert similarity_loss(similarity, labels, kind).item() == pytest.approx(floor, abs=6e-3)
+    assert SimilarityLoss(kind=kind, temperature=0.07)(similarity, labels).item() < 1e-3 + (kind == "AllPos") * 1.1
+
+
+def test_one_context_makes_all_kinds_equal_to_cross_entropy():
+    logits, labels = torch.randn(1, 4, 6), torch.randint(6, (4,))
+    expected = torch.nn.functional.cross_entropy(logits[0], labels, reduction="none")
+    for kind in KINDS:
+        assert torch.allclose(similarity_loss(logits, labels, kind), expected, atol=1e-6)
+
+
+def test_any_number_of_leading_dimensions():
+    similarity, labels = torch.rand(2, 3, 4, 5, 6), torch.randint(6, (3, 4, 5))
+    losses = similarity_loss(similarity, labels, "MixNeg")
+    assert losses.shape == (3, 4, 5)
+    assert torch.allclose(losses[1, 2], similarity_loss(similarity[:, 1, 2], labels[1, 2], "MixNeg"))
+
+
+def test_extreme_values_stay_finite():
+    for kind in KINDS:
+        logits = torch.tensor([[[100.0, -100.0, 0.0]]], requires_grad=True)
+        loss = similarity_loss(logits, torch.tensor([1]), kind).sum()
+        assert loss.item() == pytest.approx(200, abs=1e-3)
+        loss.backward()
+        assert logits.grad.isfinite().all()
+
+
+def test_fixed_temperature_is_not_learned_and_not_saved():
+    loss = SimilarityLoss(kind="MixNeg", temperature=0.07)
+    assert not list(loss.parameters()) and not loss.state_dict()
+    assert loss.temperature.item() == pytest.approx(0.07)
+
+
+def test_learned_temperature_starts_there_gets_gradients_and_is_bounded():
+    loss = SimilarityLoss(kind="MixNeg", temperature=0.07, learn_temperature=True)
+    similarity, labels = torch.rand(2, 5, 4), torch.randint(4, (5,))
+    fixed = SimilarityLoss(kind="MixNeg", temperature=0.07)(similarity, labels)
+    values = loss(similarity, labels)
+    assert torch.allclose(values, fixed)
+    values.sum().backward()
+    assert loss.logit_scale.grad.abs() > 0
+    with torch.no_grad():
+        loss.logit_scale.fill_(50.0)
+    assert loss.temperature.item() == pytest.approx(0.01)
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(ValueError, match=r"'mixneg'.*MixNeg"):
+        SimilarityLoss(kind="mixneg")
+    with pytest.raises(ValueError, match="above 0, got 0"):
+        SimilarityLoss(kind="MixNeg", temperature=0)
