@@ -1,5 +1,5 @@
 """Models; importing this registers them with Detectron2."""
 
-from . import head
+from . import clip, head, prompt
 
-__all__ = ["head"]
+__all__ = ["clip", "head", "prompt"]

@@ -1,0 +1,54 @@
+"""BatchNorm over the batches of all processes, on any device.
+
+torch's SyncBatchNorm works on GPUs only, and Detectron2's alternative weighs processes equally even if their batches
+differ in size and stores a biased variance.
+"""
+
+import torch
+import torch.distributed.nn
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+
+class SyncBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose training statistics are those of the batches of all processes together.
+
+    The state dict is that of BatchNorm2d. Statistics are computed in float32 at least, also inside autocast.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises (B, C, H, W); B, H, W may differ between processes."""
+        if not self.training or comm.get_world_size() == 1:
+            return super().forward(input)
+        values = input.float()
+        count = values.new_full((1,), values.numel() / values.shape[1])
+        sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count])
+        sums = torch.distributed.nn.functional.all_reduce(sums)  # differentiable
+        count = sums[-1].detach()
+        mean, mean_square = (sums[:-1] / count).chunk(2)
+        variance = mean_square - mean.square()
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return (values * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
+
+
+def synchronize_batch_norm(module: nn.Module) -> None:
+    """Turns every BatchNorm2d below a module into a SyncBatchNorm2d, in place.
+
+    Raises:
+        ValueError: a BatchNorm layer of another class, which may do more than BatchNorm.
+    """
+    for name, child in module.named_modules():
+        if not isinstance(child, nn.BatchNorm2d):
+            continue
+        if type(child) is not nn.BatchNorm2d:
+            raise ValueError(
+                f"MODEL.CLIP.BN_MODE sync: {name} is a {type(child).__name__}, not a plain BatchNorm2d; "
+                "use train or frozen"
+            )
+        child.__class__ = SyncBatchNorm2d  # same parameters, buffers and settings

@@ -1,0 +1,119 @@
+"""CLIP's image tower as a Detectron2 backbone: features at strides 4, 8, 16 and 32.
+
+Shapes: B images, H and W = input.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .batch_norm import synchronize_batch_norm
+from .feature_towers import STRIDES, build_feature_tower
+from .towers import build_clip
+
+NAMES = ("res2", "res3", "res4", "res5")
+
+
+@BACKBONE_REGISTRY.register()
+class CLIPImageEncoder(Backbone):
+    """Any image tower of open_clip, from its pixels to four feature maps; pooling and projection are left out.
+
+    Args:
+        name, pretrained, quick_gelu: as in `build_clip`.
+        vit_feature_blocks: 0-based blocks of a plain transformer that become strides 4, 8, 16, 32; [] for the ends of
+            the quarters of its depth. DenseCLIP and MTA-CLIP take 3, 5, 7, 11 of 12. Other towers have maps of these
+            strides themselves.
+        bn_mode: `train` (statistics of each process's batch, as MTA-CLIP), `frozen` (stored statistics, no gradient) or
+            `sync` (statistics over all processes).
+        freeze_at: number of stages, from the stem on, that take no gradient: 0 none, 1 the stem, 2 also what leads to
+            res2, ... 5 everything.
+
+    Raises:
+        ValueError: an unknown mode, or `freeze_at` outside 0..5; see also `build_clip` and `build_feature_tower`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: str = "",
+        quick_gelu: bool = False,
+        vit_feature_blocks: Sequence[int] = (),
+        bn_mode: str = "train",
+        freeze_at: int = 0,
+    ):
+        super().__init__()
+        if bn_mode not in ("train", "frozen", "sync"):
+            raise ValueError(f"MODEL.CLIP.BN_MODE is {bn_mode!r}, expected train, frozen or sync")
+        if not 0 <= freeze_at <= 5:
+            raise ValueError(f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}, expected 0 (nothing) to 5 (everything)")
+        visual = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu).visual
+        self.tower = build_feature_tower(visual, vit_feature_blocks)
+        if bn_mode == "sync":
+            synchronize_batch_norm(self.tower)
+        stages = self.tower.stages()
+        for part in chain.from_iterable(stages[:freeze_at]):
+            part.requires_grad_(False)
+        frozen = stages if bn_mode == "frozen" else stages[:freeze_at]
+        self._frozen_norms = [norm for part in chain.from_iterable(frozen) for norm in _batch_norms(part)]
+        for norm in self._frozen_norms:
+            norm.requires_grad_(False)
+        self.train(self.training)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
+        return {
+            "name": cfg.MODEL.CLIP.NAME,
+            "pretrained": cfg.MODEL.CLIP.PRETRAINED,
+            "quick_gelu": cfg.MODEL.CLIP.QUICK_GELU,
+            "vit_feature_blocks": cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS,
+            "bn_mode": cfg.MODEL.CLIP.BN_MODE,
+            "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return STRIDES[-1]
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of each map."""
+        return {
+            name: ShapeSpec(channels=channels, stride=stride)
+            for name, channels, stride in zip(NAMES, self.tower.channels, STRIDES, strict=True)
+        }
+
+    def train(self, mode: bool = True) -> "CLIPImageEncoder":
+        """Sets the mode; frozen BatchNorm layers keep using their stored statistics."""
+        super().train(mode)
+        for norm in self._frozen_norms:
+            norm.eval()
+        return self
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Feature maps of a batch.
+
+        Args:
+            images: (B, 3, H, W), normalised. Sides that are no multiple of 32 are padded with zeros, right and bottom,
+                and the maps cropped again.
+
+        Returns:
+            "res2" to "res5": (B, c, ceil(H / s), ceil(W / s)) for the strides s = 4, 8, 16, 32.
+        """
+        height, width = images.shape[-2:]
+        maps = self.tower(F.pad(images, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])))
+        return {
+            name: features[..., : -(-height // stride), : -(-width // stride)]
+            for name, features, stride in zip(NAMES, maps, STRIDES, strict=True)
+        }
+
+
+def _batch_norms(part: nn.Module | nn.Parameter) -> list[nn.Module]:
+    """BatchNorm layers in a part of a tower."""
+    return [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)] if isinstance(part, nn.Module) else []

@@ -1,0 +1,123 @@
+"""Builds open_clip models by name, with weights from a tag, a local file, or none.
+
+Two tiny architectures of this package are registered with open_clip: `mta-tiny` (ResNet) and `mta-tiny-vit`, small
+enough to train from scratch on a CPU. Their text towers use CLIP's own vocabulary.
+"""
+
+import difflib
+import logging
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import open_clip
+from torch import nn
+
+from ...checkpoint.readers import read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+open_clip.add_model_config(Path(__file__).parent / "model_configs")
+
+# Entries of OpenAI's TorchScript archives that are settings, not weights.
+_OPENAI_SETTINGS = ("input_resolution", "context_length", "vocab_size")
+
+
+def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> nn.Module:
+    """An open_clip model, both towers, in float32 on the CPU.
+
+    Args:
+        name: open_clip architecture, e.g. `RN50`, `ViT-B-16`, `convnext_base`, `mta-tiny`.
+        pretrained: open_clip tag (downloads into the Hugging Face cache on first use), path of an open_clip checkpoint
+            or of an OpenAI TorchScript archive, or "" for random weights.
+        quick_gelu: replaces GELU by x * sigmoid(1.702 x), as in OpenAI's weights. An architecture whose own
+            configuration asks for it (`RN50-quickgelu`) has it anyway; ResNets and timm image towers have no GELU of
+            open_clip's, so there it concerns the text tower only.
+
+    Raises:
+        ValueError: unknown architecture or tag, or a file that does not fit the architecture.
+        FileNotFoundError: `pretrained` looks like a path and there is no such file.
+        OSError: the weights of a tag could not be downloaded.
+    """
+    config = clip_config(name)
+    weights = _weights_file(name, pretrained) if pretrained else None
+    config["quick_gelu"] = quick_gelu = quick_gelu or config.get("quick_gelu", False)
+    tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
+    if tag and tag.get("quick_gelu", False) != quick_gelu:
+        logger.warning(
+            f"{name}: the weights {pretrained!r} were trained with quick_gelu={not quick_gelu}, the model is built "
+            f"with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} unless this is wanted"
+        )
+    custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    if "multimodal_cfg" in config:
+        model = open_clip.CoCa(**config)
+    else:
+        model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    if weights:
+        _load_weights(model, name, weights)
+    return model
+
+
+def clip_config(name: str) -> dict:
+    """open_clip's configuration of an architecture, a copy.
+
+    Raises:
+        ValueError: no such architecture; the message lists similar names.
+    """
+    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
+    if config is None:
+        raise ValueError(
+            f"MODEL.CLIP.NAME: open_clip has no architecture {name!r}{_did_you_mean(name, open_clip.list_models())}. "
+            "`python -c 'import open_clip; print(open_clip.list_models())'` lists all"
+        )
+    return config
+
+
+def _did_you_mean(wanted: str, known: Sequence[str]) -> str:
+    by_lower_case = {option.lower(): option for option in known}
+    close = difflib.get_close_matches(wanted.lower(), by_lower_case, n=5, cutoff=0.5)
+    return f"; did you mean {', '.join(by_lower_case[option] for option in close)}?" if close else ""
+
+
+def _weights_file(name: str, pretrained: str) -> Path:
+    """The local file behind `pretrained`, downloaded if it is a tag."""
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix or len(path.parts) > 1:
+        raise FileNotFoundError(f"MODEL.CLIP.PRETRAINED: no such file: {path}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    tag_config = open_clip.get_pretrained_cfg(name, pretrained)
+    if not tag_config:
+        raise ValueError(
+            f"MODEL.CLIP.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}"
+            f"{_did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a local file, or '' for random weights"
+        )
+    try:
+        return Path(open_clip.download_pretrained(tag_config))
+    except Exception as error:  # the hub client raises its own, requests' or httpx's errors, by version
+        raise OSError(
+            f"could not download the weights {pretrained!r} of {name} ({type(error).__name__}: {error}). Without "
+            "network: fetch them where there is one (the tag's source is "
+            f"{tag_config.get('hf_hub') or tag_config.get('url')!r}) and set MODEL.CLIP.PRETRAINED to the local file, "
+            "or copy the Hugging Face cache folder (~/.cache/huggingface, or $HF_HOME) here; tags of this "
+            f"architecture: {', '.join(tags)}. With MODEL.CLIP.PRETRAINED '' it starts from random weights"
+        ) from error
+
+
+def _load_weights(model: nn.Module, name: str, path: Path) -> None:
+    try:
+        if _is_torchscript(path):
+            state = {key: value for key, value in read_checkpoint(path).items() if key not in _OPENAI_SETTINGS}
+            model.load_state_dict(state)
+        else:
+            open_clip.load_checkpoint(model, str(path), weights_only=True)
+    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"MODEL.CLIP.PRETRAINED: {path} does not hold weights of {name}: {error}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.endswith("/constants.pkl") for entry in archive.namelist())

@@ -1,0 +1,40 @@
+"""Prompt learners: from class names to text features."""
+
+from detectron2.config import CfgNode
+
+from ..clip.text_encoder import CLIPTextEncoder
+from .class_names import class_names_from_config, clean_class_names
+from .context import ContextPromptLearner
+from .prompt_learner import PromptLearner
+from .registry import PROMPT_LEARNERS
+from .template import TemplatePrompt, average_templates, encode_templates
+
+__all__ = [
+    "PROMPT_LEARNERS",
+    "ContextPromptLearner",
+    "PromptLearner",
+    "TemplatePrompt",
+    "average_templates",
+    "build_prompt_learner",
+    "class_names_from_config",
+    "clean_class_names",
+    "encode_templates",
+]
+
+
+def build_prompt_learner(cfg: CfgNode) -> PromptLearner | None:
+    """The prompt learner MODEL.PROMPT.NAME over the text tower of MODEL.CLIP, or None if the name is "".
+
+    Raises:
+        ValueError: no such prompt learner; see also `CLIPTextEncoder` and `class_names_from_config`.
+    """
+    name = cfg.MODEL.PROMPT.NAME
+    if not name:
+        return None
+    if name not in PROMPT_LEARNERS:
+        known = ", ".join(sorted(key for key, _ in PROMPT_LEARNERS))
+        raise ValueError(f"MODEL.PROMPT.NAME: no prompt learner {name!r}; there are {known}, and '' for no text")
+    text_encoder = CLIPTextEncoder(
+        name=cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
+    )
+    return PROMPT_LEARNERS.get(name)(cfg, text_encoder)

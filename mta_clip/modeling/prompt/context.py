@@ -1,0 +1,76 @@
+"""Learned contexts: MTA-CLIP's Mask-Text Prompt Learning (CoOp's prompts, several per class).
+
+Shapes: Z contexts, n vectors per context, W token width, K names, Dt text width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from ..clip.text_encoder import CLIPTextEncoder
+from .class_names import class_names_from_config
+from .prompt_learner import PromptLearner
+from .registry import PROMPT_LEARNERS
+
+
+@PROMPT_LEARNERS.register()
+class ContextPromptLearner(PromptLearner):
+    """Z learned contexts, shared by all classes: [start, context vectors, class name, end].
+
+    Args:
+        text_encoder, class_names, no_object_name: as in `PromptLearner`.
+        num_contexts: Z.
+        context_length: n.
+        init_std: of the normal distribution, cut off at two standard deviations, that contexts are drawn from.
+
+    Raises:
+        ValueError: a class name that does not fit beside the contexts, or no contexts.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        text_encoder: CLIPTextEncoder,
+        class_names: Sequence[str],
+        no_object_name: str = "none",
+        num_contexts: int = 3,
+        context_length: int = 8,
+        init_std: float = 0.02,
+    ):
+        super().__init__(text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name)
+        if num_contexts < 1 or context_length < 1:
+            raise ValueError(
+                f"NUM_CONTEXTS {num_contexts} and CONTEXT_LENGTH {context_length} must be at least 1; for prompts "
+                "without learned vectors set MODEL.PROMPT.NAME TemplatePrompt"
+            )
+        self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, text_encoder.width))
+        nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
+        self.register_buffer("tokens", self._tokenize([*self.class_names, no_object_name]), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, text_encoder: CLIPTextEncoder) -> dict[str, Any]:
+        return {
+            "text_encoder": text_encoder,
+            "class_names": class_names_from_config(cfg),
+            "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+            "num_contexts": cfg.MODEL.PROMPT.NUM_CONTEXTS,
+            "context_length": cfg.MODEL.PROMPT.CONTEXT_LENGTH,
+            "init_std": cfg.MODEL.PROMPT.INIT_STD,
+        }
+
+    @property
+    def num_contexts(self) -> int:
+        return len(self.contexts)
+
+    def encode_classes(self) -> Tensor:
+        return self.text_encoder(self.tokens, self.contexts)
+
+    def encode_names(self, names: list[str]) -> Tensor:
+        return self.text_encoder(self._tokenize(names), self.contexts)
+
+    def _tokenize(self, names: list[str]) -> Tensor:
+        return self.text_encoder.tokenize(names, reserved=self.contexts.shape[1])
