@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..visualization.palette import distinct_colors
+
 Color = tuple[int, int, int]
 
-_BUILTIN = Path(__file__).parent / "class_names"
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,27 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
+    def with_background(self) -> "ClassList":
+        """The same classes after a class 0, "background", drawn in black."""
+        return ClassList(("background", *self.names), ((0, 0, 0), *self.colors))
+
 
 def builtin_classes(dataset: str) -> ClassList:
     """The class list that mta_clip brings for a dataset, e.g. "ade20k"."""
-    return read_classes(_BUILTIN / f"{dataset}.txt")
+    return read_classes(_HERE / "class_names" / f"{dataset}.txt")
+
+
+def unseen_classes(dataset: str) -> list[str]:
+    """Names of the classes that the zero-shot literature holds out, for DATASETS.UNSEEN_CLASSES.
+
+    Args:
+        dataset: voc2012 | coco_stuff | pascal_context | shapes; the files in `mta_clip/data/unseen/` name the sources.
+    """
+    return list(read_classes(_HERE / "unseen" / f"{dataset}.txt").names)
 
 
 def read_classes(path: str | Path) -> ClassList:
-    """Reads a class list; classes without a colour get one of `distinct_colors`.
+    """Reads a class list; classes without a colour get one that differs from the others.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -74,23 +89,8 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
     colors = [None] * len(names) if colors is None else colors
     if len(colors) != len(names):
         raise ValueError(f"{where}: {len(names)} class names, but {len(colors)} colours.")
-    filled = [given or other for given, other in zip(colors, distinct_colors(len(names)), strict=True)]
-    return ClassList(tuple(names), tuple(tuple(color) for color in filled))
-
-
-def distinct_colors(count: int) -> list[Color]:
-    """Colours for any number of classes: PASCAL VOC's colour map without its first entry (black, the background).
-
-    The bits of the 1-based class number are dealt out to the channels, highest bit of the channel first.
-    """
-    return [_voc_color(number) for number in range(1, count + 1)]
-
-
-def _voc_color(number: int) -> Color:
-    channels = [0, 0, 0]
-    for bit in range(24):
-        channels[bit % 3] |= (number >> bit & 1) << (7 - bit // 3)
-    return tuple(channels)
+    chosen = [given or other for given, other in zip(colors, distinct_colors(len(names)).tolist(), strict=True)]
+    return ClassList(tuple(names), tuple(tuple(color) for color in chosen))
 
 
 def _parse_color(text: str, *, where: str) -> Color | None:

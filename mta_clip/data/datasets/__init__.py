@@ -1,6 +1,6 @@
 """The datasets mta_clip knows by name. Importing this registers them; no file is read before one is used."""
 
-from . import camvid, shapes
+from . import ade20k, camvid, cityscapes, coco_stuff, pascal_context, shapes, voc2012
 
-for _dataset in (shapes, camvid):
+for _dataset in (shapes, camvid, ade20k, cityscapes, voc2012, coco_stuff, pascal_context):
     _dataset.register()

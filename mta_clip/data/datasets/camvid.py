@@ -4,6 +4,8 @@ Layout: $DETECTRON2_DATASETS/camvid/{train,val,test} with the images (PNG or JPE
 maps of the same names (PNG); value 11 is unlabelled.
 """
 
+import functools
+
 from ..classes import builtin_classes
 from .catalog import data_root, pair_folders, register_sem_seg
 
@@ -14,7 +16,7 @@ def register() -> None:
     for split in ("train", "val", "test"):
         register_sem_seg(
             f"camvid_sem_seg_{split}",
-            lambda split=split: _load(split),
+            functools.partial(_load, split),
             builtin_classes("camvid"),
             label_map={_UNLABELLED: 255},
         )

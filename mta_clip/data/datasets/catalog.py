@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..classes import ClassList
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_SEE_README = "datasets/README.md shows where files belong; DETECTRON2_DATASETS names the folder of all datasets."
 
 
 def data_root() -> Path:
@@ -59,61 +60,80 @@ def pair_folders(
         FileNotFoundError: a folder is missing or an image has no label map.
         ValueError: there is no image in the folder, or two images have one name.
     """
-    images = find_images(image_dir, image_suffix)
-    if not Path(label_dir).is_dir():
-        raise FileNotFoundError(f"{label_dir}: this folder of label maps does not exist.")
-    return pair_names(image_dir, label_dir, images, label_suffix=label_suffix)
-
-
-def find_images(image_dir: Path, image_suffix: str | None = None) -> dict[str, Path]:
-    """The images below a folder, by their name relative to it without `image_suffix`, sorted."""
-    image_dir = Path(image_dir)
-    if not image_dir.is_dir():
-        raise FileNotFoundError(
-            f"{image_dir}: this folder of images does not exist. "
-            "Set DETECTRON2_DATASETS to the folder that holds the datasets (see datasets/README.md)."
-        )
-    images: dict[str, Path] = {}
-    for path in sorted(image_dir.rglob("*")):
-        relative = path.relative_to(image_dir).as_posix()
-        if image_suffix is not None:
-            if not relative.endswith(image_suffix):
-                continue
-            key = relative[: -len(image_suffix)]
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            key = relative[: -len(path.suffix)]
-        else:
+    images: dict[str, str] = {}
+    for file in sorted(_files_below(image_dir)):
+        suffix = image_suffix or os.path.splitext(file)[1]
+        if not (file.endswith(suffix) if image_suffix else suffix.lower() in IMAGE_SUFFIXES):
             continue
-        if key in images:
-            raise ValueError(f"{image_dir}: {images[key].name} and {path.name} have the same name; remove one of them.")
-        images[key] = path
+        name = file[: -len(suffix)]
+        if name in images:
+            raise ValueError(
+                f"{image_dir}: {images[name]} and {file} have the same name. Remove one of them, or set the ending "
+                "that only images have (image_suffix)."
+            )
+        images[name] = file
     if not images:
-        expected = f"*{image_suffix}" if image_suffix else ", ".join(f"*{s}" for s in IMAGE_SUFFIXES)
+        expected = f"*{image_suffix}" if image_suffix else ", ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
         raise ValueError(f"{image_dir}: there are no images in this folder (expected {expected}).")
-    return images
+    return _pair(image_dir, images, label_dir, {name: name + label_suffix for name in images})
 
 
-def pair_names(
-    image_dir: Path, label_dir: Path, images: Mapping[str, Path], *, label_suffix: str = ".png"
-) -> list[dict]:
-    """Dataset dicts of images by name and the label maps `label_dir/name + label_suffix`.
+def pair_listed(image_dir: Path, label_dir: Path, list_file: Path) -> list[dict]:
+    """Pairs `<name>.jpg` with the label map `<name>.png` for every name in a text file with one name per line.
+
+    Returns:
+        Dataset dicts in the order of the list.
 
     Raises:
-        FileNotFoundError: images without a label map; the message counts them and names the first.
+        FileNotFoundError: the list, a folder, or the image or label map of a name is missing.
+        ValueError: the list is empty.
     """
-    # One listing instead of a file test per image: a hundred times faster on network disks.
-    labels = {path.relative_to(label_dir).as_posix() for path in Path(label_dir).rglob(f"*{label_suffix}")}
-    missing = [name for name in images if name + label_suffix not in labels]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(images)} images in {image_dir} have no label map in {label_dir}; the first is "
-            f"{images[missing[0]].name}, expected {Path(label_dir) / (missing[0] + label_suffix)}."
-        )
+    names = read_names(list_file)
+    return _pair(image_dir, {name: f"{name}.jpg" for name in names}, label_dir, {name: f"{name}.png" for name in names})
+
+
+def read_names(list_file: Path) -> list[str]:
+    """The first word of every line of a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it lists nothing.
+    """
+    list_file = Path(list_file)
+    if not list_file.is_file():
+        raise FileNotFoundError(f"{list_file}: this list of images does not exist. {_SEE_README}")
+    names = [line.split()[0] for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise ValueError(f"{list_file}: this list of images is empty.")
+    return names
+
+
+def _pair(image_dir: Path, images: dict[str, str], label_dir: Path, labels: dict[str, str]) -> list[dict]:
+    """Dataset dicts of the images and label maps, {name: relative path}, after a check that all of them exist."""
+    for what, folder, files in (("image", image_dir, images), ("label map", label_dir, labels)):
+        present = set(_files_below(folder))  # one listing: much faster on network disks than a test for each file
+        missing = [file for file in files.values() if file not in present]
+        if missing:
+            raise FileNotFoundError(
+                f"{Path(folder) / missing[0]}: this {what} does not exist, and it is the first of {len(missing)} "
+                f"missing ones (of {len(files)}). {_SEE_README}"
+            )
     return [
         {
-            "file_name": str(path),
-            "sem_seg_file_name": str(Path(label_dir) / (name + label_suffix)),
+            "file_name": str(Path(image_dir) / images[name]),
+            "sem_seg_file_name": str(Path(label_dir) / labels[name]),
             "image_id": name,
         }
-        for name, path in images.items()
+        for name in images
     ]
+
+
+def _files_below(folder: Path) -> list[str]:
+    """Relative paths, with "/", of the files in a folder and its subfolders, hidden ones left out."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: this folder does not exist. {_SEE_README}")
+    found = []
+    for parent, _, files in os.walk(folder, followlinks=True):
+        prefix = Path(parent).relative_to(folder).as_posix() + "/"
+        found += [prefix.removeprefix("./") + file for file in files if not file.startswith(".")]
+    return found

@@ -65,7 +65,7 @@ def register() -> None:
     for split in RECIPES:
         register_sem_seg(
             f"shapes_sem_seg_{split}",
-            lambda split=split: _load(split),
+            functools.partial(_load, split),
             builtin_classes("shapes"),
             ignore_label=IGNORE_LABEL,
         )

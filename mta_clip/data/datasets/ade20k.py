@@ -1,0 +1,23 @@
+"""ADE20K-150 (SceneParsing benchmark): train 20,210, val 2,000 images. Ignored: void, 255 after preparation.
+
+Layout: $DETECTRON2_DATASETS/ADEChallengeData2016/{images,annotations_detectron2}/{training,validation}, the latter made
+by datasets/prepare_ade20k.py (the same files as Detectron2's script makes). Detectron2 has these images as
+`ade20k_sem_seg_*`, too, but with all synonyms of a class in its name; this one has one short name each.
+"""
+
+import functools
+
+from ..classes import builtin_classes
+from .catalog import data_root, pair_folders, register_sem_seg
+
+_FOLDERS = {"train": "training", "val": "validation"}
+
+
+def register() -> None:
+    for split in _FOLDERS:
+        register_sem_seg(f"ade20k_150_sem_seg_{split}", functools.partial(_load, split), builtin_classes("ade20k"))
+
+
+def _load(split: str) -> list[dict]:
+    root, folder = data_root() / "ADEChallengeData2016", _FOLDERS[split]
+    return pair_folders(root / "images" / folder, root / "annotations_detectron2" / folder)

@@ -1,0 +1,29 @@
+"""PASCAL Context: train 4,998, val 5,105 images of VOC 2010.
+
+Two versions of the same files: `pascal_context_59_*` has the 59 most frequent classes and ignores the rest,
+`pascal_context_60_*` has the rest as class 0, "background".
+
+Layout: $DETECTRON2_DATASETS/VOCdevkit/VOC2010/{JPEGImages,ImageSets/Main} and SegmentationClassContext, made by
+datasets/prepare_pascal_context.py: 0 = none of the 59, 1..59 = the classes in the order of our list.
+"""
+
+import functools
+
+from ..classes import builtin_classes
+from .catalog import data_root, pair_listed, register_sem_seg
+
+
+def register() -> None:
+    classes = builtin_classes("pascal_context")
+    without_background = {0: 255} | {number: number - 1 for number in range(1, len(classes) + 1)}
+    for split in ("train", "val"):
+        load = functools.partial(_load, split)
+        register_sem_seg(f"pascal_context_59_sem_seg_{split}", load, classes, label_map=without_background)
+        register_sem_seg(f"pascal_context_60_sem_seg_{split}", load, classes.with_background())
+
+
+def _load(split: str) -> list[dict]:
+    root = data_root() / "VOCdevkit" / "VOC2010"
+    return pair_listed(
+        root / "JPEGImages", root / "SegmentationClassContext", root / "ImageSets" / "Main" / f"{split}.txt"
+    )

@@ -1,0 +1,34 @@
+"""PASCAL VOC 2012 with the SBD annotations: train 1,464, trainaug 10,582, val 1,449 images. Ignored: outlines, 255.
+
+Two versions of the same files: `voc2012_20_*` has the 20 objects and ignores the background (zero-shot literature),
+`voc2012_21_*` has the background as class 0 (the challenge).
+
+Layout: $DETECTRON2_DATASETS/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}; for trainaug
+also SegmentationClassAug and ImageSets/Segmentation/aug.txt, made by datasets/prepare_voc2012.py.
+"""
+
+import functools
+
+from ..classes import builtin_classes
+from .catalog import data_root, pair_listed, register_sem_seg
+
+_SPLITS = ("train", "trainaug", "val")
+
+
+def register() -> None:
+    objects = builtin_classes("voc2012")
+    without_background = {0: 255} | {number: number - 1 for number in range(1, len(objects) + 1)}
+    for split in _SPLITS:
+        load = functools.partial(_load, split)
+        register_sem_seg(f"voc2012_20_sem_seg_{split}", load, objects, label_map=without_background)
+        register_sem_seg(f"voc2012_21_sem_seg_{split}", load, objects.with_background())
+
+
+def _load(split: str) -> list[dict]:
+    root = data_root() / "VOCdevkit" / "VOC2012"
+    images, lists = root / "JPEGImages", root / "ImageSets" / "Segmentation"
+    if split == "trainaug":
+        return pair_listed(images, root / "SegmentationClass", lists / "train.txt") + pair_listed(
+            images, root / "SegmentationClassAug", lists / "aug.txt"
+        )
+    return pair_listed(images, root / "SegmentationClass", lists / f"{split}.txt")
