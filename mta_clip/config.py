@@ -136,9 +136,35 @@ def _add_mta(cfg: CN) -> None:
 
 
 def _add_tagclip(cfg: CN) -> None:
-    cfg.MODEL.TAGCLIP = CN()  # completed below by the section that implements it
+    # TagCLIP also reads MODEL.CLIP (a ViT), MODEL.PROMPT.TEMPLATES (averaged) and DATASETS.UNSEEN_CLASSES.
+    cfg.MODEL.TAGCLIP = CN()
     node = cfg.MODEL.TAGCLIP
     node.NUM_PROMPTS = 10  # visual prompts per ViT block: 10 (VOC) | 100 (COCO-Stuff) [Tag]
+    node.IMAGE_SIZE = [512, 512]  # height, width the position table is resized to once: the training crop [Tag]
+    # The class embedding enters the ViT's class token twice (token and position), as in the released code; False: once
+    node.DOUBLE_CLASS_EMBEDDING = True
+    node.NHEADS = 8  # of the decoder
+    node.DEC_LAYERS = 3  # of the decoder; the last one only scores
+    node.DROPOUT = 0.1  # of visual prompts and decoder [Tag]
+    # True: also the parameters that never get a gradient, as released: 11,720,448 trainable ones (10 prompts) instead
+    # of 9,091,328; training on several processes then needs SOLVER.FIND_UNUSED_PARAMETERS
+    node.KEEP_UNUSED_PARAMETERS = False
+    node.TRUSTY_TOKEN = True  # False: no trusty map (ZegCLIP)
+    # What training may see: inductive = seen classes only | transductive = pseudo-labels for pixels of unseen classes
+    # | supervised = all labels
+    node.PROTOCOL = "inductive"
+    node.PSEUDO_LABELS = True  # transductive; False: trains unseen classes as absent everywhere, the released code
+    node.PSEUDO_LABELS_FROM_ITER = 0  # transductive: iterations before it are inductive
+    # The trusty map is 1 on: seen = pixels labelled with a seen class, strictly inductive | unseen = pixels of unseen
+    # classes, the released code, which reads labels that inductive training must not know
+    node.TRUSTY_TARGET = "seen"
+    node.TRUSTY_LOSS = "focal"  # focal, the released code | dice, the paper's text
+    node.MASK_WEIGHT = 20.0  # focal loss of all class maps [Tag]; ZegCLIP has 100
+    node.DICE_WEIGHT = 1.0
+    node.TRUSTY_WEIGHT = 10.0
+    # At inference the trusty map weights the scores of: none | seen | unseen | both [Tag]
+    node.TRUSTY_EVAL = "both"
+    node.GAMMA = 0.1  # subtracted from the probabilities of seen classes: 0.1 inductive | 0 otherwise [Tag]
 
 
 def _add_input(cfg: CN) -> None:

@@ -62,7 +62,9 @@ class SemanticSegmentor(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
-        images = [(x["image"].to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        images = [
+            (x["image"].to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std for x in batched_inputs
+        ]
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
@@ -93,12 +95,15 @@ class SemanticSegmentor(nn.Module):
             maps = [self.sliding_window(self.padded_scores, image[None])[0] for image in images]
         results = []
         for inputs, score_map, (h, w) in zip(batched_inputs, maps, images.image_sizes, strict=True):
-            height, width = inputs.get("height", h), inputs.get("width", w)
-            if self.label_maps_only:
-                results.append({"labels": resize_and_argmax(score_map[:, :h, :w], (height, width))})
-            else:
-                results.append({"sem_seg": sem_seg_postprocess(score_map, (h, w), height, width)})
+            output_size = inputs.get("height", h), inputs.get("width", w)
+            results.append(self.output(score_map[:, :h, :w], output_size))
         return results
+
+    def output(self, score_map: Tensor, output_size: tuple[int, int]) -> dict[str, Tensor]:
+        """What `forward` returns for one image, from its unpadded score map (C, h, w)."""
+        if self.label_maps_only:
+            return {"labels": resize_and_argmax(score_map, output_size)}
+        return {"sem_seg": sem_seg_postprocess(score_map, score_map.shape[-2:], *output_size)}
 
     def padded_scores(self, images: Tensor) -> Tensor:
         """`scores` for images of any size: pads to the divisibility, crops the result."""

@@ -8,6 +8,18 @@ from torch import Tensor
 TRUSTY_EVAL = ("none", "seen", "unseen", "both")
 
 
+def check_weighting(weighting: str, *, has_trusty_map: bool) -> None:
+    """Refuses an unknown weighting, and one that needs a trusty map where there is none.
+
+    Raises:
+        ValueError: one of the two.
+    """
+    if weighting not in TRUSTY_EVAL:
+        raise ValueError(f"MODEL.TAGCLIP.TRUSTY_EVAL must be one of {TRUSTY_EVAL}, got {weighting!r}")
+    if weighting != "none" and not has_trusty_map:
+        raise ValueError(f"TRUSTY_EVAL {weighting!r} needs a trusty map; without TRUSTY_TOKEN it must be none")
+
+
 def trusty_scores(
     mask_probs: Tensor, unseen_prob: Tensor | None, seen_mask: Tensor, *, gamma: float, weighting: str
 ) -> Tensor:
@@ -24,12 +36,9 @@ def trusty_scores(
         (B, C, H, W): (p - gamma) (1 - u) for seen classes, p u for unseen ones.
 
     Raises:
-        ValueError: an unknown weighting, or one that needs a trusty map when there is none.
+        ValueError: see `check_weighting`.
     """
-    if weighting not in TRUSTY_EVAL:
-        raise ValueError(f"MODEL.TAGCLIP.TRUSTY_EVAL must be one of {TRUSTY_EVAL}, got {weighting!r}")
-    if unseen_prob is None and weighting != "none":
-        raise ValueError(f"weighting {weighting!r} needs a trusty map; without a trusty token set TRUSTY_EVAL to none")
+    check_weighting(weighting, has_trusty_map=unseen_prob is not None)
     seen = seen_mask.to(mask_probs.dtype).view(1, -1, 1, 1)
     scores = mask_probs - gamma * seen
     if weighting in ("seen", "both"):

@@ -7,8 +7,10 @@ import difflib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+PROTOCOLS = ("inductive", "transductive", "supervised")
+TRUSTY_TARGETS = ("seen", "unseen")
 UNLABELLED = -1  # a pixel of some unseen class: known to be there, not known which
 
 
@@ -108,3 +110,86 @@ def fill_pseudo_labels(labels: Tensor, mask_logits: Tensor, unseen: Sequence[int
     candidates = torch.as_tensor(unseen, device=labels.device)
     best = candidates[mask_logits[:, candidates].argmax(dim=1)]
     return torch.where(labels == UNLABELLED, best, labels)
+
+
+class TrainingLabels(nn.Module):
+    """What a protocol lets training see of a label map.
+
+    inductive: only seen classes are trained; pixels of unseen ones look like background. transductive: all classes are
+    trained; pixels of unseen classes are known to be unlabelled and get pseudo-labels. supervised: all classes with
+    their labels.
+
+    Args:
+        split: seen and unseen classes.
+        protocol: inductive | transductive | supervised.
+        ignore_label: value of pixels of no class.
+        pseudo_labels: transductive only; False hides unseen classes as background although they are trained, which is
+            what the released look-up does by mistake.
+        trusty_target: seen, the pixels labelled with a seen class; or unseen, the pixels of unseen classes, read off
+            labels that inductive training must not know (the released code).
+
+    Raises:
+        ValueError: unknown protocol or target, or pseudo-labels without an unseen class.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: ClassSplit,
+        protocol: str = "inductive",
+        ignore_label: int = 255,
+        pseudo_labels: bool = True,
+        trusty_target: str = "seen",
+    ):
+        super().__init__()
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"MODEL.TAGCLIP.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")
+        if trusty_target not in TRUSTY_TARGETS:
+            raise ValueError(f"MODEL.TAGCLIP.TRUSTY_TARGET must be one of {TRUSTY_TARGETS}, got {trusty_target!r}")
+        if protocol == "transductive" and not split.unseen:
+            raise ValueError("transductive training needs unseen classes; name them in DATASETS.UNSEEN_CLASSES")
+        self.split = split
+        self.ignore_label = ignore_label
+        self.pseudo_labels = pseudo_labels and protocol == "transductive"
+        self.trusty_target_is_seen = trusty_target == "seen"
+        self.trained_classes = split.seen if protocol == "inductive" else list(range(split.num_classes))
+        if protocol == "inductive":
+            table = split.seen_table(ignore_label)
+        else:
+            hidden = UNLABELLED if pseudo_labels else ignore_label
+            table = split.full_table(ignore_label, None if protocol == "supervised" else hidden)
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("seen_table", split.seen_table(ignore_label), persistent=False)
+
+    def inductive(self) -> "TrainingLabels":
+        """The same split and trusty target under the inductive protocol."""
+        return TrainingLabels(
+            split=self.split,
+            ignore_label=self.ignore_label,
+            trusty_target="seen" if self.trusty_target_is_seen else "unseen",
+        )
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Label maps as training may see them, numbered among the trained classes.
+
+        Args:
+            labels: (B, H, W) int64, classes 0..C-1 and the ignore label.
+
+        Returns:
+            (B, H, W) int64: trained classes, the ignore label and, for pseudo-labels, UNLABELLED.
+
+        Raises:
+            ValueError: another value.
+        """
+        check_labels(labels, self.split.num_classes, self.ignore_label)
+        return self.table[labels]
+
+    def complete(self, labels: Tensor, mask_logits: Tensor) -> Tensor:
+        """Label maps of `forward` with UNLABELLED replaced by pseudo-labels, if the protocol has any."""
+        return fill_pseudo_labels(labels, mask_logits, self.split.unseen) if self.pseudo_labels else labels
+
+    def trusty_target(self, labels: Tensor) -> Tensor:
+        """What the trusty map should be, from original label maps (B, H, W): (B, H, W) bool."""
+        if self.trusty_target_is_seen:
+            return self.seen_table[labels] != self.ignore_label
+        return (self.seen_table[labels] == self.ignore_label) & (labels != self.ignore_label)
