@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..files import complete_file
+
 
 def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArray[np.uint8] | None = None) -> None:
     """Writes a label map without loss; the file appears under its name only when it is complete.
@@ -29,8 +31,5 @@ def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArra
         if colors is not None:
             # A PNG's palette must reach as far as its values: Pillow clamps what lies beyond.
             picture.putpalette(colors[:256].tobytes().ljust(3 * 256, b"\0"))
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    picture.save(part, format="PNG")
-    part.replace(path)
+    with complete_file(path) as part:
+        picture.save(part, format="PNG")

@@ -1,0 +1,64 @@
+"""Boundary IoU (Cheng et al., CVPR 2021, equation 2), for all classes of a label map at once.
+
+The IoU of two masks after each is reduced to a band along its contour: its pixels within a distance d of the outside.
+For a label map the bands of all classes follow from two filters: a pixel is in the band of its own class if the
+square of radius d around it holds any other label.
+
+Shapes: C classes, H and W image size.
+"""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+OUTSIDE = -1  # label beyond the image edge, which is a contour as in the paper's implementation
+
+
+def boundary_counts(
+    truth: NDArray[np.integer],
+    prediction: NDArray[np.integer],
+    valid: NDArray[np.bool_],
+    *,
+    num_classes: int,
+    dilation: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Intersection and union of the boundary bands of true and predicted masks.
+
+    Ignored pixels count nowhere, and the edge of an ignored area is no contour of either mask.
+
+    Args:
+        truth, prediction: (H, W), class indices in [0, C) wherever `valid`.
+        valid: (H, W), False where the truth is ignored.
+        dilation: d as a share of the image diagonal; d is at least one pixel.
+
+    Returns:
+        (C,) and (C,), pixels.
+    """
+    radius = max(1, round(dilation * float(np.hypot(*truth.shape))))
+    true_band = boundary_band(truth, valid, radius) & valid
+    predicted_band = boundary_band(prediction, valid, radius) & valid
+    both = true_band & predicted_band & (truth == prediction)
+
+    def per_class(labels: NDArray[np.integer]) -> NDArray[np.int64]:
+        return np.bincount(labels.astype(np.int64), minlength=num_classes)
+
+    intersection = per_class(truth[both])
+    return intersection, per_class(truth[true_band]) + per_class(prediction[predicted_band]) - intersection
+
+
+def boundary_band(labels: NDArray[np.integer], valid: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Pixels (H, W) with another valid label, or the image edge, in the square of side 2 * radius + 1 around them.
+
+    Of pixels that are not valid themselves, the result says nothing.
+    """
+    # int16 is the widest signed integer type OpenCV filters; the two extremes make ignored pixels invisible to them.
+    limits = np.iinfo(np.int16)
+    square = np.ones((3, 3), np.uint8)  # repeated `radius` times: the large square, in separable passes
+
+    def padded(fill: int) -> NDArray[np.int16]:
+        return np.pad(np.where(valid, labels, fill).astype(np.int16), 1, constant_values=OUTSIDE)
+
+    options = {"iterations": radius, "borderType": cv2.BORDER_REPLICATE}
+    lowest = cv2.erode(padded(limits.max), square, **options)
+    highest = cv2.dilate(padded(limits.min), square, **options)
+    return (lowest != highest)[1:-1, 1:-1]

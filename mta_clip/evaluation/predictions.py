@@ -1,0 +1,82 @@
+"""Keeping the predictions of an evaluation: label PNGs, or one COCO JSON file of run-length encoded masks.
+
+Shapes: H, W image size.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+from detectron2.utils import comm
+from numpy.typing import NDArray
+
+from ..files import complete_file
+from ..visualization import save_label_map
+
+FORMATS = ("none", "png", "rle")
+
+
+class LabelMapWriter:
+    """Writes every prediction at once as `<folder>/<image name>.png`; pixel values are class indices.
+
+    Images of several folders keep the part of their path below the folder they share.
+
+    Args:
+        folder: where the files go.
+        images: paths of all images that may come.
+        colors: (C, 3) RGB palette of the files.
+    """
+
+    def __init__(self, *, folder: str | Path, images: Iterable[str], colors: NDArray[np.uint8] | None = None):
+        self._colors = colors
+        self._paths = {image: Path(folder) / name for image, name in _output_names(list(images)).items()}
+
+    def write(self, image: str, labels: NDArray[np.integer]) -> None:
+        """Keeps one prediction, (H, W) class indices."""
+        save_label_map(labels, self._paths[image], self._colors)
+
+    def finish(self) -> None:
+        """Every file is complete already."""
+
+
+class RunLengthWriter:
+    """Collects predictions as COCO stuff segments and writes one JSON file in the main process at the end.
+
+    Args:
+        path: of the JSON file, a list of {"file_name", "category_id", "segmentation": {"size", "counts"}}.
+        dataset_ids: category id of each class index; classes without an entry keep their index.
+    """
+
+    def __init__(self, *, path: str | Path, dataset_ids: Mapping[int, int] | None = None):
+        self._path = Path(path)
+        self._dataset_ids = dataset_ids or {}
+        self._segments: list[dict[str, Any]] = []
+
+    def write(self, image: str, labels: NDArray[np.integer]) -> None:
+        """Keeps one prediction, (H, W) class indices."""
+        for label in np.unique(labels).tolist():
+            segment = pycocotools.mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
+            segment["counts"] = segment["counts"].decode("ascii")
+            category = self._dataset_ids.get(label, label)
+            self._segments.append({"file_name": image, "category_id": category, "segmentation": segment})
+
+    def finish(self) -> None:
+        """Joins the segments of all processes and writes them; every process must call it."""
+        parts = comm.gather(self._segments)
+        if comm.is_main_process():
+            with complete_file(self._path) as part:
+                part.write_text(json.dumps([segment for segments in parts for segment in segments]))
+
+
+def _output_names(images: list[str]) -> dict[str, str]:
+    """Relative PNG path of each image; keeps the suffix in the name if two images differ in nothing else."""
+    if not images:
+        return {}
+    root = os.path.commonpath([os.path.dirname(image) for image in images])
+    relative = {image: os.path.relpath(image, root) for image in images}
+    short = {image: os.path.splitext(name)[0] + ".png" for image, name in relative.items()}
+    return short if len(set(short.values())) == len(short) else {i: name + ".png" for i, name in relative.items()}

@@ -1,0 +1,96 @@
+"""Tables and files of an evaluation: log table, metrics.json, per_class.csv.
+
+Shapes: C classes.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..files import complete_file
+from .metrics import ClassMetrics
+
+TABLE_BLOCKS = 3  # classes are listed in so many blocks side by side
+
+
+def format_table(
+    summary: Mapping[str, float], metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
+) -> str:
+    """Summary line and per-class lines, in percent, as text.
+
+    Args:
+        summary: metrics over all classes, in percent.
+        metrics: per class, as shares.
+        class_names: C names.
+        unseen: indices of classes that are marked with an asterisk.
+    """
+    headline = tabulate([list(summary.values())], headers=list(summary), tablefmt="simple", floatfmt=".2f")
+    total = max(int(metrics.true_pixels.sum()), 1)
+    rows = [
+        (
+            f"{name} *" if index in unseen else name,
+            _percent(metrics.iou[index]),
+            _percent(metrics.accuracy[index]),
+            f"{100 * metrics.true_pixels[index] / total:.2f}",
+        )
+        for index, name in enumerate(class_names)
+    ]
+    blocks = min(TABLE_BLOCKS, -(-len(rows) // 12))
+    length = -(-len(rows) // blocks)
+    table = tabulate(
+        [[cell for row in rows[line::length] for cell in row] for line in range(length)],
+        headers=["class", "IoU", "acc", "pixels"] * blocks,
+        tablefmt="simple",
+        colalign=("left", "right", "right", "right") * blocks,
+        disable_numparse=True,
+    )
+    note = "\n* held out of training" if len(unseen) else ""
+    return f"{headline}\n\n{table}{note}"
+
+
+def write_metrics(path: Path, results: Mapping[str, float]) -> None:
+    """Writes metrics as one JSON object; what could not be measured (NaN) becomes null."""
+    clean = {name: None if math.isnan(value) else value for name, value in results.items()}
+    with complete_file(path) as part:
+        part.write_text(json.dumps(clean, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_class_table(
+    path: Path, metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
+) -> None:
+    """Writes one CSV line per class: percent with four decimals, empty where a metric has no meaning."""
+    with complete_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            (
+                "index",
+                "class",
+                "split",
+                "IoU",
+                "accuracy",
+                "precision",
+                "boundary_IoU",
+                "true_pixels",
+                "predicted_pixels",
+            )
+        )
+        for index, name in enumerate(class_names):
+            shares = (metrics.iou, metrics.accuracy, metrics.precision, metrics.boundary_iou)
+            writer.writerow(
+                (
+                    index,
+                    name,
+                    "unseen" if index in unseen else "seen",
+                    *("" if math.isnan(share[index]) else f"{100 * share[index]:.4f}" for share in shares),
+                    int(metrics.true_pixels[index]),
+                    int(metrics.predicted_pixels[index]),
+                )
+            )
+
+
+def _percent(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.2f}"
