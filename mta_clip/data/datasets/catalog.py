@@ -1,5 +1,6 @@
 """Entering semantic segmentation datasets into Detectron2's catalogs, without touching the disk until they are used."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..classes import ClassList
+
+logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _SEE_README = "datasets/README.md shows where files belong; DETECTRON2_DATASETS names the folder of all datasets."
@@ -75,7 +78,13 @@ def pair_folders(
     if not images:
         expected = f"*{image_suffix}" if image_suffix else ", ".join(f"*{suffix}" for suffix in IMAGE_SUFFIXES)
         raise ValueError(f"{image_dir}: there are no images in this folder (expected {expected}).")
-    return _pair(image_dir, images, label_dir, {name: name + label_suffix for name in images})
+    labels = {name: name + label_suffix for name in images}
+    records = _pair(image_dir, images, label_dir, labels)
+    known = {*labels.values(), *(images.values() if Path(image_dir) == Path(label_dir) else ())}
+    unused = [file for file in _files_below(label_dir) if file.endswith(label_suffix) and file not in known]
+    if unused:
+        logger.warning("%d label maps in %s have no image; the first is %s", len(unused), label_dir, min(unused))
+    return records
 
 
 def pair_listed(image_dir: Path, label_dir: Path, list_file: Path) -> list[dict]:

@@ -178,7 +178,7 @@ def all_names() -> list[str]:
     return objects + list(_GROUNDS)
 
 
-def _parse_name(name: str) -> tuple[str, str, str]:
+def parse_name(name: str) -> tuple[str, str, str]:
     words = name.split()
     texture, color, shape = ["", *words] if len(words) == 2 else words if len(words) == 3 else ("?", "?", "?")
     if texture not in TEXTURES or color not in COLORS or shape not in SHAPES:
@@ -208,7 +208,7 @@ def _draw_object(
     Returns:
         (H, W) bool where it is, and (H, W, 3) its colours.
     """
-    texture, color, shape = _parse_name(name)
+    texture, color, shape = parse_name(name)
     y, x = _grid(height, width)
     angle = rng.uniform(0, 2 * np.pi)
     u = (x - center[1]) * np.cos(angle) + (y - center[0]) * np.sin(angle)

@@ -1,0 +1,33 @@
+"""Many files, several processes, one progress bar."""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def map_files(
+    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, description: str
+) -> Iterator[Result]:
+    """Yields `function(item)` for every item, in order, with a progress bar.
+
+    Args:
+        function: must be picklable if there are workers.
+        workers: processes besides this one; 0: all is done in this one.
+        description: what the bar says.
+
+    Raises:
+        Exception: whatever `function` raises; the other processes are ended first.
+    """
+    items = list(items)
+    bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True}
+    if workers <= 0 or len(items) < 2:
+        yield from tqdm(map(function, items), **bar)
+        return
+    chunk = max(1, min(32, len(items) // (4 * workers)))
+    with multiprocessing.Pool(workers) as pool:  # leaving the block ends the processes, also on an interrupt
+        yield from tqdm(pool.imap(function, items, chunksize=chunk), **bar)

@@ -1,0 +1,113 @@
+"""What the scripts in datasets/ share: converting label maps so that they are complete or not there."""
+
+import argparse
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io.matlab import MatReadError
+
+from ..files import complete_file
+from .datasets.catalog import data_root
+from .parallel import map_files
+
+logger = logging.getLogger(__name__)
+
+
+def run_script(description: str, prepare: Callable[[Path, int], None], argv: Sequence[str] | None = None) -> int:
+    """The command line of a script: --root and --workers, then `prepare(root, workers)`.
+
+    Returns:
+        The exit status: 0, or 1 after an error about a file, which is reported without a traceback.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--root", type=Path, default=data_root(), help="folder of all datasets (default: %(default)s, see the README)"
+    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        prepare(arguments.root, arguments.workers)
+    except (OSError, ValueError) as error:
+        logger.error("Error: %s", error)
+        return 1
+    return 0
+
+
+def convert_label_maps(
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    convert: Callable[[Path], NDArray[np.uint8]],
+    *,
+    workers: int,
+) -> None:
+    """Writes `convert(source)` as a PNG file to each target that is not there yet.
+
+    A target appears under its name only when it is complete, so a run may be interrupted and started again.
+
+    Args:
+        convert: from a file to (H, W) uint8; picklable, if there are workers.
+        workers: processes; 0: this one only.
+
+    Raises:
+        ValueError: there is nothing to convert, or what `convert` says about a file.
+    """
+    if not sources:
+        raise ValueError("There are no label maps to convert.")
+    open_jobs = [job for job in zip(sources, targets, strict=True) if not job[1].exists()]
+    done = map_files(functools.partial(_convert_one, convert), open_jobs, workers=workers, description="Converting")
+    converted = sum(1 for _ in done)
+    logger.info(
+        "%d label maps converted, %d were there already, in %s",
+        converted,
+        len(sources) - converted,
+        os.path.commonpath([target.parent for target in targets]),
+    )
+
+
+def _convert_one(convert: Callable[[Path], NDArray[np.uint8]], job: tuple[Path, Path]) -> None:
+    source, target = job
+    labels = convert(source)
+    with complete_file(target) as part:
+        Image.fromarray(labels).save(part, format="PNG")
+
+
+def find_files(folder: Path, pattern: str, *, download: str) -> list[Path]:
+    """The files that match a glob pattern, sorted.
+
+    Args:
+        download: the name of the archive they come from, for the error.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+    if not found:
+        raise FileNotFoundError(f"{folder / pattern}: no such files. Unpack {download} there (see datasets/README.md).")
+    return found
+
+
+def load_mat(path: Path, key: str) -> NDArray:
+    """The array of a name in a MATLAB file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is broken or has no such array.
+    """
+    try:
+        content = scipy.io.loadmat(path)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+        raise ValueError(f"{path}: the MATLAB file cannot be read ({error}). Unpack the archive again.") from error
+    if key not in content:
+        names = [name for name in content if not name.startswith("__")]
+        raise ValueError(f"{path}: there is no array {key!r} in this MATLAB file, only {names}.")
+    return content[key]
