@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+import mta_clip  # noqa: F401  first, as it makes detectron2 importable
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the network by accident
 
 

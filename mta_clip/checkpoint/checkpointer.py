@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from ..files import complete_file
 from .readers import CheckpointError, read_checkpoint
-from .writers import replace_atomically, save_plain
+from .writers import save_plain
+
+logger = logging.getLogger(__name__)
+
+# Position tables of text towers: DenseCLIP and MTA-CLIP keep only the rows they use of CLIP's 77.
+SHORTER_TABLES = ("text_encoder.tower.positional_embedding",)
 
 _CONVERT = "Convert it first: python tools/convert_checkpoint.py --source {source} INPUT OUTPUT"
 
@@ -41,7 +48,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
-        self.logger = logging.getLogger(__name__)
+        self.logger = logger
         self.skip = tuple(skip)
 
     def save(self, name: str, **extra: Any) -> None:
@@ -61,7 +68,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Notes which file `--resume` continues from."""
-        with replace_atomically(Path(self.save_dir) / "last_checkpoint") as temporary:
+        with complete_file(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
@@ -112,35 +119,55 @@ class SegmentationCheckpointer(DetectionCheckpointer):
             raise CheckpointError(f"{filename}: a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}")
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        weights = checkpoint["model"]
+        weights = checkpoint.pop("model")
         skipped = [name for name in weights if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.skip)]
         if skipped:
             self.logger.warning("Not loaded, as MODEL.WEIGHTS_SKIP says: %s", ", ".join(skipped))
         kept = {name: value for name, value in weights.items() if name not in skipped}
         if not checkpoint.get("matching_heuristics"):  # with it, the names are still to be matched
-            _require_fit(kept, self.model.state_dict())
+            kept = _fit(kept, self.model.state_dict())
         return super()._load_model(checkpoint | {"model": kept})
 
 
-def _require_fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> None:
-    differing = shape_differences(weights, own)
+def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> dict[str, Tensor | np.ndarray]:
+    """The weights, once it is sure that they can be loaded."""
+    prefix = "module."  # added by DistributedDataParallel
+    if all(name.startswith(prefix) for name in weights):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    differing = shape_differences(weights, own, allow_shorter=SHORTER_TABLES)
     if differing:
         raise CheckpointError(
-            "these weights have other shapes than the model:\n" + differing + "\n"
+            "these weights have other shapes than the model:\n" + "\n".join(differing) + "\n"
             "Use the config that the file was made with, or name what to leave out in MODEL.WEIGHTS_SKIP"
         )
-    if not any(name.removeprefix("module.") in own for name in weights):
+    if weights and not any(name in own for name in weights):
         raise CheckpointError(
             f"none of its {len(weights)} names fits the model ({next(iter(weights))!r} ... against {next(iter(own))!r} "
             "...). A file of another project is converted by tools/convert_checkpoint.py"
         )
+    return {name: _extend(name, value, own) for name, value in weights.items()}
 
 
-def shape_differences(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> str:
-    """One line `name: file (3, 4), model (3, 5)` per weight whose shape differs from the model's; "" if none does."""
+def _extend(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> Tensor | np.ndarray:
+    if not name.endswith(SHORTER_TABLES) or name not in own or len(value) == len(own[name]):
+        return value
+    logger.info("%s: the file has the first %d of %d rows; the others stay", name, len(value), len(own[name]))
+    return torch.cat([torch.as_tensor(value).to(own[name]), own[name][len(value) :]])
+
+
+def shape_differences(
+    weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor], *, allow_shorter: tuple[str, ...] = ()
+) -> list[str]:
+    """One line `name: file (3, 4), model (3, 5)` per weight whose shape differs from the model's.
+
+    Args:
+        allow_shorter: endings of names that may have fewer rows in the file.
+    """
     lines = []
     for name, value in weights.items():
-        target = own.get(name.removeprefix("module."))
-        if target is not None and tuple(value.shape) != tuple(target.shape):
-            lines.append(f"  {name}: file {tuple(value.shape)}, model {tuple(target.shape)}")
-    return "\n".join(lines)
+        if name not in own or tuple(value.shape) == tuple(own[name].shape):
+            continue
+        file, model = tuple(value.shape), tuple(own[name].shape)
+        if not (name.endswith(allow_shorter) and file[1:] == model[1:] and file[0] < model[0]):
+            lines.append(f"  {name}: file {file}, model {model}")
+    return lines

@@ -115,12 +115,18 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def plain(value: Any, seen: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """The tree that an unpickler returned, with stand-ins replaced: by tensors and arrays, `Inert` by None."""
+    """The tree that an unpickler returned, with stand-ins replaced: by tensors and arrays, `Inert` by None.
+
+    Raises:
+        pickle.UnpicklingError: a function or class among the values.
+    """
     seen = {} if seen is None else seen
-    if isinstance(value, Leaf):
-        return value.value
     if isinstance(value, Inert) or (isinstance(value, type) and issubclass(value, Inert)):
         return None
+    if isinstance(value, (_Function, type)):
+        raise pickle.UnpicklingError("it stores a function or class as a value")
+    if isinstance(value, Leaf):
+        return value.value
     if not isinstance(value, (dict, list, tuple, set)):
         return value
     if id(value) in seen:  # containers may be shared or hold themselves

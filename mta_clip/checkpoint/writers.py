@@ -1,10 +1,7 @@
 """Writes checkpoints: atomically, and only what can be read back without running code."""
 
-import contextlib
-import os
-import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +9,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ..files import complete_file
+
 # What torch.load(weights_only=True) reads; exact types, since a numpy float is a float and yet is refused.
 _SCALARS = {type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size}
 _CONTAINERS = {dict, OrderedDict, Counter, list, tuple, set}
 SUFFIXES = (".safetensors", ".pth")
-
-
-@contextlib.contextmanager
-def replace_atomically(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path in the same folder; what is written there takes the place of `path` only on success."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
@@ -46,7 +24,7 @@ def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
         TypeError: something else is in there; the message names its place.
     """
     require_plain(data)
-    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+    with complete_file(path) as temporary, temporary.open("wb") as file:
         torch.save(dict(data), file)
 
 
@@ -66,7 +44,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
         save_plain({"model": tensors} if wrapped else tensors, path)
         return
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
-    with replace_atomically(path) as temporary:
+    with complete_file(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
 
 

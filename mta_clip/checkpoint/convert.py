@@ -1,0 +1,161 @@
+"""Turns released checkpoints into ours, with an account of every parameter."""
+
+import fnmatch
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+from torch import Tensor
+
+from ..modeling.clip import build_clip
+from .checkpointer import SHORTER_TABLES, shape_differences
+from .readers import METADATA_PACKAGES, CheckpointError, read_checkpoint
+from .sources import SOURCES, Dropped, Source, as_tensor
+
+
+@dataclass
+class Conversion:
+    """What became of a file.
+
+    Attributes:
+        weights: by our names, floating-point ones as float32.
+        origin: the official name of each of our names.
+        dropped: why, by official name, or by key of the file for what is no weight.
+        missing: parameters of the model that the file does not have; None if no model was given.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    missing: list[str] | None = None
+
+    def report(self, *, verbose: bool = False) -> str:
+        """Tables of what was mapped, dropped and not found; per module, or with `verbose` per parameter."""
+        label = str if verbose else _module_of
+        numbers: Counter[tuple[str, str]] = Counter()
+        parameters: Counter[tuple[str, str]] = Counter()
+        for name, tensor in self.weights.items():
+            key = label(self.origin[name]), label(name)
+            parameters[key] += 1
+            numbers[key] += tensor.numel()
+        rows = [(*key, parameters[key], numbers[key]) for key in parameters]
+        rows.append(("total", "", len(self.weights), sum(numbers.values())))
+        text = tabulate(rows, headers=["in the file", "here", "tensors", "numbers"], intfmt=",")
+        dropped = Counter((label(name), reason) for name, reason in self.dropped.items())
+        if dropped:
+            rows = [(name, count, reason) for (name, reason), count in dropped.items()]
+            text += "\n\n" + tabulate(rows, headers=["dropped", "entries", "why"])
+        if self.missing:
+            rows = list(Counter(label(name) for name in self.missing).items())
+            text += "\n\n" + tabulate(rows, headers=["not in the file: stays as the model is built", "tensors"])
+        return text
+
+
+def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = ()) -> Conversion:
+    """Reads a released file and renames its weights.
+
+    Args:
+        source: a key of SOURCES.
+        drop: shell patterns of official names to leave out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: not a checkpoint, not safe, or with names that the format does not have.
+    """
+    rules = SOURCES[source]
+    content = read_checkpoint(path, metadata_packages=METADATA_PACKAGES)
+    conversion = Conversion()
+    unknown = []
+    for name, value in _find_weights(path, content, rules, conversion).items():
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in drop):
+            conversion.dropped[name] = "asked for on the command line"
+            continue
+        try:
+            renamed = rules.rename(name)
+        except KeyError:
+            unknown.append(name)
+            continue
+        if isinstance(renamed, Dropped):
+            conversion.dropped[name] = renamed.reason
+        else:
+            _add(conversion, path, name, renamed, value)
+    if unknown:
+        raise CheckpointError(
+            f"{path}: {len(unknown)} names are not those of {source} files:\n  " + "\n  ".join(unknown) + "\n"
+            "Is it a file of another project or version? What is not needed can be left out with --drop PATTERN"
+        )
+    if not conversion.weights:
+        raise CheckpointError(f"{path}: none of its entries is a weight of {source}")
+    conversion.weights = rules.finish(conversion.weights)
+    return conversion
+
+
+def _find_weights(path: str | Path, content: object, rules: Source, conversion: Conversion) -> Mapping[str, object]:
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}, no weights by name")
+    for key in rules.keys:
+        if isinstance(content.get(key), Mapping):
+            conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
+            content = content[key]
+            break
+    prefix = "module."  # added by DistributedDataParallel
+    if content and all(str(name).startswith(prefix) for name in content):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return content
+
+
+def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, value: object) -> None:
+    if not isinstance(value, (Tensor, np.ndarray)):
+        raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
+    if renamed in conversion.weights:
+        raise CheckpointError(f"{path}: {conversion.origin[renamed]} and {name} are the same parameter here, {renamed}")
+    conversion.weights[renamed] = as_tensor(value)
+    conversion.origin[renamed] = name
+
+
+def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
+    """Compares a conversion with a model's state dict; drops BatchNorm counters that its norms do not have.
+
+    Raises:
+        CheckpointError: a parameter has another shape, or the model has no such parameter; each is listed.
+    """
+    for name in [name for name in conversion.weights if name not in own and name.endswith(".num_batches_tracked")]:
+        del conversion.weights[name]
+        conversion.dropped[conversion.origin[name]] = "a counter that the model's norm does not have"
+    problems = shape_differences(conversion.weights, own, allow_shorter=SHORTER_TABLES)
+    foreign = [
+        f"  {name}: file {tuple(tensor.shape)}, not in the model"
+        for name, tensor in conversion.weights.items()
+        if name not in own
+    ]
+    if problems or foreign:
+        lines = [*problems, *foreign]
+        raise CheckpointError(
+            f"the file does not fit the model of the config, {len(lines)} parameters differ:\n"
+            + "\n".join(lines)
+            + "\n"
+            "Choose the config (and KEY VALUE overrides) that the file was trained with, or leave parameters out with "
+            "--drop PATTERN (of their names in the file)"
+        )
+    conversion.missing = [name for name in own if name not in conversion.weights]
+
+
+def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
+    """Names and shapes that the converted file must fit: of the config's model, or of its open_clip architecture."""
+    if SOURCES[source].is_clip:
+        return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only shapes are wanted
+    return build_model(cfg).state_dict()
+
+
+def _module_of(name: str) -> str:
+    """`backbone.res2.0.conv1.weight` -> `backbone.res2`: two levels say enough in a table."""
+    parts = name.split(".")
+    return ".".join(parts[:2] if len(parts) > 2 else parts[:1])
