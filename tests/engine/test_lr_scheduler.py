@@ -1,0 +1,83 @@
+import pytest
+import torch
+from toy_training import toy_cfg
+
+from mta_clip.engine.lr_scheduler import WarmupPolyLR, build_lr_scheduler
+
+
+def lr_at(iteration: int, *, base: float, **kwargs) -> float:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+    scheduler = WarmupPolyLR(optimizer, **kwargs)
+    scheduler.last_epoch = iteration
+    return scheduler.get_lr()[0]
+
+
+@pytest.mark.parametrize(
+    ("iteration", "expected"), [(0, 1e-4), (80000, 5.3589e-5), (160000, 0.0), (170000, 0.0)]
+)  # Mask2Former on ADE20K
+def test_poly_decay(iteration, expected):
+    assert lr_at(iteration, base=1e-4, max_iters=160000) == pytest.approx(expected, rel=1e-4)
+
+
+def test_warm_up_of_mta_clip():
+    settings = {"base": 1e-4, "max_iters": 160000, "warmup_iters": 1500, "warmup_factor": 0.1}
+    assert lr_at(0, **settings) == pytest.approx(1e-5)
+    assert lr_at(750, **settings) == pytest.approx(0.55e-4 * (1 - 750 / 160000) ** 0.9)
+    assert lr_at(1500, **settings) == pytest.approx(1e-4 * (1 - 1500 / 160000) ** 0.9)
+
+
+@pytest.mark.parametrize(
+    ("max_iters", "iteration", "expected"),
+    [
+        (20000, 0, 2e-10),
+        (20000, 750, 9.66356e-5),
+        (20000, 1500, 1.86516e-4),
+        (20000, 10000, 1.07641e-4),
+        (20000, 19999, 1.02679e-6),
+        (80000, 0, 2e-10),
+        (80000, 750, 9.91602e-5),
+        (80000, 1500, 1.96639e-4),
+        (80000, 40000, 1.07641e-4),
+        (80000, 79999, 1.00769e-6),
+    ],
+)
+def test_tagclip_schedule_of_mmcv(max_iters, iteration, expected):
+    lr = lr_at(iteration, base=2e-4, max_iters=max_iters, min_lr=1e-6, warmup_iters=1500, warmup_factor=1e-6)
+    assert lr == pytest.approx(expected, rel=1e-5)
+
+
+def test_constant_ending_holds_a_share_of_the_base_but_not_during_warm_up():
+    settings = {"base": 1.0, "max_iters": 100, "constant_ending": 0.2, "warmup_iters": 10, "warmup_factor": 0.0}
+    assert lr_at(0, **settings) == 0
+    assert lr_at(99, **settings) == 0.2
+    assert lr_at(50, **settings) == pytest.approx(0.5**0.9)
+
+
+def test_groups_keep_their_ratio_and_the_state_is_the_position(tmp_path):
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    scheduler = build_lr_scheduler(toy_cfg(tmp_path, MAX_ITER=10), optimizer)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    lrs = [group["lr"] for group in optimizer.param_groups]
+    assert lrs == pytest.approx([0.6**0.9, 0.1 * 0.6**0.9])
+    assert scheduler.state_dict() == {"base_lrs": [1.0, 0.1], "last_epoch": 4}
+
+
+def test_detectron2s_schedules_remain_available(tmp_path):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    cfg = toy_cfg(tmp_path, LR_SCHEDULER_NAME="WarmupMultiStepLR", STEPS="(2,)", MAX_ITER=4)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    lrs = []
+    for _ in range(4):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert lrs == pytest.approx([1.0, 1.0, 0.1, 0.1])
+
+
+def test_unknown_warm_up_is_refused(tmp_path):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    with pytest.raises(ValueError, match="WARMUP_METHOD is 'constant'"):
+        build_lr_scheduler(toy_cfg(tmp_path, WARMUP_METHOD="constant"), optimizer)

@@ -1,0 +1,127 @@
+import json
+
+import pytest
+import torch
+from toy_training import ToyTrainer, toy_cfg, train_toy
+
+from mta_clip.engine.evaluate import mean_iou
+from mta_clip.engine.trainer import METRICS_FILE
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedToyTrainer(ToyTrainer):
+    """Dies before its sixth step, past the checkpoint after the fourth."""
+
+    def before_step(self) -> None:
+        super().before_step()
+        if self.iter == 5:
+            raise Interrupted
+
+
+def assert_equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("seed", [7, -1])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, seed):
+    """Bit-equal, with augmentation, a model that draws random numbers, and evaluations that draw some in between."""
+    settings = {"arch": "NoisyToySegmentor", "seed": seed}
+    with pytest.raises(Interrupted):
+        train_toy(tmp_path / "interrupted", trainer=InterruptedToyTrainer, **settings)
+    saved = torch.load(tmp_path / "interrupted" / "model_0000003.pth", weights_only=True)
+    resumed = train_toy(tmp_path / "interrupted", resume=True, **settings)
+    whole = train_toy(tmp_path / "whole", **(settings | {"seed": saved["trainer"]["seed"]}))
+    assert_equal_states(resumed, whole)
+    assert not torch.equal(resumed["queries.weight"], saved["model"]["queries.weight"])
+
+
+def read_metrics(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+
+
+def test_loader_workers_do_not_change_the_run(tmp_path):
+    settings = {"arch": "NoisyToySegmentor", "MAX_ITER": 4}
+    assert_equal_states(
+        train_toy(tmp_path / "none", **settings), train_toy(tmp_path / "two", num_workers=2, **settings)
+    )
+
+
+def test_seed_decides_the_run(tmp_path):
+    first, second = (train_toy(tmp_path / str(seed), MAX_ITER=2, seed=seed) for seed in (1, 2))
+    assert not torch.equal(first["backbone.weight"], second["backbone.weight"])
+
+
+def test_checkpoint_restores_optimizer_schedule_and_iteration(tmp_path):
+    train_toy(tmp_path, MAX_ITER=4)
+    trainer = ToyTrainer(toy_cfg(tmp_path, BASE_LR=999.0))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 4
+    assert trainer.scheduler.last_epoch == 4
+    assert max(group["lr"] for group in trainer.optimizer.param_groups) < 1
+    assert len(trainer.optimizer.state) == 5  # tensors with AdamW moments
+
+
+def test_resuming_a_finished_run_only_evaluates(tmp_path):
+    before = train_toy(tmp_path)
+    assert_equal_states(train_toy(tmp_path, resume=True), before)
+
+
+def test_weights_start_a_run_at_iteration_zero(tmp_path):
+    weights = train_toy(tmp_path / "first", MAX_ITER=2)
+    cfg = toy_cfg(tmp_path / "second").clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "first" / "model_final.pth")
+    trainer = ToyTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    assert trainer.start_iter == 0
+    assert_equal_states(dict(trainer.model.state_dict()), weights)
+
+
+def test_results_and_logs(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path))
+    trainer.resume_or_load(resume=False)
+    results = trainer.train()
+    assert 50 <= mean_iou(results) <= 51
+    rows = read_metrics(tmp_path)
+    assert [row["iteration"] for row in rows] == list(range(9))
+    assert {"total_loss", "loss_ce", "loss_size", "lr", "grad_norm", "data_time"} <= rows[0].keys()
+    assert rows[0]["total_loss"] == pytest.approx(rows[0]["loss_ce"] + rows[0]["loss_size"])
+    assert rows[0]["lr"] == pytest.approx(0.05)
+    assert rows[-1]["sem_seg/mIoU"] == results["sem_seg"]["mIoU"]
+    assert not (tmp_path / "metrics.json").exists()  # the evaluator's
+    assert list(tmp_path.glob("events.out.tfevents*"))
+
+
+def test_training_lowers_the_loss(tmp_path):
+    train_toy(tmp_path, MAX_ITER=40)
+    losses = [row["loss_ce"] for row in read_metrics(tmp_path)[:-1]]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_non_finite_loss_is_named_and_harms_no_weight(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path, arch="BreakingToySegmentor"))
+    with pytest.raises(FloatingPointError, match=r"at iteration 3 in loss_ce; all losses: .*'loss_size': 0\.0"):
+        trainer.train()
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {3}
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert not (tmp_path / "model_0000003.pth").exists()
+
+
+def test_non_finite_gradient_is_an_error_without_loss_scaler(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path))
+    trainer.model.queries.weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = trainer.model.queries.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at iteration 0"):
+        trainer.train()
+    torch.testing.assert_close(trainer.model.queries.weight.detach(), before, rtol=0, atol=0)
+
+
+def test_mean_iou_is_found_at_any_depth():
+    assert mean_iou({"sem_seg": {"fwIoU": 1.0, "mIoU": 12.5}}) == 12.5
+    assert mean_iou({"a_val": {"sem_seg": {"mIoU": 3.0}}, "b_val": {"sem_seg": {"mIoU": 4.0}}}) == 3.0
+    assert mean_iou({}) is None
