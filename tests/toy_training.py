@@ -32,7 +32,7 @@ class ToySegmentor(nn.Module):
         self.to(cfg.MODEL.DEVICE)
 
     def forward(self, batch: list[dict]):
-        images = torch.stack([item["image"] for item in batch]).to(self.queries.weight.device)
+        images = torch.stack([item["image"] for item in batch]).to(self.queries.weight)
         features = self.norm(self.backbone(images))
         if self.training and self.noise:
             features = features + self.noise * torch.randn_like(features)

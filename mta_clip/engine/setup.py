@@ -50,7 +50,8 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         )
     try:
         if config_file:
-            cfg.merge_from_file(config_file, allow_unsafe=False)
+            # Not merge_from_file, which guesses and upgrades versions of Detectron's configs.
+            cfg.merge_from_other_cfg(CfgNode(CfgNode.load_yaml_with_base(config_file, allow_unsafe=False)))
         cfg.merge_from_list(overrides)
     except KeyError as error:
         raise KeyError(_explain_unknown_key(str(error.args[0]), cfg, config_file)) from error

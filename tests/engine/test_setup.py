@@ -30,9 +30,7 @@ def test_unknown_key_among_the_overrides(config_file, key, suggestion):
 
 def test_unknown_key_in_the_file(config_file):
     config_file.write_text("SOLVER:\n  MAX_ITERS: 3\n")
-    with pytest.raises(
-        KeyError, match=r"unknown config key SOLVER.MAX_ITERS .*base.yaml.*mean SOLVER.MAX_ITER"
-    ):
+    with pytest.raises(KeyError, match=r"unknown config key SOLVER.MAX_ITERS .*base.yaml.*mean SOLVER.MAX_ITER"):
         load_config(str(config_file), [])
 
 

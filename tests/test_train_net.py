@@ -1,0 +1,102 @@
+"""The command line from images on disk to the last line of its output, with a toy model."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from toy_training import SIDE
+
+from mta_clip.engine.setup import argument_parser
+
+SCRIPT = Path(__file__).parents[1] / "train_net.py"
+
+
+@pytest.fixture(scope="module")
+def train_net():
+    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    """Six images of noise whose labels the toy model can learn: is there more red than green?"""
+    generator = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for i in range(6):
+        image = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
+        Image.fromarray((image[..., 0] > image[..., 1]).astype(np.uint8)).save(tmp_path / "labels" / f"{i}.png")
+    entry = {
+        "name": "noise",
+        "image_dir": str(tmp_path / "images"),
+        "label_dir": str(tmp_path / "labels"),
+        "classes": ["green", "red"],
+    }
+    config = {
+        "MODEL": {"META_ARCHITECTURE": "ToySegmentor", "DEVICE": "cpu", "SEM_SEG_HEAD": {"NUM_CLASSES": 2}},
+        "DATASETS": {"FOLDERS": [entry], "TRAIN": ["noise"], "TEST": ["noise"]},
+        "INPUT": {"MIN_SIZE_TRAIN": [SIDE], "MIN_SIZE_TEST": SIDE, "CROP": {"ENABLED": False}},
+        "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 4, "CHECKPOINT_PERIOD": 2, "BASE_LR": 0.05},
+        "DATALOADER": {"NUM_WORKERS": 0},
+        "SEED": 3,
+        "OUTPUT_DIR": str(tmp_path / "output"),
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def command(train_net, config_file):
+    return lambda *arguments: train_net.main(
+        argument_parser().parse_args(["--config-file", str(config_file), *arguments])
+    )
+
+
+def test_train_then_evaluate(command, tmp_path, capfd):
+    trained = command()
+    last_line = capfd.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"mIoU \d+\.\d\d", last_line)
+    assert last_line == f"mIoU {trained['sem_seg']['mIoU']:.2f}"
+    report = json.loads((tmp_path / "output" / "metrics.json").read_text())
+    assert report["sem_seg/mIoU"] == pytest.approx(trained["sem_seg"]["mIoU"])
+
+    evaluated = command("--eval-only", "MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth"))
+    assert evaluated["sem_seg"]["mIoU"] == trained["sem_seg"]["mIoU"]
+    assert capfd.readouterr().out.splitlines()[-1] == last_line
+
+
+def test_resume_equals_an_uninterrupted_run(command, tmp_path):
+    whole = tmp_path / "whole"
+    command("OUTPUT_DIR", str(whole))
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "model_0000001.pth").write_bytes((whole / "model_0000001.pth").read_bytes())
+    (output / "last_checkpoint").write_text("model_0000001.pth")
+    command("--resume")
+    first, second = (torch.load(folder / "model_final.pth")["model"] for folder in (whole, output))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_evaluation_without_weights_is_an_error(command):
+    with pytest.raises(ValueError, match="--eval-only needs weights"):
+        command("--eval-only")
+
+
+def test_several_test_sets_have_folders_of_their_own(command, tmp_path, config_file):
+    config = yaml.safe_load(config_file.read_text())
+    config["DATASETS"]["FOLDERS"].append(config["DATASETS"]["FOLDERS"][0] | {"name": "noise_again"})
+    config["DATASETS"]["TEST"].append("noise_again")
+    config_file.write_text(yaml.safe_dump(config))
+    results = command()
+    assert results["noise"]["sem_seg"] == results["noise_again"]["sem_seg"]
+    assert (tmp_path / "output" / "noise_again" / "metrics.json").is_file()
