@@ -1,6 +1,7 @@
-"""Files that are either complete or not there."""
+"""Output files: complete or not there, and never two under one name."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,3 +24,23 @@ def complete_file(path: str | Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def png_names(images: Sequence[str]) -> dict[str, str]:
+    """Names for one PNG file per image.
+
+    Args:
+        images: different paths.
+
+    Returns:
+        By path, "<name>.png" below the folder that all images share; with the suffix kept, "<name>.jpg.png", if
+        images would share a name without it.
+    """
+    if not images:
+        return {}
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(image)) for image in images])
+    relative = {image: os.path.relpath(os.path.abspath(image), root) for image in images}
+    short = {image: os.path.splitext(name)[0] + ".png" for image, name in relative.items()}
+    if len(set(short.values())) == len(images):
+        return short
+    return {image: f"{name}.png" for image, name in relative.items()}

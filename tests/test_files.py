@@ -1,6 +1,6 @@
 import pytest
 
-from mta_clip.files import complete_file
+from mta_clip.files import complete_file, png_names
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -20,3 +20,22 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        ([], []),
+        (["/d/a.jpg"], ["a.png"]),
+        (["/d/x/1.jpg", "/d/y/1.jpg"], ["x/1.png", "y/1.png"]),
+        (["/d/1.jpg", "/d/1.png", "/d/2.jpg"], ["1.jpg.png", "1.png.png", "2.jpg.png"]),
+        (["/d/a.b.jpg", "/d/a.c.jpg"], ["a.b.png", "a.c.png"]),
+    ],
+)
+def test_every_image_gets_a_name_of_its_own(images, names):
+    assert png_names(images) == dict(zip(images, names, strict=True))
+
+
+def test_relative_and_absolute_paths_mix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert png_names(["a.jpg", f"{tmp_path}/sub/b.jpg"]) == {"a.jpg": "a.png", f"{tmp_path}/sub/b.jpg": "sub/b.png"}

@@ -4,7 +4,6 @@ Shapes: H, W image size.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pycocotools.mask
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ..files import complete_file
+from ..files import complete_file, png_names
 from ..visualization import save_label_map
 
 FORMATS = ("none", "png", "rle")
@@ -33,7 +32,7 @@ class LabelMapWriter:
 
     def __init__(self, *, folder: str | Path, images: Iterable[str], colors: NDArray[np.uint8] | None = None):
         self._colors = colors
-        self._paths = {image: Path(folder) / name for image, name in _output_names(list(images)).items()}
+        self._paths = {image: Path(folder) / name for image, name in png_names(list(images)).items()}
 
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
         """Keeps one prediction, (H, W) class indices."""
@@ -70,13 +69,3 @@ class RunLengthWriter:
         if comm.is_main_process():
             with complete_file(self._path) as part:
                 part.write_text(json.dumps([segment for segments in parts for segment in segments]))
-
-
-def _output_names(images: list[str]) -> dict[str, str]:
-    """Relative PNG path of each image; keeps the suffix in the name if two images differ in nothing else."""
-    if not images:
-        return {}
-    root = os.path.commonpath([os.path.dirname(image) for image in images])
-    relative = {image: os.path.relpath(image, root) for image in images}
-    short = {image: os.path.splitext(name)[0] + ".png" for image, name in relative.items()}
-    return short if len(set(short.values())) == len(short) else {i: name + ".png" for i, name in relative.items()}

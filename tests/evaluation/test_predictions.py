@@ -17,13 +17,6 @@ def test_label_maps_keep_their_folders(tmp_path):
     assert (np.array(Image.open(tmp_path / "b" / "1.png")) == 1).all()
 
 
-def test_images_that_differ_in_their_suffix_only(tmp_path):
-    writer = LabelMapWriter(folder=tmp_path, images=["/data/1.jpg", "/data/1.png"])
-    writer.write("/data/1.jpg", np.zeros((2, 2), int))
-    writer.write("/data/1.png", np.ones((2, 2), int))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jpg.png", "1.png.png"]
-
-
 @pytest.mark.parametrize("dataset_ids", [None, {0: 92, 2: 94}])
 def test_run_lengths_decode_to_the_labels(tmp_path, dataset_ids):
     labels = np.random.default_rng(0).integers(0, 3, (17, 23))

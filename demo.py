@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Segments images and saves each beside its overlay and legend.
+
+python demo.py --config-file configs/shapes/mta_clip_tiny.yaml --weights output/demo/model_final.pth \\
+    --input street.jpg photos/ 'more/*.png' --output output/overlays
+python demo.py ... --labels "sky, road, my cat"        other classes, by name
+python demo.py ... --save-labels                       also label PNGs (pixel values are class indices)
+python demo.py ... MODEL.DEVICE cuda                   config keys to override, last
+"""
+
+import argparse
+import glob
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from mta_clip.data import read_image
+from mta_clip.data.datasets.catalog import IMAGE_SUFFIXES
+from mta_clip.engine.setup import load_config
+from mta_clip.files import complete_file, png_names
+from mta_clip.predictor import SegmentationPredictor
+from mta_clip.visualization import save_label_map
+
+logger = logging.getLogger("demo")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, help="config of the model (YAML)")
+    parser.add_argument("--weights", help="checkpoint; short for MODEL.WEIGHTS")
+    parser.add_argument("--input", nargs="+", required=True, help="image files, folders and globs")
+    parser.add_argument("--output", required=True, help="folder for the pictures")
+    parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
+    parser.add_argument("--save-labels", action="store_true", help="also save label maps, as OUTPUT/labels/*.png")
+    parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    return parser
+
+
+def class_list(text: str) -> list[str]:
+    """Comma-separated names, without surrounding spaces."""
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
+    return names
+
+
+def share(text: str) -> float:
+    """A number in 0..1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
+    return value
+
+
+def find_images(inputs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Expands files, folders (with all subfolders) and globs.
+
+    Returns:
+        Paths of images, each once, in the order given; and, by input, why it led to none.
+    """
+    images: dict[str, None] = {}
+    failures = {}
+    for item in inputs:
+        # A file whose name looks like a glob, such as "a[1].png", is that file.
+        matches = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
+        found = [path for match in matches for path in _images_at(Path(match))]
+        if not found:
+            failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
+        images.update(dict.fromkeys(found))
+    return list(images), failures
+
+
+def _images_at(path: Path) -> list[str]:
+    if not path.is_dir():
+        return [str(path)]
+    return [str(child) for child in sorted(path.rglob("*")) if child.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def segment_images(
+    predictor: SegmentationPredictor, images: Sequence[str], output: Path, *, alpha: float, save_labels: bool
+) -> dict[str, str]:
+    """Saves the picture of every image; one that cannot be processed does not stop the others.
+
+    Returns:
+        By path, why an image failed.
+    """
+    failures = {}
+    names = png_names(images)
+    for path in tqdm(images, unit="image", disable=None):
+        try:
+            image = read_image(path)
+            prediction = predictor.predict(image)
+        except (OSError, ValueError, torch.cuda.OutOfMemoryError) as error:
+            failures[path] = str(error).removeprefix(f"{path}: ")
+            logger.error("skipped %s: %s", path, failures[path])
+            continue
+        with complete_file(output / names[path]) as part:
+            predictor.draw(image, prediction, alpha=alpha).save(part, format="PNG")
+        if save_labels:
+            save_label_map(prediction.labels, output / "labels" / names[path], predictor.colors)
+    return failures
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status, 1 if an input failed."""
+    args = argument_parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logger.setLevel(logging.INFO)
+    cfg = load_config(args.config_file, args.opts)
+    if args.weights:
+        cfg.MODEL.WEIGHTS = args.weights
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so large images need not hold all scores
+    images, failures = find_images(args.input)
+    if images:
+        predictor = SegmentationPredictor(cfg)
+        if args.labels:
+            predictor.set_vocabulary(args.labels)
+        with logging_redirect_tqdm():
+            failures |= segment_images(
+                predictor, images, Path(args.output), alpha=args.alpha, save_labels=args.save_labels
+            )
+    done = len(images) - sum(path in failures for path in images)
+    logger.info("%d of %d images segmented; pictures are in %s", done, len(images), args.output)
+    for path, reason in failures.items():
+        logger.error("FAILED %s: %s", path, reason)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

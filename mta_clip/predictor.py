@@ -1,0 +1,169 @@
+"""One image in, its label map out: a trained model for demos, notebooks and services.
+
+Example:
+    cfg = load_config("configs/shapes/mta_clip_tiny.yaml", ["MODEL.WEIGHTS", "output/demo/model_final.pth"])
+    predictor = SegmentationPredictor(cfg)
+    prediction = predictor.predict(read_image("street.jpg"))
+    predictor.set_vocabulary(["sky", "road", "my cat"])
+
+Shapes: C classes, H and W image size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from .data import register_folders
+from .engine.checkpoint import load_for_evaluation
+from .modeling.prompt import class_names_from_config
+from .visualization import class_colors, distinct_colors, prediction_panel
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one image, at the image's size."""
+
+    labels: NDArray[np.int64]  # (H, W), class indices
+    scores: NDArray[np.float32] | None  # (C, H, W), larger is more likely; None if the model returns labels only
+    trusty: NDArray[np.float32] | None  # (H, W), probability that a pixel is of a seen class, 0..1; TagCLIP only
+
+
+class SegmentationPredictor:
+    """Runs a segmentation model on single RGB images and draws what it finds.
+
+    `SegmentationPredictor(cfg)` builds the model of a config and loads MODEL.WEIGHTS; with keyword arguments it wraps
+    a model that is already there.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        class_names: Sequence[str],
+        colors: Sequence[Sequence[int]] | None = None,
+        unseen_classes: Sequence[str] = (),
+        min_size: int = 800,
+        max_size: int = 1333,
+        image_format: str = "RGB",
+    ):
+        """
+        Args:
+            model: maps `[{"image": (3, H, W), "height": int, "width": int}]` to `[{"sem_seg": (C, H, W)}]`.
+            class_names: C names the model was made for.
+            colors: RGB 0..255 per class; None: distinct ones.
+            unseen_classes: those of the names that were held out of training.
+            min_size: length of the shorter image side in the model, in pixels; 0 keeps the image as it is.
+            max_size: bound on the longer side, in pixels.
+            image_format: channel order the model expects, "RGB" or "BGR".
+        """
+        self.model = model.eval()
+        self.seen_classes = frozenset(class_names) - frozenset(unseen_classes)
+        self.model_classes = tuple(class_names)
+        self.model_colors = class_colors(len(class_names), colors)
+        self.class_names, self.colors = self.model_classes, self.model_colors
+        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.image_format = image_format
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if not cfg.MODEL.WEIGHTS:
+            raise ValueError("MODEL.WEIGHTS is empty: name the checkpoint of a trained model to predict with")
+        register_folders(cfg)
+        class_names = class_names_from_config(cfg)
+        model = build_model(cfg)
+        load_for_evaluation(cfg, model, resume=False)
+        return {
+            "model": model,
+            "class_names": class_names,
+            "colors": _dataset_colors(cfg, class_names),
+            "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
+            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "max_size": cfg.INPUT.MAX_SIZE_TEST,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    @property
+    def unseen_classes(self) -> tuple[str, ...]:
+        """Names in use that the model was not trained on."""
+        return tuple(name for name in self.class_names if name not in self.seen_classes)
+
+    def set_vocabulary(self, names: Sequence[str] | None) -> None:
+        """Looks for other classes from now on; classes the model knows keep their colours.
+
+        Args:
+            names: class names in the order of the labels; None goes back to the model's own.
+
+        Raises:
+            ValueError: the model has no text side, or refuses a name.
+        """
+        self.model.set_vocabulary(names)
+        if names is None:
+            self.class_names, self.colors = self.model_classes, self.model_colors
+            return
+        own = dict(zip(self.model_classes, self.model_colors, strict=True))
+        fresh = distinct_colors(len(own) + len(names))[len(own) :]
+        self.class_names = tuple(names)
+        self.colors = np.stack([own.get(name, color) for name, color in zip(names, fresh, strict=True)])
+
+    @torch.no_grad()
+    def predict(self, image: NDArray[np.uint8]) -> Prediction:
+        """Segments one image.
+
+        Args:
+            image: (H, W, 3) RGB, 0..255.
+
+        Raises:
+            ValueError: the image has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"expected an RGB image (H, W, 3) of type uint8, got {image.shape} of {image.dtype}")
+        height, width = image.shape[:2]
+        resized = self.resize.get_transform(image).apply_image(image)
+        if self.image_format == "BGR":
+            resized = resized[..., ::-1]
+        tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        output = self.model([{"image": tensor, "height": height, "width": width}])[0]
+        scores = output.get("sem_seg")
+        labels = output["labels"] if scores is None else scores.argmax(dim=0)
+        return Prediction(labels=_to_numpy(labels), scores=_to_numpy(scores), trusty=_to_numpy(output.get("trusty")))
+
+    def draw(self, image: NDArray[np.uint8], prediction: Prediction, *, alpha: float = 0.55) -> Image.Image:
+        """Input, overlay, trusty map if there is one, and legend, side by side.
+
+        Args:
+            image: (H, W, 3) RGB.
+            alpha: share of the label colours in the overlay, 0..1.
+        """
+        heatmaps = {} if prediction.trusty is None else {"Trusty map: seen classes": prediction.trusty}
+        return prediction_panel(
+            image,
+            prediction.labels,
+            self.class_names,
+            self.colors,
+            alpha=alpha,
+            unseen=self.unseen_classes,
+            heatmaps=heatmaps,
+        )
+
+
+def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:
+    """Colours of the training dataset, if the model's classes are its classes."""
+    if not cfg.DATASETS.TRAIN:
+        return None
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    return metadata.get("stuff_colors") if list(metadata.get("stuff_classes", ())) == list(class_names) else None
+
+
+def _to_numpy(tensor: torch.Tensor | None) -> NDArray | None:
+    return None if tensor is None else (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
