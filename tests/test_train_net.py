@@ -46,6 +46,7 @@ def config_file(tmp_path) -> Path:
         "DATASETS": {"FOLDERS": [entry], "TRAIN": ["noise"], "TEST": ["noise"]},
         "INPUT": {"MIN_SIZE_TRAIN": [SIDE], "MIN_SIZE_TEST": SIDE, "CROP": {"ENABLED": False}},
         "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 4, "CHECKPOINT_PERIOD": 2, "BASE_LR": 0.05},
+        "TEST": {"EVAL_PERIOD": 3},
         "DATALOADER": {"NUM_WORKERS": 0},
         "SEED": 3,
         "OUTPUT_DIR": str(tmp_path / "output"),

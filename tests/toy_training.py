@@ -100,6 +100,7 @@ def toy_cfg(output_dir, arch: str = "ToySegmentor", seed: int = 7, num_workers: 
     cfg.SOLVER.CHECKPOINT_PERIOD = 4
     cfg.SOLVER.LOG_PERIOD = 1
     cfg.DATASETS.TEST = ("toy",)
+    cfg.TEST.EVAL_PERIOD = 3
     cfg.SOLVER.merge_from_list([part for pair in solver.items() for part in pair])
     cfg.freeze()
     return cfg

@@ -27,6 +27,14 @@ logger = logging.getLogger(__name__)
 METRICS_FILE = "training_metrics.json"  # one JSON object per line; metrics.json is the evaluator's
 
 
+class EvaluationHook(hooks.EvalHook):
+    """Evaluates periodically and at the end of a training that succeeded."""
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # detectron2's own also runs after a last step that failed
+            super().after_train()
+
+
 class Trainer(TrainLoop):
     """detectron2's DefaultTrainer in spirit, with a step that runs on any device and a resume that is exact.
 
@@ -103,7 +111,7 @@ class Trainer(TrainLoop):
         if comm.is_main_process():
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         if cfg.DATASETS.TEST:
-            result.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
+            result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
             result.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
         return result

@@ -89,6 +89,7 @@ def test_results_and_logs(tmp_path):
     assert 50 <= mean_iou(results) <= 51
     rows = read_metrics(tmp_path)
     assert [row["iteration"] for row in rows] == list(range(9))
+    assert [row["iteration"] for row in rows if "sem_seg/mIoU" in row] == [2, 5, 8]
     assert {"total_loss", "loss_ce", "loss_size", "lr", "grad_norm", "data_time"} <= rows[0].keys()
     assert rows[0]["total_loss"] == pytest.approx(rows[0]["loss_ce"] + rows[0]["loss_size"])
     assert rows[0]["lr"] == pytest.approx(0.05)
@@ -110,6 +111,13 @@ def test_non_finite_loss_is_named_and_harms_no_weight(tmp_path):
     assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {3}
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
     assert not (tmp_path / "model_0000003.pth").exists()
+
+
+def test_failed_run_is_not_evaluated(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path, arch="BreakingToySegmentor", MAX_ITER=4))  # breaks in the last step
+    trainer.test = lambda: pytest.fail("evaluated after a failed step") if trainer.iter == 3 else {}
+    with pytest.raises(FloatingPointError):
+        trainer.train()
 
 
 def test_non_finite_gradient_is_an_error_without_loss_scaler(tmp_path):
