@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from mta_clip.data import LabelReader, read_image
+from mta_clip.data.label_maps import read_stored_labels
+
+
+def _save(path, values, mode="L"):
+    image = Image.fromarray(np.array(values, np.uint16 if mode == "I;16" else np.uint8))
+    if mode == "P":
+        image.putpalette(list(range(255, -1, -1)) * 3)
+    image.save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_reads_indices_whatever_the_mode(tmp_path, mode):
+    path = _save(tmp_path / "labels.png", [[0, 1], [2, 255]], mode)
+    labels = LabelReader(num_classes=3).read(path, size=(2, 2))
+    np.testing.assert_array_equal(labels, [[0, 1], [2, 255]])
+    assert labels.dtype == np.uint8
+
+
+def test_label_map_is_applied_once(tmp_path):
+    path = _save(tmp_path / "labels.png", [[0, 1, 2, 3]])
+    reader = LabelReader(num_classes=3, label_map={0: 255, 1: 0, 2: 1, 3: 2})
+    np.testing.assert_array_equal(reader.read(path), [[255, 0, 1, 2]])
+
+
+def test_label_map_beyond_the_values_present(tmp_path):
+    path = _save(tmp_path / "labels.png", [[0, 1]])
+    np.testing.assert_array_equal(LabelReader(num_classes=2, label_map={200: 255}).read(path), [[0, 1]])
+
+
+def test_more_than_255_classes(tmp_path):
+    path = _save(tmp_path / "labels.png", [[0, 846, 65535]], "I;16")
+    labels = LabelReader(num_classes=847, ignore_label=65535).read(path)
+    np.testing.assert_array_equal(labels, [[0, 846, 65535]])
+
+
+@pytest.mark.parametrize("value", [3, 254])
+def test_out_of_range_names_file_and_value(tmp_path, value):
+    path = _save(tmp_path / "odd.png", [[0, value]])
+    with pytest.raises(ValueError, match=rf"odd\.png: label value {value} is out of range.*0\.\.2"):
+        LabelReader(num_classes=3).read(path)
+
+
+def test_size_mismatch_names_file_and_sizes(tmp_path):
+    path = _save(tmp_path / "small.png", [[0, 1]])
+    with pytest.raises(ValueError, match=r"small\.png: the label map is 2x1 pixels, but its image is 3x4"):
+        LabelReader(num_classes=3).read(path, size=(4, 3))
+
+
+def test_colored_label_map(tmp_path):
+    path = _save(tmp_path / "rgb.png", np.zeros((2, 2, 3)))
+    with pytest.raises(ValueError, match=r"rgb\.png.*mode RGB.*one integer per pixel"):
+        read_stored_labels(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_stored_labels])
+@pytest.mark.parametrize("keep", [0, 20, 400])
+def test_truncated_or_empty_file(tmp_path, read, keep):
+    path = tmp_path / "broken.png"
+    Image.fromarray(np.random.randint(0, 256, (40, 40), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"broken\.png.*cannot be read"):
+        read(path)
+
+
+def test_truncated_jpeg(tmp_path):
+    path = tmp_path / "broken.jpg"
+    Image.fromarray(np.random.randint(0, 256, (80, 80, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"broken\.jpg.*cannot be read"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_stored_labels])
+def test_missing_file(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match=r"no\.png"):
+        read(tmp_path / "no.png")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_images_of_any_mode_become_rgb(tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new("RGB", (4, 3), (200, 200, 200)).convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (3, 4, 3)
+    assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"num_classes": 3, "ignore_label": 2}, "ignore label 2 is also the index"),
+        ({"num_classes": 3, "label_map": {7: 3}}, "turns 7 into 3"),
+    ],
+)
+def test_contradictions(options, message):
+    with pytest.raises(ValueError, match=message):
+        LabelReader(**options)

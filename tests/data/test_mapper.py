@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from PIL import Image
+
+from mta_clip.config import get_cfg
+from mta_clip.data import LabelReader, SemanticDatasetMapper
+from mta_clip.data.mapper import training_augmentations
+
+
+@pytest.fixture
+def record(tmp_path):
+    """An image whose red channel is its label map; left half class 1, right half class 2, a corner ignored."""
+    labels = np.ones((40, 60), np.uint8)
+    labels[:, 30:] = 2
+    labels[:8, :8] = 255
+    Image.fromarray(np.stack([labels] * 3, axis=-1)).save(tmp_path / "image.png")
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    return {
+        "file_name": str(tmp_path / "image.png"),
+        "sem_seg_file_name": str(tmp_path / "labels.png"),
+        "image_id": "a",
+    }
+
+
+def _mapper(augmentations=(), **options):
+    options = {"is_train": True, "label_reader": LabelReader(num_classes=3), **options}
+    return SemanticDatasetMapper(augmentations=list(augmentations), **options)
+
+
+def test_training_sample(record):
+    before = dict(record)
+    sample = _mapper()(record)
+    assert record == before
+    assert (sample["height"], sample["width"]) == (40, 60)
+    assert (sample["image"].dtype, sample["sem_seg"].dtype) == (torch.uint8, torch.int64)
+    torch.testing.assert_close(sample["image"][0].long(), sample["sem_seg"])
+    assert sample["file_name"] == record["file_name"]
+
+
+def test_image_and_labels_move_together(record):
+    resize = T.ResizeShortestEdge([20, 70], sample_style="range", interp=Image.NEAREST)
+    mapper = _mapper([resize, T.RandomCrop("absolute", (16, 16)), T.RandomFlip()])
+    for _ in range(20):
+        sample = mapper(record)
+        torch.testing.assert_close(sample["image"][0].long(), sample["sem_seg"])
+        assert sample["sem_seg"].shape == (16, 16)
+
+
+def test_padding_fills_up_to_the_side_length(record):
+    sample = _mapper(pad_to=50)(record)
+    assert sample["image"].shape == (3, 50, 60)  # the longer side is not cut
+    assert sample["sem_seg"].shape == (50, 60)
+    assert (sample["image"][:, 40:] == 128).all()
+    assert (sample["sem_seg"][40:] == 255).all()
+    assert (sample["sem_seg"][:40] != 255).any()
+
+
+def test_labels_keep_their_values_when_resized(record):
+    sample = _mapper([T.Resize((77, 31))])(record)
+    assert set(sample["sem_seg"].unique().tolist()) == {1, 2, 255}
+
+
+def test_many_classes(tmp_path, record):
+    Image.fromarray(np.full((40, 60), 800, np.uint16)).save(record["sem_seg_file_name"])
+    reader = LabelReader(num_classes=847, ignore_label=65535)
+    sample = _mapper([T.Resize((33, 47))], label_reader=reader, pad_to=48)(record)
+    assert set(sample["sem_seg"].unique().tolist()) == {800, 65535}
+
+
+def test_testing_only_resizes_and_reads_no_labels(record):
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 20, 100
+    sample = SemanticDatasetMapper(cfg, is_train=False)(record | {"sem_seg_file_name": "no such file"})
+    assert sample["image"].shape == (3, 20, 30)
+    assert (sample["height"], sample["width"]) == (40, 60)
+    assert "sem_seg" not in sample
+
+
+def test_bgr(record, tmp_path):
+    Image.new("RGB", (60, 40), (10, 20, 30)).save(tmp_path / "image.png")
+    assert _mapper(image_format="BGR")(record)["image"][:, 0, 0].tolist() == [30, 20, 10]
+
+
+def test_faults_of_files_are_named(record, tmp_path):
+    Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "labels.png")
+    with pytest.raises(ValueError, match=r"labels\.png.*4x3.*60x40"):
+        _mapper()(record)
+    Image.fromarray(np.full((40, 60), 7, np.uint8)).save(tmp_path / "labels.png")
+    with pytest.raises(ValueError, match=r"labels\.png: label value 7"):
+        _mapper()(record)
+    (tmp_path / "image.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"image\.png.*cannot be read"):
+        _mapper()(record)
+
+
+def test_training_needs_a_label_reader():
+    with pytest.raises(ValueError, match="label_reader"):
+        _mapper(label_reader=None)
+
+
+def test_crop_avoids_windows_of_one_class(record):
+    """Half of all windows of 12x12 show one class; with the constraint and its ten tries hardly any does."""
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.SIZE, cfg.INPUT.COLOR_AUG_SSD = (40,), [12, 12], False
+
+    def single(max_area):
+        cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = max_area
+        mapper = _mapper(training_augmentations(cfg, ignore_label=255))
+        crops = [mapper(record)["sem_seg"] for _ in range(100)]
+        return sum(len(set(crop.unique().tolist()) - {255}) == 1 for crop in crops)
+
+    assert single(1.0) > 50
+    assert single(0.9) < 35
+
+
+@pytest.mark.parametrize("flip, count", [("none", 3), ("horizontal", 4), ("vertical", 4)])
+def test_augmentations_of_a_config(flip, count):
+    cfg = get_cfg()
+    cfg.INPUT.RANDOM_FLIP = flip
+    kinds = [type(augmentation).__name__ for augmentation in training_augmentations(cfg, ignore_label=255)]
+    expected = ["ResizeShortestEdge", "RandomCrop_CategoryAreaConstraint", "ColorAugSSDTransform", "RandomFlip"]
+    assert kinds == expected[:count]
+
+
+def test_unknown_flip():
+    cfg = get_cfg()
+    cfg.INPUT.RANDOM_FLIP = "diagonal"
+    with pytest.raises(ValueError, match="'diagonal'"):
+        training_augmentations(cfg, ignore_label=255)
