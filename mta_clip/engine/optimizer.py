@@ -30,7 +30,6 @@ EMBEDDING_NAMES = frozenset(
         "pos_embed",
         "contexts",
         "gamma",
-        "log_temperature",
         "logit_scale",
     }
 )

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from detectron2.modeling import build_backbone, build_sem_seg_head
 from torch import nn
 from toy_training import ToySegmentor, toy_cfg
 
+import mta_clip.modeling  # noqa: F401  (registers the head)
+from mta_clip.config import get_cfg
 from mta_clip.engine.optimizer import build_optimizer, describe_groups, group_parameters
 
 RULES = {
@@ -107,3 +110,20 @@ def test_table_counts_every_parameter(tmp_path):
     assert frozen[0].split() == ["frozen", "2", "56", "-", "-"]
     assert any(line.split()[:2] == ["backbone:", "weights"] and line.split()[-3:] == ["8", "0.005", "0.05"]
                for line in table.splitlines())  # fmt: skip
+
+
+def test_mask2former_r50_on_ade20k():
+    """Mask2Former has 345 groups of one parameter each: 53 + 199 + 93."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    backbone = build_backbone(cfg)
+    head = build_sem_seg_head(cfg, backbone.output_shape())
+    groups = group_parameters(nn.ModuleDict({"backbone": backbone, "sem_seg_head": head}), **RULES)
+    assert {(g.lr, g.weight_decay): (len(g.parameters), g.size) for g in groups} == {
+        (1e-5, 0.05): (53, 23_454_912),
+        (1e-4, 0.05): (199, 20_458_327),
+        (1e-4, 0.0): (93, 75_008),
+    }
