@@ -193,8 +193,9 @@ def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], ti
         axes.barh(range(len(names)), shares, color=fills, edgecolor="0.4", linewidth=0.5)
         axes.set_xlabel(f"% of {what}")
         axes.grid(axis="x", alpha=0.3)
-    left.set_xscale("log")
-    left.set_xlim(left=0.5 * min(filter(None, of_pixels), default=1))
+    if any(of_pixels):
+        left.set_xscale("log")
+        left.set_xlim(left=0.5 * min(filter(None, of_pixels)))
     left.set_yticks(range(len(names)), names, fontsize=7)
     left.invert_yaxis()
     figure.suptitle(f"{title}: {findings.sizes.total()} images")

@@ -4,6 +4,7 @@ import argparse
 import functools
 import logging
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -101,11 +102,11 @@ def load_mat(path: Path, key: str) -> NDArray:
         FileNotFoundError: there is no such file.
         ValueError: the file is broken or has no such array.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: this MATLAB file does not exist. Unpack the archive again.")
     try:
         content = scipy.io.loadmat(path)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError, zlib.error) as error:
         raise ValueError(f"{path}: the MATLAB file cannot be read ({error}). Unpack the archive again.") from error
     if key not in content:
         names = [name for name in content if not name.startswith("__")]

@@ -162,6 +162,7 @@ def test_interrupted_script_leaves_no_broken_file(datasets_root, monkeypatch):
     assert check_dataset("ade20k_150_sem_seg_train").troubles() == []
 
 
+@pytest.mark.slow
 def test_script_from_the_command_line_in_parallel(datasets_root):
     miniatures.make_miniature("pascal_context", datasets_root)
     script = [sys.executable, str(SCRIPTS / "prepare_pascal_context.py")]
