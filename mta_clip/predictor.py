@@ -77,12 +77,7 @@ class SegmentationPredictor:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        if not cfg.MODEL.WEIGHTS:
-            raise ValueError("MODEL.WEIGHTS is empty: name the checkpoint of a trained model to predict with")
-        register_folders(cfg)
-        class_names = class_names_from_config(cfg)
-        model = build_model(cfg)
-        load_for_evaluation(cfg, model, resume=False)
+        model, class_names = build_trained_model(cfg)
         return {
             "model": model,
             "class_names": class_names,
@@ -155,6 +150,28 @@ class SegmentationPredictor:
             unseen=self.unseen_classes,
             heatmaps=heatmaps,
         )
+
+
+def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
+    """Builds the model of a config, with the weights of MODEL.WEIGHTS.
+
+    Returns:
+        The model and its class names.
+
+    Raises:
+        ValueError: MODEL.WEIGHTS is empty.
+        FileNotFoundError: there is no such file.
+        CheckpointError: the file does not fit the model.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty: name the checkpoint of a trained model, with --weights or in the config"
+        )
+    register_folders(cfg)
+    class_names = class_names_from_config(cfg)
+    model = build_model(cfg)
+    load_for_evaluation(cfg, model, resume=False)
+    return model, class_names
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:

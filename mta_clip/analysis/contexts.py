@@ -1,0 +1,167 @@
+"""Which learned context each predicted mask is most similar to: MTA-CLIP's z* made visible.
+
+During training, L_sim pulls a mask towards the context of its class that it resembles most already, so contexts can
+specialise (MTA-CLIP, section on Mask-Text Prompt Learning). Here the same choice, z* = argmax_z S[z, q, y], is counted
+over a dataset for the masks that make up the label maps.
+
+Shapes: Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, H and W = image, h and w = mask maps.
+"""
+
+import heapq
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+THUMBNAIL = 128  # side of an example crop, in pixels
+CROP_MARGIN = 0.1  # of the mask's bounding box, on each side
+DIMMED = 0.6  # share of white over what is not of the mask
+
+
+@dataclass(order=True)
+class Example:
+    """A mask, cut out of its image."""
+
+    pixels: int  # of the mask at mask resolution
+    file_name: str
+    crop: NDArray[np.uint8] = field(compare=False)  # (THUMBNAIL, THUMBNAIL, 3) RGB
+
+
+@dataclass
+class ContextUsage:
+    """How often masks of each class chose each context, with the largest masks as examples."""
+
+    masks: NDArray[np.int64]  # (C, Z)
+    pixels: NDArray[np.int64]  # (C, Z), at mask resolution
+    max_examples: int  # kept per class and context
+    examples: dict[tuple[int, int], list[Example]] = field(default_factory=dict)  # by (class, context); heaps
+    images: int = 0
+
+    @classmethod
+    def zeros(cls, num_classes: int, num_contexts: int, *, max_examples: int = 4) -> "ContextUsage":
+        shape = (num_classes, num_contexts)
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64), max_examples)
+
+    def add(self, label: int, context: int, region: NDArray[np.bool_], record: Mapping[str, Any]) -> None:
+        """Counts one mask.
+
+        Args:
+            region: (h, w), what the mask owns in the label map.
+            record: `image` (3, H, W) RGB 0..255 and `file_name`.
+        """
+        pixels = int(region.sum())
+        self.masks[label, context] += 1
+        self.pixels[label, context] += pixels
+        heap = self.examples.setdefault((label, context), [])
+        if len(heap) == self.max_examples and (not heap or pixels <= heap[0].pixels):
+            return  # no larger than the examples there are: not worth a crop
+        example = Example(pixels, record.get("file_name", ""), cut_out(record["image"], region))
+        if len(heap) < self.max_examples:
+            heapq.heappush(heap, example)
+        else:
+            heapq.heapreplace(heap, example)
+
+    def largest(self, label: int, context: int) -> list[Example]:
+        """Examples of a class and context, largest mask first."""
+        return sorted(self.examples.get((label, context), []), reverse=True)
+
+
+@torch.no_grad()
+def analyze_contexts(
+    model: nn.Module, loader: Iterable[list[dict[str, Any]]], *, max_examples: int = 4
+) -> ContextUsage:
+    """Runs a model over data and counts the contexts that its masks choose. Whole images, no sliding window.
+
+    Args:
+        model: has `preprocess(batched_inputs) -> ImageList` and `predict_masks(images) -> HeadOutput`, as MTACLIP has.
+        loader: batches of dicts with `image` (3, H, W).
+        max_examples: crops kept per class and context.
+
+    Raises:
+        ValueError: the model has no text to be similar to, or there is no data.
+    """
+    usage = None
+    model.eval()
+    for batch in loader:
+        images = model.preprocess(batch)
+        output = model.predict_masks(images.tensor)
+        similarity = output.final.similarity
+        if similarity is None:
+            raise ValueError("this model has no text side (MODEL.PROMPT.NAME is empty), so its masks choose no context")
+        if usage is None:
+            usage = ContextUsage.zeros(similarity.shape[-1] - 1, len(similarity), max_examples=max_examples)
+        mask_logits = output.mask_logits()
+        stride = images.tensor.shape[-1] / mask_logits.shape[-1]
+        for index, (record, (height, width)) in enumerate(zip(batch, images.image_sizes, strict=True)):
+            own = mask_logits[index, :, : math.ceil(height / stride), : math.ceil(width / stride)]
+            _count_image(usage, output.final.class_logits[index], own, similarity[:, index], record)
+            usage.images += 1
+    if usage is None:
+        raise ValueError("there is no image to analyse")
+    return usage
+
+
+def _count_image(
+    usage: ContextUsage, class_logits: Tensor, mask_logits: Tensor, similarity: Tensor, record: Mapping[str, Any]
+) -> None:
+    owner, labels = mask_owners(class_logits, mask_logits).cpu().numpy(), class_logits.argmax(-1).tolist()
+    contexts = similarity.argmax(dim=0).cpu()  # (Q, K)
+    for query in np.unique(owner[owner >= 0]).tolist():
+        label = labels[query]
+        usage.add(label, int(contexts[query, label]), owner == query, record)
+
+
+def mask_owners(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
+    """Which query made each pixel of the label map what it is.
+
+    The label of a pixel is argmax_c sum_q p_qc sigmoid(m_q), p without "no object" (Mask2Former, semantic inference).
+    Among the queries whose own class is that label, the one with the largest p_qc sigmoid(m_q) owns the pixel.
+
+    Args:
+        class_logits: (Q, K).
+        mask_logits: (Q, h, w).
+
+    Returns:
+        (h, w) int64, index of the query; -1 where no query of the pixel's class exists.
+    """
+    class_probs, masks = class_logits.float().softmax(-1)[:, :-1], mask_logits.float().sigmoid()
+    labels = torch.einsum("qc,qhw->chw", class_probs, masks).argmax(0)
+    predicted = class_logits.argmax(-1)  # may be K - 1, no object, which is no label
+    share = class_probs.max(-1).values[:, None, None] * masks
+    best, owner = torch.where(predicted[:, None, None] == labels, share, -1.0).max(0)
+    return torch.where(best >= 0, owner, -1)
+
+
+def cut_out(image: Tensor, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The surroundings of a mask in its image, what is not of the mask dimmed, as a square on white.
+
+    Args:
+        image: (3, H, W) RGB, 0..255.
+        region: (h, w), not empty; covers the same area as the image.
+
+    Returns:
+        (THUMBNAIL, THUMBNAIL, 3).
+    """
+    picture = image.cpu().numpy().transpose(1, 2, 0).astype(np.uint8)
+    height, width = picture.shape[:2]
+    mask = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    window = tuple(
+        slice(max(0, int(inside[0] - margin)), int(inside[-1] + margin) + 1)
+        for inside, margin in ((axis, CROP_MARGIN * (axis[-1] - axis[0] + 1)) for axis in (rows, columns))
+    )
+    crop, mask = picture[window], mask[window]
+    crop = np.where(mask[..., None], crop, (crop * (1 - DIMMED) + 255 * DIMMED).astype(np.uint8))
+    scale = THUMBNAIL / max(crop.shape[:2])
+    size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
+    crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    square = np.full((THUMBNAIL, THUMBNAIL, 3), 255, np.uint8)
+    top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
+    square[top : top + size[1], left : left + size[0]] = crop
+    return square
