@@ -34,6 +34,8 @@ class LabelReader:
                 "Choose a value outside of them, such as 255."
             )
         for stored, meant in self.label_map.items():
+            if not isinstance(stored, int) or stored < 0:
+                raise ValueError(f"The label map has {stored!r} as a stored value; expected an integer from 0 on.")
             if meant != self.ignore_label and not 0 <= meant < self.num_classes:
                 raise ValueError(
                     f"The label map turns {stored} into {meant}, which is neither one of the {self.num_classes} "

@@ -96,6 +96,8 @@ def test_images_of_any_mode_become_rgb(tmp_path, mode):
     [
         ({"num_classes": 3, "ignore_label": 2}, "ignore label 2 is also the index"),
         ({"num_classes": 3, "label_map": {7: 3}}, "turns 7 into 3"),
+        ({"num_classes": 3, "label_map": {"7": 1}}, "'7' as a stored value"),
+        ({"num_classes": 3, "label_map": {-1: 1}}, "-1 as a stored value"),
     ],
 )
 def test_contradictions(options, message):

@@ -64,6 +64,7 @@ def _check_keys(entry: Mapping, where: str) -> None:
 
 
 def _register_folder(entry: Mapping, where: str) -> None:
+    entry = {key: value for key, value in entry.items() if value is not None}  # `key: null` is the default
     name = entry["name"]
     if name in DatasetCatalog.list():
         if not MetadataCatalog.get(name).get("from_config", False):

@@ -73,6 +73,12 @@ def test_names_and_colors_in_the_config(entry):
     assert MetadataCatalog.get(NAME).stuff_colors == [[1, 2, 3], [4, 5, 6]]
 
 
+def test_null_means_the_default(entry):
+    _register(entry | dict.fromkeys(("ignore_label", "image_suffix", "label_suffix", "label_map", "colors")))
+    assert MetadataCatalog.get(NAME).ignore_label == 255
+    assert len(DatasetCatalog.get(NAME)) == 2
+
+
 def test_suffixes(entry, tmp_path):
     (tmp_path / "images" / "a.jpg").rename(tmp_path / "labels" / "a_rgb.jpg")
     (tmp_path / "labels" / "a.png").rename(tmp_path / "labels" / "a_mask.png")
