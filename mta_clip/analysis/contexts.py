@@ -150,7 +150,7 @@ def cut_out(image: Tensor, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """
     picture = image.cpu().numpy().transpose(1, 2, 0).astype(np.uint8)
     height, width = picture.shape[:2]
-    mask = cv2.resize(region.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+    mask = cv2.resize(region.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     window = tuple(
         slice(max(0, int(inside[0] - margin)), int(inside[-1] + margin) + 1)
