@@ -101,3 +101,12 @@ def test_several_test_sets_have_folders_of_their_own(command, tmp_path, config_f
     results = command()
     assert results["noise"]["sem_seg"] == results["noise_again"]["sem_seg"]
     assert (tmp_path / "output" / "noise_again" / "metrics.json").is_file()
+
+
+def test_augmented_evaluation_has_a_name_and_a_folder_of_its_own(command, tmp_path, capfd):
+    augmentation = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", f"({SIDE},)")
+    results = command(*augmentation)
+    assert set(results) == {"sem_seg", "sem_seg_TTA"}
+    report = json.loads((tmp_path / "output" / "tta" / "metrics.json").read_text())
+    assert report["sem_seg/mIoU"] == pytest.approx(results["sem_seg_TTA"]["mIoU"])
+    assert capfd.readouterr().out.splitlines()[-1] == f"mIoU {results['sem_seg']['mIoU']:.2f}"

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data import build_test_loader
 from ..evaluation import build_evaluator
+from ..modeling.inference import build_tta_model
 from .distributed import broadcast_buffers, unwrap_model
 
 logger = logging.getLogger(__name__)
@@ -51,10 +52,8 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
 
 def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Results:
     """Like `evaluate`, averaging over the scales and flips of TEST.AUG; result names end in _TTA."""
-    from ..modeling.inference.test_time_augmentation import SemanticSegmentorWithTTA
-
     logger.info("Evaluating with test-time augmentation (TEST.AUG)")
-    augmented = SemanticSegmentorWithTTA(cfg, unwrap_model(model))
+    augmented = build_tta_model(cfg, unwrap_model(model))
     return {f"{name}_TTA": values for name, values in evaluate(cfg, augmented, subfolder="tta").items()}
 
 
