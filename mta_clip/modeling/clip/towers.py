@@ -6,21 +6,21 @@ enough to train from scratch on a CPU. Their text towers use CLIP's own vocabula
 
 import difflib
 import logging
+import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
+from safetensors import SafetensorError
 from torch import nn
 
 from ...checkpoint.readers import read_checkpoint
+from ...checkpoint.sources import Dropped, openai_clip
 
 logger = logging.getLogger(__name__)
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
-
-# Entries of OpenAI's TorchScript archives that are settings, not weights.
-_OPENAI_SETTINGS = ("input_resolution", "context_length", "vocab_size")
 
 
 def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> nn.Module:
@@ -91,7 +91,8 @@ def _weights_file(name: str, pretrained: str) -> Path:
     if not tag_config:
         raise ValueError(
             f"MODEL.CLIP.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}"
-            f"{_did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a local file, or '' for random weights"
+            f"{_did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a "
+            "local file, or '' for random weights"
         )
     try:
         return Path(open_clip.download_pretrained(tag_config))
@@ -108,11 +109,15 @@ def _weights_file(name: str, pretrained: str) -> Path:
 def _load_weights(model: nn.Module, name: str, path: Path) -> None:
     try:
         if _is_torchscript(path):
-            state = {key: value for key, value in read_checkpoint(path).items() if key not in _OPENAI_SETTINGS}
+            content = read_checkpoint(path)
+            state = {key: value for key, value in content.items() if not isinstance(openai_clip(key), Dropped)}
             model.load_state_dict(state)
         else:
             open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except (RuntimeError, KeyError, AttributeError, TypeError) as error:
+    except (  # what wrong or damaged files make the readers raise
+        RuntimeError, KeyError, AttributeError, TypeError, ValueError, StopIteration, EOFError, pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:  # fmt: skip
         raise ValueError(f"MODEL.CLIP.PRETRAINED: {path} does not hold weights of {name}: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from detectron2.config import CfgNode
 
-from ..clip.text_encoder import CLIPTextEncoder
 from .class_names import class_names_from_config, clean_class_names
 from .context import ContextPromptLearner
 from .prompt_learner import PromptLearner
@@ -34,7 +33,4 @@ def build_prompt_learner(cfg: CfgNode) -> PromptLearner | None:
     if name not in PROMPT_LEARNERS:
         known = ", ".join(sorted(key for key, _ in PROMPT_LEARNERS))
         raise ValueError(f"MODEL.PROMPT.NAME: no prompt learner {name!r}; there are {known}, and '' for no text")
-    text_encoder = CLIPTextEncoder(
-        name=cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
-    )
-    return PROMPT_LEARNERS.get(name)(cfg, text_encoder)
+    return PROMPT_LEARNERS.get(name)(cfg)

@@ -11,7 +11,6 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ..clip.text_encoder import CLIPTextEncoder
-from .class_names import class_names_from_config
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
 
@@ -52,11 +51,9 @@ class ContextPromptLearner(PromptLearner):
         self.register_buffer("tokens", self._tokenize([*self.class_names, no_object_name]), persistent=False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, text_encoder: CLIPTextEncoder) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {
-            "text_encoder": text_encoder,
-            "class_names": class_names_from_config(cfg),
-            "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+            **super().from_config(cfg),
             "num_contexts": cfg.MODEL.PROMPT.NUM_CONTEXTS,
             "context_length": cfg.MODEL.PROMPT.CONTEXT_LENGTH,
             "init_std": cfg.MODEL.PROMPT.INIT_STD,

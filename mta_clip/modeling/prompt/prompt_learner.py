@@ -4,12 +4,14 @@ Shapes: Z contexts or templates, C classes, K = C + 1 rows (the last for no obje
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ..clip.text_encoder import CLIPTextEncoder
-from .class_names import clean_class_names
+from .class_names import class_names_from_config, clean_class_names
 
 
 class PromptLearner(nn.Module):
@@ -32,6 +34,17 @@ class PromptLearner(nn.Module):
         self.class_names = clean_class_names(class_names)
         self.no_object_name = no_object_name
         self._cache: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments that all prompt learners share."""
+        return {
+            "class_names": class_names_from_config(cfg),  # first: wrong names are reported before weights are fetched
+            "text_encoder": CLIPTextEncoder(
+                name=cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
+            ),
+            "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+        }
 
     @property
     def num_contexts(self) -> int:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..clip.text_encoder import CLIPTextEncoder
-from .class_names import class_names_from_config
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
 
@@ -46,11 +45,9 @@ class TemplatePrompt(PromptLearner):
             text_encoder.tokenize(prompts)  # refuses long names now, not at the first image
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, text_encoder: CLIPTextEncoder) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {
-            "text_encoder": text_encoder,
-            "class_names": class_names_from_config(cfg),
-            "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+            **super().from_config(cfg),
             "templates": cfg.MODEL.PROMPT.TEMPLATES,
         }
 
