@@ -1,5 +1,5 @@
 """Models; importing this registers them with Detectron2."""
 
-from . import clip, head, prompt
+from . import clip, head, meta_arch, prompt
 
-__all__ = ["clip", "head", "prompt"]
+__all__ = ["clip", "head", "meta_arch", "prompt"]

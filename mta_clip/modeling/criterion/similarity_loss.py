@@ -59,6 +59,7 @@ class SimilarityLoss(nn.Module):
         if not temperature > 0:
             raise ValueError(f"the temperature of the similarity loss must be above 0, got {temperature}")
         self.kind = kind
+        self.learned = learn_temperature
         log_scale = torch.tensor(-math.log(temperature))
         # Named as in CLIP. A fixed one is no part of checkpoints: it belongs to the configuration.
         if learn_temperature:
@@ -84,7 +85,7 @@ class SimilarityLoss(nn.Module):
         return similarity_loss(similarity.float() * self._scale(), labels, self.kind)
 
     def _scale(self) -> Tensor:
-        if isinstance(self.logit_scale, nn.Parameter):
+        if self.learned:
             return self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
         return self.logit_scale.exp()
 

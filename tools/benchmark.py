@@ -1,0 +1,165 @@
+"""Times models side by side: own process per peer, rounds interleaved, medians with spread, stage shares, peak memory.
+
+    python tools/benchmark.py                                     # inference, 512x512, fp32, all peers
+    python tools/benchmark.py --dtype bfloat16 --peers mask2former-r50 mta-clip-rn50 mask2former-r50:float32
+    python tools/benchmark.py --mode train --size 512 --batch 2 --peers mta-clip-rn50 mta-clip-rn50-plain
+    python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
+
+Only ratios between peers of one run mean anything on a shared machine. Weights are random: time does not depend on them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+# Stage times of the official Mask2Former R50 against transformers' without post-processing, both measured on two
+# cores at 512x512 in fp32: the official one is not pip-installable, transformers' is the peer everyone can repeat.
+OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
+TRANSFORMERS = "transformers-mask2former-r50"
+
+
+class Worker:
+    """One peer in a process of its own, which answers each request for a round of runs with one line of JSON."""
+
+    def __init__(self, peer: str, args: argparse.Namespace):
+        self.peer = peer
+        name, _, dtype = peer.partition(":")
+        command = [sys.executable, str(Path(__file__).with_name("benchmark_worker.py")), name, args.mode]
+        for option in ("device", "size", "batch", "threads", "classes", "contexts"):
+            command += [f"--{option}", str(getattr(args, option))]
+        command += ["--dtype", dtype or args.dtype]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.about = self._answer()
+        self.rounds: list[dict] = []
+
+    def run_round(self) -> None:
+        self.process.stdin.write("run\n")
+        self.process.stdin.flush()
+        self.rounds.append(self._answer())
+
+    def _answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process of {self.peer} ended with status {self.process.wait()}; its error is above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+    def summary(self) -> dict:
+        """Medians over rounds, in seconds and MiB."""
+        totals = [sum(stages["stages"].values()) for stages in self.rounds]
+        names = self.rounds[0]["stages"]
+        return {
+            "peer": self.peer,
+            **self.about,
+            "seconds": {
+                "median": statistics.median(totals),
+                "min": min(totals),
+                "max": max(totals),
+            },
+            "stages": {name: statistics.median(r["stages"][name] for r in self.rounds) for name in names},
+            "peak_memory_mib": self.rounds[-1]["peak_memory_mib"],
+        }
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    """Runs all peers in turn, round by round."""
+    workers = []
+    try:
+        for peer in args.peers:
+            workers.append(Worker(peer, args))
+        for round_index in range(args.rounds + 1):  # the first round warms up
+            for worker in workers:
+                worker.run_round()
+            print(f"\rround {round_index}/{args.rounds}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        for worker in workers:
+            del worker.rounds[0]
+        return [worker.summary() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def table(results: list[dict]) -> str:
+    """One row per peer: time, ratios to the first peer and to the references, stages, memory."""
+    medians = {r["peer"]: r["seconds"]["median"] for r in results}
+    reference = next((r for r in results if r["peer"] == TRANSFORMERS), None)
+    rows = []
+    for r in results:
+        seconds = r["seconds"]
+        row = {
+            "peer": r["peer"],
+            "median s": f"{seconds['median']:.3f}",
+            "min..max": f"{seconds['min']:.3f}..{seconds['max']:.3f}",
+            f"/ {results[0]['peer']}": f"{seconds['median'] / medians[results[0]['peer']]:.2f}",
+        }
+        if reference is not None and reference["mode"] == "infer":
+            without_output = medians[TRANSFORMERS] - reference["stages"]["output"]
+            official = without_output * OFFICIAL_SECONDS / TRANSFORMERS_SECONDS
+            row["/ transformers"] = f"{seconds['median'] / medians[TRANSFORMERS]:.2f}"
+            row["/ official*"] = f"{seconds['median'] / official:.2f}"
+        row["stages, s"] = "  ".join(f"{name} {value:.3f}" for name, value in r["stages"].items())
+        row["peak MiB"] = f"{r['peak_memory_mib']:.0f}"
+        rows.append(row)
+    text = tabulate.tabulate(rows, headers="keys", tablefmt="github")
+    if reference is not None and reference["mode"] == "infer":
+        text += (
+            f"\n* official Mask2Former R50, derived: transformers' time without post-processing x "
+            f"{OFFICIAL_SECONDS}/{TRANSFORMERS_SECONDS}, the two's ratio measured once on two cores."
+        )
+    return text
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", nargs="+", default=[TRANSFORMERS, "mask2former-r50", "mta-clip-rn50"])
+    parser.add_argument("--mode", choices=["infer", "train"], default="infer")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="PEER:DTYPE wins")
+    parser.add_argument("--size", type=int, default=512, help="image side, pixels")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--classes", type=int, default=150)
+    parser.add_argument("--contexts", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one that warms up")
+    parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"])
+    parser.add_argument("--values", type=int, nargs="+", help="of the swept option")
+    parser.add_argument("--json", type=Path, default=Path("output/benchmark.json"))
+    args = parser.parse_args()
+    if bool(args.sweep) != bool(args.values):
+        parser.error("--sweep and --values belong together")
+    return args
+
+
+def main() -> None:
+    args = parse_arguments()
+    report = []
+    for value in args.values or [None]:
+        if args.sweep:
+            setattr(args, args.sweep, value)
+        settings = {k: getattr(args, k) for k in ("mode", "device", "size", "batch", "classes", "contexts", "threads")}
+        print(", ".join(f"{k} {v}" for k, v in settings.items()), f"default dtype {args.dtype}", sep=", ")
+        results = measure(args)
+        print(table(results), "\n")
+        report.append({"settings": settings, "results": results})
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps(report, indent=1))
+    print(f"written to {args.json}")
+
+
+if __name__ == "__main__":
+    main()
