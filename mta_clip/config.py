@@ -218,6 +218,7 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image
     cfg.TEST.SLIDING_WINDOW.STRIDE = [341, 341]  # [MTA]; [Tag] has 426
     cfg.TEST.SLIDING_WINDOW.BATCH = 4  # windows per forward pass
+    cfg.TEST.SLIDING_WINDOW.BLEND = "uniform"  # weights at overlaps: uniform | linear (less at a window's rim)
     cfg.TEST.SEM_SEG = CN()
     # True: models return label maps, computed in strips, not (C, H, W) scores: bounded memory on large images
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False

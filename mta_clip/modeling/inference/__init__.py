@@ -1,0 +1,18 @@
+"""From predictions to score maps and label maps: whole image, sliding window, test-time augmentation."""
+
+from .label_map import resize_and_argmax
+from .semantic import MaskClassifier, classify_masks, semantic_inference, semantic_labels
+from .sliding_window import SlidingWindow, build_sliding_window
+from .test_time_augmentation import SemanticSegmentorWithTTA, build_tta_model
+
+__all__ = [
+    "MaskClassifier",
+    "SemanticSegmentorWithTTA",
+    "SlidingWindow",
+    "build_sliding_window",
+    "build_tta_model",
+    "classify_masks",
+    "resize_and_argmax",
+    "semantic_inference",
+    "semantic_labels",
+]

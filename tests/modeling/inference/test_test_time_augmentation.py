@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from PIL import Image
+from torch import nn
+
+from mta_clip.config import get_cfg
+from mta_clip.modeling.inference import SemanticSegmentorWithTTA, build_tta_model
+
+
+class Segmentor(nn.Module):
+    """Scores that depend on the pixel, on its column and on the size of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, batched_inputs):
+        (inputs,) = batched_inputs
+        image = inputs["image"].float()
+        self.seen.append(tuple(image.shape[1:]))
+        columns = torch.linspace(0, 1, image.shape[2]).expand(1, *image.shape[1:])
+        scores = torch.cat([image, image[:1] * columns, torch.full_like(columns, image.shape[1])])
+        return [{"sem_seg": sem_seg_postprocess(scores, image.shape[1:], inputs["height"], inputs["width"])}]
+
+
+def make_image(height=20, width=30):
+    return torch.randint(256, (3, height, width), dtype=torch.uint8)
+
+
+def wrap(model, **options):
+    settings = {"min_sizes": [20], "max_size": 1000, "flip": False} | options
+    return SemanticSegmentorWithTTA(model=model, **settings)
+
+
+def test_one_size_and_no_flip_is_plain_inference():
+    inputs = [
+        {"image": make_image(), "height": 20, "width": 30},
+        {"image": make_image(20, 25), "height": 20, "width": 25},
+    ]
+    plain = [Segmentor()([one])[0]["sem_seg"] for one in inputs]
+    for ours, expected in zip(wrap(Segmentor())(inputs), plain, strict=True):
+        assert torch.equal(ours["sem_seg"], expected)
+
+
+def test_one_size_equals_plain_inference_on_the_resized_image_from_file(tmp_path):
+    """The loader gives a small image; the original is read again and resized once."""
+    original = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
+    Image.fromarray(original).save(tmp_path / "image.png")
+    small = np.asarray(Image.fromarray(original).resize((30, 20), Image.BILINEAR))
+    inputs = {"image": torch.from_numpy(small.transpose(2, 0, 1).copy()), "height": 40, "width": 60}
+    inputs["file_name"] = str(tmp_path / "image.png")
+    expected = Segmentor()([inputs])[0]["sem_seg"]
+    assert torch.equal(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
+    model = Segmentor()
+    wrap(model, min_sizes=[40])([inputs])
+    assert model.seen == [(40, 60)]
+    del inputs["image"]
+    assert torch.equal(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
+
+
+def test_mean_over_sizes_and_flips():
+    model = Segmentor()
+    inputs = {"image": make_image(), "height": 20, "width": 30}
+    scores = wrap(model, min_sizes=[10, 20, 40], flip=True)([inputs])[0]["sem_seg"]
+    assert model.seen == [(10, 15)] * 2 + [(20, 30)] * 2 + [(40, 60)] * 2
+    assert scores.shape == (5, 20, 30)
+    assert torch.allclose(scores[4], torch.full((20, 30), 70 / 3))
+    assert scores.dtype == torch.float32
+
+
+def test_flipped_scores_are_flipped_back():
+    inputs = {"image": make_image(), "height": 20, "width": 30}
+    scores = wrap(Segmentor(), flip=True)([inputs])[0]["sem_seg"]
+    image = inputs["image"].float()
+    assert torch.allclose(scores[:3], image)
+    assert torch.allclose(scores[3], image[0] * 0.5, atol=1e-4)  # mean of a column's weight and its mirror image's
+
+
+def test_long_side_is_bounded_and_output_size_defaults_to_the_input():
+    model = Segmentor()
+    (result,) = wrap(model, min_sizes=[40], max_size=45)([{"image": make_image()}])
+    assert model.seen == [(30, 45)] and result["sem_seg"].shape == (5, 20, 30)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="MIN_SIZES"):
+        wrap(Segmentor(), min_sizes=[])
+
+    class LabelMaps(nn.Module):
+        def forward(self, batched_inputs):
+            return [{"labels": torch.zeros(2, 2)}]
+
+    with pytest.raises(ValueError, match=r"\['labels'\].*LABEL_MAPS_ONLY"):
+        wrap(LabelMaps())([{"image": make_image()}])
+
+
+def test_built_from_config():
+    cfg = get_cfg()
+    cfg.TEST.AUG.MIN_SIZES = (256, 384)
+    cfg.TEST.AUG.MAX_SIZE = 999
+    cfg.TEST.AUG.FLIP = False
+    model = Segmentor()
+    wrapped = build_tta_model(cfg, model)
+    assert wrapped.model is model
+    assert (wrapped.min_sizes, wrapped.max_size, wrapped.flip) == ((256, 384), 999, False)
