@@ -61,11 +61,20 @@ def weights(arrays: dict[str, torch.Tensor], prefix: str = "") -> dict[str, torc
     return {name[len(start) :]: value for name, value in arrays.items() if name.startswith(start)}
 
 
-def compare(label: str, actual: torch.Tensor, expected: torch.Tensor, *, atol: float = 1e-4, rtol: float = 0.0) -> None:
+def compare(
+    label: str,
+    actual: torch.Tensor,
+    expected: torch.Tensor,
+    *,
+    atol: float = 1e-4,
+    rtol: float = 0.0,
+    against: str = "",
+) -> None:
     """Asserts that two tensors agree to `atol + rtol * |expected|` everywhere, and records how far apart they are.
 
     Args:
         label: what is compared, the same in every file of a kind ("mask logits"); it names a row of the parity table.
+        against: whose numbers `expected` are, for the table; "" = the official implementation of the golden file.
 
     Raises:
         AssertionError: another shape, a value that is not finite on one side only, or a difference above the limit.
@@ -78,7 +87,7 @@ def compare(label: str, actual: torch.Tensor, expected: torch.Tensor, *, atol: f
     same = (actual == expected) | (actual.isnan() & expected.isnan())
     difference = (actual - expected).abs().masked_fill(same, 0.0).nan_to_num(nan=float("inf"))
     largest = difference.max().item() if difference.numel() else 0.0
-    _record(label, largest, expected, atol, rtol)
+    _record(label, largest, expected, atol, rtol, against)
     excess = difference - (atol + rtol * expected.abs()).nan_to_num(nan=0.0, posinf=0.0)
     if excess.numel() and excess.max() > 0:
         at = tuple(int(i) for i in np.unravel_index(int(excess.argmax()), tuple(excess.shape)))
@@ -88,13 +97,14 @@ def compare(label: str, actual: torch.Tensor, expected: torch.Tensor, *, atol: f
         )
 
 
-def _record(label: str, largest: float, expected: torch.Tensor, atol: float, rtol: float) -> None:
+def _record(label: str, largest: float, expected: torch.Tensor, atol: float, rtol: float, against: str) -> None:
     report = os.environ.get("MTA_CLIP_PARITY_REPORT")
     if not report:
         return
     line = {
         "test": os.environ.get("PYTEST_CURRENT_TEST", "").partition(" ")[0],
         "label": label,
+        "against": against,
         "largest_difference": largest,
         "largest_value": expected.abs().max().item() if expected.numel() else 0.0,
         "atol": atol,
