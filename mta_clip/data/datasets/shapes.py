@@ -33,6 +33,7 @@ from .catalog import data_root, pair_folders, register_sem_seg
 
 logger = logging.getLogger(__name__)
 
+CLASSES = builtin_classes("shapes")
 IGNORE_LABEL = 255
 COLORS = {"red": (215, 40, 35), "green": (40, 165, 60), "blue": (45, 80, 215), "yellow": (235, 205, 45)}
 TEXTURES = ("", "striped", "dotted")  # "" = plain: the name has no word for it
@@ -66,7 +67,7 @@ def register() -> None:
         register_sem_seg(
             f"shapes_sem_seg_{split}",
             functools.partial(_load, split),
-            builtin_classes("shapes"),
+            CLASSES,
             ignore_label=IGNORE_LABEL,
         )
 
@@ -127,16 +128,15 @@ def render_scene(recipe: Recipe, index: int) -> Scene:
     Args:
         index: number of the scene, any non-negative integer.
     """
-    names = builtin_classes("shapes").names
-    objects = [name for name in names if name not in _GROUNDS]
+    objects = [name for name in CLASSES.names if name not in _GROUNDS]
     rng = np.random.default_rng([recipe.seed, index])
-    image, labels = _draw_ground(rng, recipe.height, recipe.width, names)
+    image, labels = _draw_ground(rng, recipe.height, recipe.width)
     for name in rng.choice(objects, size=rng.integers(4, 8), replace=False):
         radius = rng.uniform(12, 21)
         center = rng.uniform(0.5 * radius, (recipe.height - 0.5 * radius, recipe.width - 0.5 * radius))
         inside, pixels = _draw_object(rng, name, recipe.height, recipe.width, center, radius)
         labels[_grow(inside)] = IGNORE_LABEL
-        labels[inside] = names.index(name)
+        labels[inside] = CLASSES.names.index(name)
         image[inside] = pixels[inside]
     if rng.random() < 0.25:
         _draw_static(rng, image, labels)
@@ -160,11 +160,10 @@ def render_crop(name: str, *, seed: int, size: int = 64) -> tuple[Tensor, str]:
         ValueError: the name has other words in it.
     """
     rng = np.random.default_rng([seed, size])
-    names = builtin_classes("shapes").names
     if name in _GROUNDS:
         image = _ground_pixels(rng, name, size, size)
     else:
-        image, _ = _draw_ground(rng, size, size, names)
+        image, _ = _draw_ground(rng, size, size)
         center = size / 2 + rng.uniform(-0.08, 0.08, size=2) * size
         inside, pixels = _draw_object(rng, name, size, size, center, rng.uniform(0.3, 0.42) * size)
         image[inside] = pixels[inside]
@@ -237,18 +236,18 @@ def _inside(shape: str, u: NDArray, v: NDArray, radius: float) -> NDArray:
     return (distance < radius) & (distance > 0.5 * radius) if shape == "ring" else distance < radius
 
 
-def _draw_ground(rng: Generator, height: int, width: int, names: tuple[str, ...]) -> tuple[NDArray, NDArray]:
+def _draw_ground(rng: Generator, height: int, width: int) -> tuple[NDArray, NDArray]:
     """One ground texture, or two that meet at a slanted line. (H, W, 3) float colours, (H, W) uint8 labels."""
     first, second = rng.permutation(list(_GROUNDS))
     image = _ground_pixels(rng, first, height, width)
-    labels = np.full((height, width), names.index(first), np.uint8)
+    labels = np.full((height, width), CLASSES.names.index(first), np.uint8)
     if rng.random() < 0.7:
         y, x = _grid(height, width)
         angle = rng.uniform(0, 2 * np.pi)
         offset = rng.uniform(-0.25, 0.25) * height
         beyond = (x - width / 2) * np.cos(angle) + (y - height / 2) * np.sin(angle) > offset
         image[beyond] = _ground_pixels(rng, second, height, width)[beyond]
-        labels[beyond] = names.index(second)
+        labels[beyond] = CLASSES.names.index(second)
     return image, labels
 
 
