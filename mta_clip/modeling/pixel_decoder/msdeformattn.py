@@ -210,6 +210,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             return self._decode({name: x.float() for name, x in features.items()})
 
     def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        # tokens lie channels-last in memory; with maps laid out alike, none is converted on the way
+        features = {name: x.contiguous(memory_format=torch.channels_last) for name, x in features.items()}
         memories = self._encode([features[name] for name in self.transformer_in_features])
         x = memories[-1]
         for name, lateral, output in zip(self.fpn_in_features, self.lateral_convs, self.output_convs, strict=True):
@@ -236,4 +238,4 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, position, reference, layout)
         levels = tokens.split([math.prod(size) for size in sizes], dim=1)
-        return [x.transpose(1, 2).unflatten(2, size) for x, size in zip(levels, sizes, strict=True)]
+        return [x.unflatten(1, size).permute(0, 3, 1, 2) for x, size in zip(levels, sizes, strict=True)]

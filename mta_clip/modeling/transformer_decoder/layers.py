@@ -35,14 +35,14 @@ class MultiheadAttention(nn.Module):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
         """Attends.
 
         Args:
             query: (B, N, D).
             key: (B, S, D).
             value: (B, S, D).
-            visible: (B, N, S) bool, True where a query may look; no row may be all False. None: everywhere.
+            bias: (B, N, S), added to the scores of every head before the softmax.
 
         Returns:
             (B, N, D).
@@ -53,8 +53,8 @@ class MultiheadAttention(nn.Module):
                 (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
             )
         ]
-        mask = None if visible is None else visible[:, None]
-        attended = F.scaled_dot_product_attention(*projected, attn_mask=mask)
+        bias = None if bias is None else bias[:, None]
+        attended = F.scaled_dot_product_attention(*projected, attn_mask=bias)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -79,7 +79,7 @@ class MaskedDecoderLayer(nn.Module):
         for linear in (self.linear1, self.linear2):
             nn.init.xavier_uniform_(linear.weight)
 
-    def forward(self, queries: Tensor, position: Tensor, keys: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, position: Tensor, keys: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
         """Refines the queries.
 
         Args:
@@ -87,12 +87,12 @@ class MaskedDecoderLayer(nn.Module):
             position: (N, D), added to the queries (and keys of self-attention), not to values.
             keys: (B, S, D), the memory with its position encoding.
             memory: (B, S, D).
-            visible: (B, N, S) bool, memory tokens that a query may look at.
+            bias: (B, N, S), very low where a query may not look; added to the cross-attention scores.
 
         Returns:
             (B, N, D).
         """
-        queries = self.cross_attn_norm(queries + self.cross_attn(queries + position, keys, memory, visible))
+        queries = self.cross_attn_norm(queries + self.cross_attn(queries + position, keys, memory, bias))
         positioned = queries + position
         queries = self.self_attn_norm(queries + self.self_attn(positioned, positioned, queries))
         hidden = F.relu(self.linear1(queries), inplace=True)

@@ -114,8 +114,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             if self.training:
                 predictions.append(self.predict(normed, mask_embed, text))
             level = i % len(memories)
-            visible = self._visible(normed, mask_embed, small_features[level])
-            queries = layer(queries, self.query_embed.weight, keys[level], values[level], visible)
+            bias = self._attention_bias(normed, mask_embed, small_features[level])
+            queries = layer(queries, self.query_embed.weight, keys[level], values[level], bias)
         normed = self.decoder_norm(queries)
         predictions.append(self.predict(normed, self.mask_embed(normed[:, : self.num_queries]), text))
         return HeadOutput(mask_features=mask_features, layers=predictions)
@@ -151,9 +151,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ]
 
     @torch.no_grad()
-    def _visible(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
-        """Where each query may look, (B, N, S) bool: inside its mask, or everywhere if its mask is empty."""
+    def _attention_bias(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
+        """What masked attention adds to its scores, (B, N, S): 0 inside a query's mask, the lowest number outside.
+
+        A query with an empty mask looks everywhere. Numbers, because PyTorch's kernels turn booleans into them slowly.
+        """
         if normed.shape[1] > self.num_queries:
             mask_embed = torch.cat([mask_embed, self.mask_embed(normed[:, self.num_queries :])], dim=1)
-        visible = mask_embed @ small_features >= 0
-        return visible | ~visible.any(dim=-1, keepdim=True)
+        logits = mask_embed @ small_features
+        threshold = torch.where(logits.amax(dim=-1, keepdim=True) < 0, -torch.inf, 0.0)
+        return (logits < threshold).to(logits.dtype).mul_(torch.finfo(logits.dtype).min)
