@@ -89,8 +89,10 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
     colors = [None] * len(names) if colors is None else colors
     if len(colors) != len(names):
         raise ValueError(f"{where}: {len(names)} class names, but {len(colors)} colours.")
-    chosen = [given or other for given, other in zip(colors, distinct_colors(len(names)).tolist(), strict=True)]
-    return ClassList(tuple(names), tuple(tuple(color) for color in chosen))
+    if not all(colors):
+        others = distinct_colors(len(names)).tolist()
+        colors = [given or other for given, other in zip(colors, others, strict=True)]
+    return ClassList(tuple(names), tuple(tuple(color) for color in colors))
 
 
 def _parse_color(text: str, *, where: str) -> Color | None:
