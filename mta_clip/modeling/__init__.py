@@ -1,5 +1,6 @@
 """Models; importing this registers them with Detectron2."""
 
-from . import clip, head, meta_arch, prompt
+from . import clip, head, prompt
+from .meta_arch import MTACLIP, TagCLIP
 
-__all__ = ["clip", "head", "meta_arch", "prompt"]
+__all__ = ["MTACLIP", "TagCLIP", "clip", "head", "prompt"]

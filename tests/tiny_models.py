@@ -1,0 +1,68 @@
+"""Miniature MTA-CLIP and Mask2Former models, inputs and helpers that several test files share."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from mta_clip.config import get_cfg
+from mta_clip.modeling import MTACLIP
+
+NAMES = ["sky", "red car", "tree", "a long house"]
+IGNORE = 255
+
+
+def tiny_config(*overrides, text: bool = True) -> CfgNode:
+    """A config of a model that takes milliseconds; `overrides` are KEY, VALUE, KEY, VALUE, ..."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.CLIP.QUICK_GELU = "mta-tiny", "", False
+    cfg.MODEL.PROMPT.CLASS_NAMES = NAMES
+    cfg.MODEL.PROMPT.NUM_CONTEXTS, cfg.MODEL.PROMPT.CONTEXT_LENGTH = 2, 3
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(NAMES)
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = cfg.MODEL.SEM_SEG_HEAD.MASK_DIM = 32
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS = 1
+    cfg.MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_DIM_FEEDFORWARD = 64
+    cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 2
+    node = cfg.MODEL.MASK_FORMER
+    node.HIDDEN_DIM, node.NHEADS, node.DIM_FEEDFORWARD, node.DEC_LAYERS = 32, 2, 64, 4
+    node.NUM_OBJECT_QUERIES, node.TRAIN_NUM_POINTS = 10, 128
+    if not text:
+        cfg.MODEL.PROMPT.NAME = ""
+        node.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+def tiny_model(*overrides, text: bool = True, seed: int = 0) -> MTACLIP:
+    torch.manual_seed(seed)
+    return build_model(tiny_config(*overrides, text=text))
+
+
+def batch(count: int = 2, size: tuple[int, int] = (64, 72), seed: int = 1) -> list[dict]:
+    """Images of coloured blocks whose labels follow their colour, with some ignored pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    colors = torch.randint(0, 256, (len(NAMES), 3), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    samples = []
+    for _ in range(count):
+        blocks = torch.randint(0, len(NAMES), (4, 4), generator=generator)
+        rows = torch.arange(size[0]) * 4 // size[0]
+        columns = torch.arange(size[1]) * 4 // size[1]
+        labels = blocks[rows][:, columns]
+        image = colors[labels].permute(2, 0, 1).contiguous()
+        labels = labels.clone()
+        labels[:2] = IGNORE
+        samples.append({"image": image, "sem_seg": labels})
+    return samples
+
+
+def accuracy(model: MTACLIP, sample: dict) -> float:
+    """Mean IoU of a model on one sample, 0..1."""
+    model.eval()
+    predicted = model([sample])[0]["sem_seg"].argmax(0)
+    truth, valid = sample["sem_seg"], sample["sem_seg"] != IGNORE
+    ious: list[Tensor] = []
+    for label in truth[valid].unique():
+        a, b = (predicted == label) & valid, (truth == label) & valid
+        ious.append((a & b).sum() / (a | b).sum())
+    return torch.stack(ious).mean().item()
