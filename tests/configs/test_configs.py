@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from miniatures import make_miniature, prepare_miniature
 
 from mta_clip.data import build_train_loader
@@ -82,7 +83,8 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path):
     optimizer = build_optimizer(cfg, model)
     trainable = [p for p in model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in trainable[-20:]]
-    losses = model.train()(next(iter(build_train_loader(cfg, seed=0))))
+    with EventStorage():  # schedules inside a model go by its iteration
+        losses = model.train()(next(iter(build_train_loader(cfg, seed=0))))
     assert losses and all(math.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
     optimizer.step()
