@@ -10,6 +10,7 @@ projection, blocks after the last map): every parameter that is left takes part 
 import math
 from collections.abc import Iterable, Sequence
 
+import timm
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
@@ -190,9 +191,12 @@ class TimmViTTower(TokenTower):
 
     def token_maps(self, images: Tensor) -> list[Tensor]:
         """Outputs of the tapped blocks (B, C, G_h, G_w), without prefix tokens."""
-        return self.visual.forward_intermediates(
-            self.fit_to_patches(images), indices=self.taps, norm=False, intermediates_only=True
-        )
+        images = self.fit_to_patches(images)
+        if getattr(self.visual, "rope", None) is not None:  # EVA's rotary embedding is made for one grid at a time
+            self.visual.rope.update_feat_shape([side // self.patch_size for side in images.shape[-2:]])
+        taps = self.visual.forward_intermediates(images, indices=self.taps, norm=False, intermediates_only=True)
+        by_block = dict(zip(sorted(set(self.taps)), taps, strict=True))  # timm gives a block that is tapped twice once
+        return [by_block[tap] for tap in self.taps]
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
         return _with_rest_as_stem(self.visual, _blocks_by_tap(self.visual.blocks, self.taps))
@@ -234,7 +238,7 @@ def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
     if isinstance(visual, TimmModel) and hasattr(visual.trunk, "forward_intermediates"):
         trunk = visual.trunk
         patch_embed = getattr(trunk, "patch_embed", None)
-        if hasattr(trunk, "dynamic_img_size") and isinstance(patch_embed, PatchEmbed):
+        if isinstance(trunk, (timm.models.VisionTransformer, timm.models.Eva)) and type(patch_embed) is PatchEmbed:
             return TimmViTTower(trunk, taps)
         if patch_embed is None and set(STRIDES) <= {info["reduction"] for info in trunk.feature_info}:
             return TimmPyramidTower(trunk)

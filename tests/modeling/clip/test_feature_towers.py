@@ -1,5 +1,6 @@
 """The adapters against open_clip's own towers, and their parts against closed forms."""
 
+import copy
 from pathlib import Path
 
 import open_clip
@@ -48,14 +49,16 @@ def test_vit_equals_open_clip(name, side):
         torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, side", [("test-timm-convnext", 64), ("test-timm-vit", 224)])
+@pytest.mark.parametrize("name, side", [("test-timm-convnext", 64), ("test-timm-vit", 224), ("test-timm-eva-14", 256)])
 @torch.no_grad()
 def test_timm_equals_open_clip(name, side):
     visual = visual_of(name)
     images = torch.randn(1, 3, side, side)
-    expected = visual.forward_intermediates(images, indices=4)["image_intermediates"]
+    pyramid = "convnext" in name
+    native = images if pyramid else build_feature_tower(copy.deepcopy(visual), ()).fit_to_patches(images)
+    expected = visual.forward_intermediates(native, indices=4)["image_intermediates"]
     tower = build_feature_tower(visual, (8, 9, 10, 11))
-    maps = tower.token_maps(images) if "vit" in name else tower(images)
+    maps = tower(images) if pyramid else tower.token_maps(images)
     for features, wanted in zip(maps, expected, strict=True):
         torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-5)
 
@@ -109,6 +112,14 @@ def test_resized_positions():
     grid = positions[1:].reshape(3, 2, 5).permute(2, 0, 1)
     expected = F.interpolate(grid[None], size=(6, 7), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(resized[1:], expected.permute(1, 2, 0).reshape(42, 5))
+
+
+def test_timm_vit_gives_a_block_that_is_tapped_twice_twice():
+    tower = build_feature_tower(visual_of("test-timm-vit"), [1, 1, 2, 3])
+    with torch.no_grad():
+        maps = tower.token_maps(torch.randn(1, 3, 32, 64))
+    assert len(maps) == 4 and torch.equal(maps[0], maps[1])
+    assert len(tower.visual.blocks) == 4
 
 
 def test_other_towers_are_refused():

@@ -16,13 +16,14 @@ from mta_clip.modeling.clip.batch_norm import SyncBatchNorm2d
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
-SMALL = ("mta-tiny", "mta-tiny-vit", "test-vit-14", "test-timm-convnext", "test-timm-vit")
+SMALL = ("mta-tiny", "mta-tiny-vit", "test-vit-14", "test-timm-convnext", "test-timm-vit", "test-timm-eva-14")
 CHANNELS = {
     "mta-tiny": (96, 192, 384, 768),
     "mta-tiny-vit": (128,) * 4,
     "test-vit-14": (32,) * 4,
     "test-timm-convnext": (40, 80, 160, 320),
     "test-timm-vit": (192,) * 4,
+    "test-timm-eva-14": (192,) * 4,
     "RN50": (256, 512, 1024, 2048),
     "RN101": (256, 512, 1024, 2048),
     "ViT-B-16": (768,) * 4,

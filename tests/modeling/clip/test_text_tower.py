@@ -39,18 +39,20 @@ def plain_forward(source: TextTransformer, tokens: Tensor, contexts: Tensor) -> 
 @pytest.mark.parametrize("path", golden_params("mta_text"))
 def test_reproduces_the_reference(path):
     config, arrays = load(path)
+    state = weights(arrays)
+    positions, width = state["positional_embedding"].shape
     source = TextTransformer(
-        context_length=config["context_length"],
-        vocab_size=config["vocab_size"],
-        width=config["width"],
+        context_length=positions,
+        vocab_size=len(state["token_embedding.weight"]),
+        width=width,
         heads=config["heads"],
         layers=config["layers"],
         mlp_ratio=config["mlp_ratio"],
-        output_dim=config["embed_dim"],
+        output_dim=state["text_projection"].shape[1],
         act_layer=QuickGELU,
     )
     tower = CausalTextTower(source)
-    tower.load_state_dict(weights(arrays))
+    tower.load_state_dict(state)
     with torch.no_grad():
         features = tower(arrays["tokens"], arrays["contexts"])
     compare("context text encoder, text features", features, arrays["text_embeddings"])
