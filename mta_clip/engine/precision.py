@@ -46,7 +46,9 @@ class Precision:
         return {"device": cfg.MODEL.DEVICE, "dtype": dtype}
 
     def autocast(self) -> torch.autocast:
-        return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        if self.dtype == torch.float32:
+            return torch.autocast(self.device_type, enabled=False)
+        return torch.autocast(self.device_type, dtype=self.dtype)
 
     def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Leaves the gradients of `loss` in the parameters, unscaled: what clipping and logging need."""

@@ -26,7 +26,8 @@ class Model(nn.Module):
         self.backbone.positional_embedding = nn.Parameter(torch.zeros(5))
         self.level_embed = nn.Parameter(torch.zeros(3, 2))  # raw, as the pixel decoder's: decays
         self.head = nn.ModuleDict({"linear": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "query": nn.Embedding(4, 2)})
-        self.head["tied"] = self.head["linear"]
+        self.head["tied"] = nn.Linear(2, 2, bias=False)
+        self.head["tied"].weight = self.head["linear"].weight
         self.prompt = nn.Module()
         self.prompt.contexts = nn.Parameter(torch.zeros(3, 8, 2))
         self.prompt.gamma = nn.Parameter(torch.zeros(2))
