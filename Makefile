@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 demo: setup
 	$(PYTHON) train_net.py --config-file $(CONFIG) OUTPUT_DIR $(DEMO)
 	$(PYTHON) demo.py --config-file $(CONFIG) --weights $(DEMO)/model_final.pth \
-		--input 'datasets/shapes/images/val/*0.png' --output $(DEMO)/overlays
+		--input 'datasets/shapes/val/images/000?0.png' --output $(DEMO)/overlays
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
 
 test: setup
