@@ -155,9 +155,10 @@ def _source_rows(rows: slice, length: int, resized_length: int, like: Tensor) ->
 def _resize(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, width: int) -> Tensor:
     """Blends pairs of rows of (h, w, Q) maps and resizes the columns: (rows, width, Q)."""
     rows = torch.lerp(maps[upper], maps[lower], weight)
-    # As an image with channels last; its height stays as it is.
-    resized = F.interpolate(rows.permute(2, 0, 1)[None], size=(len(upper), width), mode="bilinear", align_corners=False)
-    return resized[0].permute(1, 2, 0)
+    # An image with channels last; its batch dimension comes first, or its strides would not be taken for that.
+    image = rows[None].permute(0, 3, 1, 2)
+    resized = F.interpolate(image, size=(len(upper), width), mode="bilinear", align_corners=False)
+    return resized.permute(0, 2, 3, 1)[0]
 
 
 def classify_masks(
