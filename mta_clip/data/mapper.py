@@ -34,6 +34,7 @@ class SemanticDatasetMapper:
         label_reader: LabelReader | None = None,
         pad_to: int = 0,
         image_format: str = "RGB",
+        hidden_classes: Sequence[int] = (),
     ) -> None:
         """
         Args:
@@ -42,6 +43,8 @@ class SemanticDatasetMapper:
             pad_to: training images smaller than this side length, in pixels, are padded to it at the right and the
                 bottom, with grey in the image and the ignore label in the label map. 0 or less: no padding.
             image_format: channel order, "RGB" or "BGR".
+            hidden_classes: classes whose labels become the ignore label as they are read, so that nothing in training,
+                the choice of crops included, can depend on them.
 
         Raises:
             ValueError: training without a label reader.
@@ -53,19 +56,22 @@ class SemanticDatasetMapper:
         self.label_reader = label_reader
         self.pad_to = pad_to
         self.image_format = image_format
+        self.hidden_classes = list(hidden_classes)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
         if not is_train:
             resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
             return {"is_train": False, "augmentations": [resize], "image_format": cfg.INPUT.FORMAT}
-        label_reader = LabelReader.from_metadata(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]))
+        metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+        label_reader = LabelReader.from_metadata(metadata)
         return {
             "is_train": True,
             "augmentations": training_augmentations(cfg, ignore_label=label_reader.ignore_label),
             "label_reader": label_reader,
             "pad_to": cfg.INPUT.SIZE_DIVISIBILITY,
             "image_format": cfg.INPUT.FORMAT,
+            "hidden_classes": _held_out(cfg, cfg.MODEL.PROMPT.CLASS_NAMES or metadata.stuff_classes),
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -88,6 +94,10 @@ class SemanticDatasetMapper:
         labels = None
         if self.is_train:
             labels = self.label_reader.read(sample["sem_seg_file_name"], size=image.shape[:2])
+            if self.hidden_classes:
+                labels = np.where(np.isin(labels, self.hidden_classes), self.label_reader.ignore_label, labels).astype(
+                    labels.dtype
+                )
             if labels.dtype != np.uint8:
                 labels = labels.astype(np.float32)  # Detectron2 resizes uint8 or floats; exact up to 2**24
         augmented = T.AugInput(image, sem_seg=labels)
@@ -104,6 +114,13 @@ class SemanticDatasetMapper:
         padding = (0, max(self.pad_to - width, 0), 0, max(self.pad_to - height, 0))
         sample["image"] = F.pad(sample["image"], padding, value=_PADDING)
         sample["sem_seg"] = F.pad(sample["sem_seg"], padding, value=self.label_reader.ignore_label)
+
+
+def _held_out(cfg: CfgNode, class_names: Sequence[str]) -> list[int]:
+    """Indices of DATASETS.UNSEEN_CLASSES, unless the protocol uses their labels."""
+    if cfg.MODEL.TAGCLIP.PROTOCOL != "inductive" or cfg.MODEL.TAGCLIP.TRUSTY_TARGET != "seen":
+        return []
+    return [index for index, name in enumerate(class_names) if name in cfg.DATASETS.UNSEEN_CLASSES]
 
 
 def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:

@@ -129,3 +129,36 @@ def test_unknown_flip():
     cfg.INPUT.RANDOM_FLIP = "diagonal"
     with pytest.raises(ValueError, match="'diagonal'"):
         training_augmentations(cfg, ignore_label=255)
+
+
+def test_labels_of_hidden_classes_change_nothing(record, tmp_path):
+    """Neither the label map nor the choice of a crop by its classes depends on what is hidden."""
+    labels = np.array(Image.open(record["sem_seg_file_name"]))
+    scrambled = np.where(labels == 2, np.random.default_rng(0).choice([0, 2, 255], labels.shape), labels)
+    Image.fromarray(scrambled.astype(np.uint8)).save(tmp_path / "scrambled.png")
+    crop = T.RandomCrop_CategoryAreaConstraint("absolute", (16, 16), single_category_max_area=0.6, ignored_category=255)
+    for hidden, expected in (([0, 2], True), ([], False)):
+        mapper, samples = _mapper([crop], hidden_classes=hidden), []
+        for path in (record["sem_seg_file_name"], tmp_path / "scrambled.png"):
+            np.random.seed(3)
+            samples.append([mapper({**record, "sem_seg_file_name": str(path)}) for _ in range(10)])
+        same = all(torch.equal(a[key], b[key]) for a, b in zip(*samples, strict=True) for key in ("image", "sem_seg"))
+        assert same == expected
+
+
+@pytest.mark.parametrize(
+    "protocol, target, hidden",
+    [
+        ("inductive", "seen", [2, 5]),
+        ("inductive", "unseen", []),
+        ("transductive", "seen", []),
+        ("supervised", "seen", []),
+    ],
+)
+def test_inductive_training_hides_unseen_classes(protocol, target, hidden):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("shapes_sem_seg_train",), ()
+    cfg.DATASETS.UNSEEN_CLASSES = ["yellow square", "green triangle"]
+    cfg.MODEL.TAGCLIP.PROTOCOL, cfg.MODEL.TAGCLIP.TRUSTY_TARGET = protocol, target
+    assert SemanticDatasetMapper(cfg, is_train=True).hidden_classes == hidden
+    assert SemanticDatasetMapper(cfg, is_train=False).hidden_classes == []
