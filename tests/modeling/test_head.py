@@ -215,8 +215,7 @@ def test_tiny_equals_transformers(size, mask_dim):
     compare_with_transformers(model, head, torch.randn(2, 3, *size))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(256, 192), (100, 75)])
+@pytest.mark.parametrize("size", [pytest.param((256, 192), marks=pytest.mark.slow), (100, 75)])
 def test_r50_equals_transformers(size):
     model = transformers_model(
         backbone_config=resnet_config(), num_labels=150, use_auxiliary_loss=True, output_auxiliary_logits=True

@@ -58,7 +58,8 @@ def reference_points(spatial_shapes: Sequence[tuple[int, int]], device: torch.de
 class MSDeformAttn(nn.Module):
     """Every query samples few points per level around its own position, and weighs them; both are predicted from it.
 
-    Sampling runs in float32 also inside autocast: half precision cannot tell neighbouring pixels apart.
+    Inside autocast the linear layers follow it, but positions, weights and sampling are float32: half precision cannot
+    tell neighbouring pixels apart.
 
     Args:
         embed_dim: D.
@@ -117,8 +118,8 @@ class MSDeformAttn(nn.Module):
             (B, N, D).
         """
         value = self.value_proj(value).float().unflatten(-1, (self.num_heads, -1))
+        x, y, weights = self._samples(query, reference)
         with torch.autocast(query.device.type, enabled=False):
-            x, y, weights = self._samples(query.float(), reference)
             sampled = sample_levels(value, x, y, weights, layout)
         return self.output_proj(sampled)
 
@@ -128,7 +129,7 @@ class MSDeformAttn(nn.Module):
         # one product gives x, y and weights as contiguous blocks of columns
         weight = torch.cat([offsets.weight[0::2], offsets.weight[1::2], logits.weight])
         bias = torch.cat([offsets.bias[0::2], offsets.bias[1::2], logits.bias])
-        x, y, logits = F.linear(query, weight, bias).chunk(3, dim=-1)
+        x, y, logits = F.linear(query, weight, bias).float().chunk(3, dim=-1)
         logits = logits.unflatten(-1, (self.num_heads, -1))
         # softmax by hand: torch's own is five times slower over so few values
         weights = (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()

@@ -141,15 +141,18 @@ class TestModule:
         torch.nn.init.normal_(module.sampling_offsets.weight, std=1.0)
         query, value = torch.randn(1, 26, 16), torch.randn(1, 26, 16)
         layout = module.layout(self.shapes, value.device)
-        exact = module._samples(query, slot_references(layout))
+        references = [reference + 1000 for reference in slot_references(layout)]  # bfloat16 would round to 8 pixels
+        exact = module._samples(query, references)
         sampled = []
-        hook = module.output_proj.register_forward_pre_hook(lambda _, inputs: sampled.append(inputs[0]))
+        module.output_proj.register_forward_pre_hook(lambda _, inputs: sampled.append(inputs[0]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
+            samples = module._samples(query, references)
             output = module(query, value, slot_references(layout), layout)
-        hook.remove()
         assert output.dtype == torch.bfloat16
         assert sampled[0].dtype == torch.float32
-        assert all(x.dtype == torch.float32 for x in exact)
+        for actual, expected in zip(samples, exact, strict=True):
+            assert actual.dtype == torch.float32
+            torch.testing.assert_close(actual, expected, atol=0.1, rtol=0)
 
     def test_large_logits_stay_finite(self):
         module = MSDeformAttn(embed_dim=16, num_heads=2, num_levels=2, num_points=4)
