@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .semantic import argmax_classes
+
 
 def resize_and_argmax(scores: Tensor, size: tuple[int, int], strip_bytes: int = 1 << 26) -> Tensor:
     """Argmax over classes of bilinearly resized scores, in strips of output rows.
@@ -25,7 +27,7 @@ def resize_and_argmax(scores: Tensor, size: tuple[int, int], strip_bytes: int = 
     num_classes, h, w = scores.shape
     height, width = size
     if (h, w) == (height, width):
-        return scores.argmax(0)
+        return argmax_classes(scores)
     rows_per_strip = max(1, strip_bytes // (num_classes * width * scores.element_size()))
     source = ((torch.arange(height, device=scores.device) + 0.5) * (h / height) - 0.5).clamp(min=0)
     upper = source.floor().long().clamp(max=h - 1)
@@ -36,5 +38,5 @@ def resize_and_argmax(scores: Tensor, size: tuple[int, int], strip_bytes: int = 
         rows = slice(start, start + rows_per_strip)
         strip = torch.lerp(scores[:, upper[rows]], scores[:, lower[rows]], weight[rows])
         strip = F.interpolate(strip[None], size=(strip.shape[1], width), mode="bilinear", align_corners=False)[0]
-        labels[rows] = strip.argmax(0)
+        labels[rows] = argmax_classes(strip)
     return labels
