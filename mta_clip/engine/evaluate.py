@@ -8,7 +8,6 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.evaluation import inference_on_dataset
 from detectron2.utils import comm
-from tabulate import tabulate
 from torch import nn
 
 from ..data import build_test_loader
@@ -43,8 +42,6 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
         folder = Path(cfg.OUTPUT_DIR) / subfolder / (name if len(cfg.DATASETS.TEST) > 1 else "")
         evaluator = build_evaluator(cfg, name, str(folder))
         results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
-        if comm.is_main_process():
-            logger.info("Results on %s:\n%s", name, _table(results[name]))
     if not comm.is_main_process():
         return {}
     return results if len(results) > 1 else next(iter(results.values()))
@@ -63,14 +60,3 @@ def mean_iou(results: Results) -> float | None:
         return float(results["mIoU"])
     values = (mean_iou(value) for value in results.values() if isinstance(value, dict))
     return next((value for value in values if value is not None), None)
-
-
-def _table(results: Results) -> str:
-    """Metrics of a task in one row; per-class values ("IoU-road") have a file of their own."""
-    tables = []
-    for task, metrics in results.items():
-        summary = {key: value for key, value in metrics.items() if "-" not in key}
-        tables.append(
-            tabulate([[task, *summary.values()]], headers=["task", *summary], tablefmt="simple", floatfmt=".2f")
-        )
-    return "\n".join(tables)
