@@ -77,6 +77,22 @@ def test_an_empty_mask_looks_everywhere(sign):
     assert all(layer.class_logits.isfinite().all() for layer in output.layers)
 
 
+def test_a_logit_of_exactly_zero_is_visible():
+    decoder, (memories, mask_features) = tiny(), inputs()
+    with torch.no_grad():  # mask logits: 0 in the first image, -1 in the right half of the second
+        decoder.mask_embed.layers[-1].weight.zero_()
+        decoder.mask_embed.layers[-1].bias.zero_()[0] = -1
+        mask_features[:, 0] = 0
+        mask_features[1, 0, :, 9:] = 1
+    biases = []
+    decoder.layers[0].register_forward_pre_hook(lambda _, args: biases.append(args[-1]))
+    decoder(memories, mask_features)
+    first, second = biases[0].unflatten(-1, (2, 3)).unbind()
+    assert first.eq(0).all()
+    assert second[..., 0].eq(0).all()
+    assert (second[..., 2] < 0).all()
+
+
 def test_an_all_blocked_row_behaves_as_an_open_one():
     decoder, (memories, mask_features) = tiny().eval(), inputs()
     results = []
