@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains or evaluates a model that a config describes.
 
-python train_net.py --config-file configs/shapes/demo.yaml                       train, then evaluate
+python train_net.py --config-file configs/shapes/mta_clip_tiny.yaml              train, then evaluate
 python train_net.py --config-file ... --resume                                   continue from the last checkpoint
 python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model.pth        evaluate
 python train_net.py --config-file ... --num-gpus 8                               eight GPUs
@@ -11,7 +11,7 @@ torchrun --nproc-per-node 8 train_net.py --config-file ...                      
 
 import argparse
 
-from mta_clip.engine.checkpoint import load_for_evaluation
+from mta_clip.engine.checkpoint import build_for_evaluation
 from mta_clip.engine.evaluate import Results, evaluate, evaluate_with_augmentation, mean_iou
 from mta_clip.engine.launch import launch
 from mta_clip.engine.setup import argument_parser, load_config, setup
@@ -22,8 +22,7 @@ def main(args: argparse.Namespace) -> Results:
     """What every process runs. Returns the results on the main process, {} on the others."""
     cfg = setup(args)
     if args.eval_only:
-        model = Trainer.build_model(cfg)
-        load_for_evaluation(cfg, model, resume=args.resume)
+        model = build_for_evaluation(cfg, resume=args.resume, build=Trainer.build_model)
         results = dict(evaluate(cfg, model))
     else:
         trainer = Trainer(cfg)

@@ -18,13 +18,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
 from .data import register_folders
-from .engine.checkpoint import load_for_evaluation
+from .engine.checkpoint import build_for_evaluation
 from .modeling.prompt import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel
 
@@ -169,9 +168,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         )
     register_folders(cfg)
     class_names = class_names_from_config(cfg)
-    model = build_model(cfg)
-    load_for_evaluation(cfg, model, resume=False)
-    return model, class_names
+    return build_for_evaluation(cfg), class_names
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:

@@ -149,10 +149,15 @@ def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) 
 
 
 def _extend(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> Tensor | np.ndarray:
-    if not name.endswith(SHORTER_TABLES) or name not in own or len(value) == len(own[name]):
+    if not is_shorter_table(name, value, own):
         return value
     logger.info("%s: the file has the first %d of %d rows; the others stay", name, len(value), len(own[name]))
     return torch.cat([torch.as_tensor(value).to(own[name]), own[name][len(value) :]])
+
+
+def is_shorter_table(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> bool:
+    """Whether a file has only the first rows of one of the model's tables that may be shortened."""
+    return name.endswith(SHORTER_TABLES) and name in own and len(value) < len(own[name])
 
 
 def shape_differences(

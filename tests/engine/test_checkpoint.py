@@ -1,9 +1,12 @@
 import pytest
 import torch
+from detectron2.modeling import build_model
+from tiny_models import batch, tiny_config
 from toy_training import ToySegmentor, toy_cfg, train_toy
 
-from mta_clip.checkpoint import CheckpointError
-from mta_clip.engine.checkpoint import load_for_evaluation
+from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
+from mta_clip.engine.checkpoint import build_for_evaluation, load_for_evaluation
+from mta_clip.modeling.clip import build_clip
 
 
 def evaluation_cfg(folder, weights: str = ""):
@@ -51,4 +54,61 @@ def test_lacking_trained_parameters_is_an_error_but_frozen_ones_may_lack(tmp_pat
     with pytest.raises(CheckpointError, match=r"lacks 1 trained parameters of the model: norm\.weight"):
         load_for_evaluation(cfg, model, resume=False)
     model.norm.requires_grad_(False)
-    load_for_evaluation(cfg, model, resume=False)
+    assert load_for_evaluation(cfg, model, resume=False) == ["norm.weight"]
+
+
+TEXT_TOWER = "prompt_learner.text_encoder.tower."
+
+
+@pytest.fixture
+def clip_file(tmp_path):
+    """CLIP weights for the tiny architecture."""
+    path = tmp_path / "clip.pth"
+    torch.save(build_clip(name="mta-tiny").state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def trained(clip_file, tmp_path):
+    """A model over those CLIP weights, and the config to evaluate its checkpoint with."""
+    cfg = tiny_config("MODEL.CLIP.PRETRAINED", str(clip_file), "OUTPUT_DIR", str(tmp_path))
+    model = build_model(cfg).eval()
+    SegmentationCheckpointer(model, str(tmp_path)).save("trained")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "trained.pth")
+    cfg.freeze()
+    return model, cfg
+
+
+def assert_same_scores(model, other):
+    sample = batch(1)
+    assert torch.equal(model(sample)[0]["sem_seg"], other.eval()(sample)[0]["sem_seg"])
+
+
+def test_own_checkpoints_need_no_clip_weights(trained, clip_file):
+    model, cfg = trained
+    clip_file.unlink()
+    assert_same_scores(model, build_for_evaluation(cfg))
+
+
+def without_the_text_tower(weights):
+    return {name: value for name, value in weights.items() if not name.startswith(TEXT_TOWER)}
+
+
+def with_short_text_positions(weights):
+    name = TEXT_TOWER + "positional_embedding"
+    return weights | {name: weights[name][:12]}
+
+
+@pytest.mark.parametrize("reduce", [without_the_text_tower, with_short_text_positions])
+def test_frozen_weights_that_a_checkpoint_lacks_come_from_clip(trained, clip_file, reduce):
+    model, cfg = trained
+    torch.save(reduce(model.state_dict()), cfg.MODEL.WEIGHTS)
+    whole = build_for_evaluation(cfg)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items())
+    assert_same_scores(model, whole)
+
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CLIP.PRETRAINED = ""
+    with pytest.raises(CheckpointError, match=r"positional_embedding.*Set MODEL\.CLIP\.PRETRAINED"):
+        build_for_evaluation(cfg)
