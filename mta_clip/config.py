@@ -124,7 +124,7 @@ def _add_mta(cfg: CN) -> None:
     cfg.MODEL.MTA = CN()
     node = cfg.MODEL.MTA
     node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA]
-    node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 leaves the loss out
+    node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 leaves out the loss and all that only it would train
     # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code. Measured in docs/experiments.md: 0.07 is better.
     node.TEMPERATURE = 0.07
     node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)

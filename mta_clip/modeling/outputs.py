@@ -36,7 +36,10 @@ class LayerPrediction:
             ValueError: the head that made this prediction has no text side.
         """
         if self.aligned_mask_embed is None:
-            raise ValueError("masks can only be compared with text by a head with text, such as MaskTextDecoder")
+            raise ValueError(
+                "masks can only be compared with text by a head with text, such as MaskTextDecoder, "
+                "and MODEL.MTA.SIMILARITY_WEIGHT above 0"
+            )
         if text.dim() == 3:
             text = text[:, None]
         masks = F.normalize(self.aligned_mask_embed, dim=-1)

@@ -24,7 +24,7 @@ SMALL = {
     "MODEL.WEIGHTS": "",
     "MODEL.CLIP.PRETRAINED": "",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 64,
-    "INPUT.MIN_SIZE_TRAIN": (64,),
+    "INPUT.MIN_SIZE_TRAIN": (64, 64),
     "INPUT.MIN_SIZE_TEST": 64,
     "INPUT.CROP.SIZE": (64, 64),
     "INPUT.SIZE_DIVISIBILITY": 64,
@@ -87,6 +87,8 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path):
         losses = model.train()(next(iter(build_train_loader(cfg, seed=0))))
     assert losses and all(math.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
+    if not cfg.SOLVER.FIND_UNUSED_PARAMETERS:  # DistributedDataParallel would stop at a parameter without a gradient
+        assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, trainable[-20:], strict=True))
 

@@ -196,7 +196,7 @@ def classify_masks(
     if similarity is None:
         raise ValueError(
             f"MODEL.MTA.CLASSIFIER {classifier!r} compares masks with text, but the head predicts no similarity: "
-            "use 'linear', or a model with text (MODEL.PROMPT.NAME)"
+            "use 'linear', or a model trained with text (MODEL.PROMPT.NAME) and MODEL.MTA.SIMILARITY_WEIGHT above 0"
         )
     prompts = similarity.float() / temperature
     log_text = prompts.logsumexp(0)

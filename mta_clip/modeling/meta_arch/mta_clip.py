@@ -82,11 +82,12 @@ class MTACLIP(SemanticSegmentor):
                 Encoded with the present weights: load a checkpoint first.
 
         Raises:
-            ValueError: the model has no text side, or a name is empty or too long for the text encoder.
+            ValueError: the model compares no masks with text, or a name is empty or too long for the text encoder.
         """
-        if names is not None and self.prompt_learner is None:
+        if names is not None and self.criterion.similarity_loss is None:
             raise ValueError(
-                "this model has no text side (MODEL.PROMPT.NAME is empty), so it only knows its training classes"
+                "this model has not learned to compare masks with text (MODEL.PROMPT.NAME is empty or "
+                "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it only knows its training classes"
             )
         self._vocabulary_text = None if names is None else self.prompt_learner.encode(list(names)).detach()
         self.vocabulary = None if names is None else list(names)

@@ -27,23 +27,43 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         text_dim: Dt.
         gamma_init: initial value of gamma, (Dt,).
         text_queries: whether text takes part as queries; otherwise it is only compared with the masks, as it is.
+        compare: whether masks are compared with text; otherwise there is no similarity, nor parameters for it, which a
+            training without similarity loss would never reach.
         kwargs: of MultiScaleMaskedTransformerDecoder.
+
+    Raises:
+        ValueError: text that is neither queries nor compared.
     """
 
     @configurable
     def __init__(
-        self, *, num_contexts: int, text_dim: int, gamma_init: float = 1e-4, text_queries: bool = True, **kwargs
+        self,
+        *,
+        num_contexts: int,
+        text_dim: int,
+        gamma_init: float = 1e-4,
+        text_queries: bool = True,
+        compare: bool = True,
+        **kwargs,
     ):
         super().__init__(**kwargs)
+        if not (text_queries or compare):
+            raise ValueError(
+                "with MODEL.MTA.TEXT_QUERIES False and MODEL.MTA.SIMILARITY_WEIGHT 0 text has no part in the decoder; "
+                "use MultiScaleMaskedTransformerDecoder, without MODEL.PROMPT.NAME"
+            )
         self.text_shape = (num_contexts, self.class_embed.out_features, text_dim)
         self.text_queries = text_queries
+        self.compare = compare
         hidden_dim = self.query_feat.embedding_dim
         self.query_norm = nn.LayerNorm(hidden_dim)
-        self.mask_align = nn.Linear(hidden_dim, text_dim)
+        if compare:
+            self.mask_align = nn.Linear(hidden_dim, text_dim)
         if text_queries:
             num_text_queries = num_contexts * self.class_embed.out_features
             self.query_embed = nn.Embedding(self.num_queries + num_text_queries, hidden_dim)
             self.text_proj = nn.Linear(text_dim, hidden_dim)
+        if text_queries and compare:
             self.text_update = nn.Linear(hidden_dim, text_dim)
             self.text_update_norm = nn.LayerNorm(text_dim)
             self.gamma = nn.Parameter(torch.full((text_dim,), gamma_init))
@@ -57,6 +77,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
             "text_dim": clip_config(cfg.MODEL.CLIP.NAME)["embed_dim"],
             "gamma_init": cfg.MODEL.MTA.GAMMA_INIT,
             "text_queries": cfg.MODEL.MTA.TEXT_QUERIES,
+            "compare": bool(cfg.MODEL.MTA.SIMILARITY_WEIGHT),
         }
 
     def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
@@ -71,6 +92,8 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
     def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor) -> LayerPrediction:
         """Adds the mask embeddings in text space and their similarity to every text row to the base's predictions."""
         prediction = super().predict(normed, mask_embed, text)
+        if not self.compare:
+            return prediction
         prediction.aligned_mask_embed = self.mask_align(normed[:, : self.num_queries])
         if self.text_queries:
             update = self.text_update_norm(self.text_update(normed[:, self.num_queries :]))

@@ -48,6 +48,15 @@ def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(text):
     assert frozen == ({"text_encoder"} if text else set())
 
 
+def test_without_similarity_loss_every_trainable_parameter_still_takes_part():
+    """As DistributedDataParallel demands."""
+    model = tiny_model("MODEL.MTA.SIMILARITY_WEIGHT", 0.0).train()
+    losses = model(batch())
+    assert not any("sim" in name for name in losses)
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 @WITH_AND_WITHOUT_TEXT
 def test_loss_names(text):
     losses = tiny_model(text=text).train()(batch())
@@ -150,9 +159,11 @@ class TestVocabulary:
         model.set_vocabulary(["house", "cat", "dog"])
         torch.testing.assert_close(model(sample)[0]["sem_seg"], first[[2, 0, 1]], atol=1e-5, rtol=1e-4)
 
-    def test_needs_text(self):
-        with pytest.raises(ValueError, match="no text side"):
-            tiny_model(text=False).set_vocabulary(["cat"])
+    def test_needs_text_that_masks_were_compared_with(self):
+        without_loss = tiny_model("MODEL.MTA.SIMILARITY_WEIGHT", 0.0)
+        for model in (tiny_model(text=False), without_loss):
+            with pytest.raises(ValueError, match=r"not learned to compare masks with text.*SIMILARITY_WEIGHT"):
+                model.set_vocabulary(["cat"])
 
     def test_refuses_an_empty_name(self):
         with pytest.raises(ValueError, match="empty"):

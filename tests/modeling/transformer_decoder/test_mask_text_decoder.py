@@ -135,6 +135,22 @@ def test_gradients_reach_every_parameter_and_the_text(text_queries):
     assert text.grad.any()
 
 
+def test_without_comparison_there_is_no_similarity_and_no_parameter_for_it():
+    decoder, (memories, mask_features, text) = tiny(compare=False).train(), inputs()
+    output = decoder(memories, mask_features, text)
+    assert all(p.similarity is None and p.aligned_mask_embed is None for p in output.layers)
+    loss = sum(output.mask_logits(i).square().mean() + p.class_logits.sum() for i, p in enumerate(output.layers))
+    loss.backward()
+    assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
+    compared = dict(tiny().named_parameters()).keys() - dict(decoder.named_parameters()).keys()
+    assert {name.split(".")[0] for name in compared} == {"mask_align", "text_update", "text_update_norm", "gamma"}
+
+
+def test_text_must_have_a_part():
+    with pytest.raises(ValueError, match="text has no part in the decoder"):
+        tiny(text_queries=False, compare=False)
+
+
 def test_text_queries_have_masked_attention_of_their_own():
     decoder, args = tiny(), inputs()
     biases = []
