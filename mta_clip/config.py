@@ -214,6 +214,9 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    # Of autocast at inference: float32 | bfloat16 (any device) | float16. The pixel decoder takes part if
+    # SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False; sums over queries, and so the scores, follow the masks' type.
+    cfg.TEST.PRECISION = "float32"
     cfg.TEST.SLIDING_WINDOW = CN()
     cfg.TEST.SLIDING_WINDOW.ENABLED = False
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from ..inference.label_map import resize_and_argmax
 from ..inference.sliding_window import SlidingWindow
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 class SemanticSegmentor(nn.Module):
     """Base of the meta-architectures; a subclass says how it computes losses and scores.
@@ -25,6 +27,10 @@ class SemanticSegmentor(nn.Module):
         sliding_window: scores overlapping windows instead of the whole image at inference.
         label_maps_only: inference returns label maps instead of score maps, computed strip by strip, so memory does
             not grow with classes times output pixels.
+        precision: of autocast at inference, float32 | bfloat16 | float16; training has its own, outside of the model.
+
+    Raises:
+        ValueError: unknown `precision`.
     """
 
     def __init__(
@@ -35,13 +41,17 @@ class SemanticSegmentor(nn.Module):
         size_divisibility: int,
         sliding_window: SlidingWindow | None = None,
         label_maps_only: bool = False,
+        precision: str = "float32",
     ):
         super().__init__()
+        if precision not in PRECISIONS:
+            raise ValueError(f"TEST.PRECISION is {precision!r}, expected one of {', '.join(PRECISIONS)}")
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.size_divisibility = size_divisibility
         self.sliding_window = sliding_window
         self.label_maps_only = label_maps_only
+        self.inference_dtype = PRECISIONS[precision]
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +94,9 @@ class SemanticSegmentor(nn.Module):
             if missing:
                 raise ValueError(f"training needs a label map `sem_seg` for every image; without one: {missing}")
             return self.losses(images.tensor, [x["sem_seg"].to(self.device) for x in batched_inputs])
-        return self.inference(batched_inputs, images)
+        reduced = self.inference_dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
+            return self.inference(batched_inputs, images)
 
     @torch.no_grad()
     def inference(self, batched_inputs: list[dict], images: ImageList) -> list[dict[str, Tensor]]:

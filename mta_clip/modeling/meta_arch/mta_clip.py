@@ -32,7 +32,8 @@ class MTACLIP(SemanticSegmentor):
         prompt_learner: gives the text of all classes; None is Mask2Former.
         mask_classifier: gives masks their class probabilities at inference.
         ignore_label: value of label maps that belongs to no class.
-        pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only: see SemanticSegmentor.
+        pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
+            SemanticSegmentor.
     """
 
     @configurable
@@ -72,6 +73,7 @@ class MTACLIP(SemanticSegmentor):
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
             "sliding_window": build_sliding_window(cfg),
             "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
+            "precision": cfg.TEST.PRECISION,
         }
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
@@ -95,7 +97,9 @@ class MTACLIP(SemanticSegmentor):
     def predict_masks(self, images: Tensor) -> HeadOutput:
         """Mask queries' predictions for normalised, padded images (B, 3, H, W)."""
         text = None if self.prompt_learner is None else self.prompt_learner()
-        return self.sem_seg_head(self.backbone(images), text)
+        # Convolutions on CPU, and in half precision on GPUs, are faster with channels last.
+        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        return self.sem_seg_head(features, text)
 
     def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
         targets = targets_from_sem_seg(sem_segs, images.shape[-2:], self.ignore_label)

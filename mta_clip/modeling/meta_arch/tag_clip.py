@@ -38,7 +38,8 @@ class TagCLIP(SemanticSegmentor):
         pseudo_labels_from_iter: transductive training is inductive before this iteration.
         trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
-        pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only: see SemanticSegmentor.
+        pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
+            SemanticSegmentor.
 
     Raises:
         ValueError: unknown `trusty_eval`, or one that needs the trusty token which the head does not have.
@@ -116,6 +117,7 @@ class TagCLIP(SemanticSegmentor):
             "size_divisibility": backbone.patch_size,
             "sliding_window": build_sliding_window(cfg),
             "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
+            "precision": cfg.TEST.PRECISION,
         }
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:

@@ -205,6 +205,19 @@ def test_runs_under_bfloat16_autocast():
     sum(losses.values()).backward()
 
 
+@WITH_AND_WITHOUT_TEXT
+def test_inference_in_bfloat16_changes_little(text):
+    options = ("TEST.PRECISION", "bfloat16", "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION", False)
+    exact, reduced = (tiny_model(*o, text=text).eval()(batch(1))[0]["sem_seg"] for o in ((), options))
+    assert reduced.dtype == torch.float32 and not torch.equal(reduced, exact)
+    torch.testing.assert_close(reduced, exact, rtol=0.05, atol=0.05 * exact.max().item())
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"TEST\.PRECISION.*half"):
+        tiny_model("TEST.PRECISION", "half")
+
+
 def test_optimizer_leaves_the_text_tower_alone():
     cfg = tiny_config()
     model = tiny_model()
