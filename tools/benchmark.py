@@ -2,10 +2,13 @@
 
     python tools/benchmark.py                                     # inference, 512x512, fp32, all peers
     python tools/benchmark.py --dtype bfloat16 --peers mask2former-r50 mta-clip-rn50 mask2former-r50:float32
-    python tools/benchmark.py --mode train --size 512 --batch 2 --peers mta-clip-rn50 mta-clip-rn50-plain
+    python tools/benchmark.py --mode train --batch 2 --peers mta-clip-rn50-plain mta-clip-rn50
+    python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50-sliding         # one image; per window of 1024x2048
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
 
-Only ratios between peers of one run mean anything on a shared machine. Weights are random: time does not depend on them.
+Only ratios between peers of one run mean anything on a shared machine; where other processes take the cores meanwhile,
+`--threads 1 --clock cpu` counts the time that the process itself computed. Weights are random: time does not depend on
+them.
 """
 
 import argparse
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # cores at 512x512 in fp32: the official one is not pip-installable, transformers' is the peer everyone can repeat.
 OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
 TRANSFORMERS = "transformers-mask2former-r50"
+SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock")
 
 
 class Worker:
@@ -33,7 +37,7 @@ class Worker:
         self.peer = peer
         name, _, dtype = peer.partition(":")
         command = [sys.executable, str(Path(__file__).with_name("benchmark_worker.py")), name, args.mode]
-        for option in ("device", "size", "batch", "threads", "classes", "contexts"):
+        for option in ("device", "clock", "size", "batch", "threads", "classes", "contexts"):
             command += [f"--{option}", str(getattr(args, option))]
         command += ["--dtype", dtype or args.dtype]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
@@ -51,7 +55,9 @@ class Worker:
     def _answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the process of {self.peer} ended with status {self.process.wait()}; its error is above")
+            raise RuntimeError(
+                f"the process of {self.peer} ended with status {self.process.wait()}; its error is above"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -114,6 +120,7 @@ def table(results: list[dict]) -> str:
             row["/ official*"] = f"{seconds['median'] / official:.2f}"
         row["stages, s"] = "  ".join(f"{name} {value:.3f}" for name, value in r["stages"].items())
         row["peak MiB"] = f"{r['peak_memory_mib']:.0f}"
+        row["of it for the run"] = f"{r['peak_memory_mib'] - r['start_memory_mib']:.0f}"
         rows.append(row)
     text = tabulate.tabulate(rows, headers="keys", tablefmt="github")
     if reference is not None and reference["mode"] == "infer":
@@ -129,12 +136,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=[TRANSFORMERS, "mask2former-r50", "mta-clip-rn50"])
     parser.add_argument("--mode", choices=["infer", "train"], default="infer")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="PEER:DTYPE wins")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="PEER:DTYPE wins"
+    )
     parser.add_argument("--size", type=int, default=512, help="image side, pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--classes", type=int, default=150)
     parser.add_argument("--contexts", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: only with --threads 1")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one that warms up")
     parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"])
     parser.add_argument("--values", type=int, nargs="+", help="of the swept option")
@@ -142,6 +152,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.sweep) != bool(args.values):
         parser.error("--sweep and --values belong together")
+    if args.clock == "cpu" and (args.threads != 1 or args.device != "cpu"):
+        parser.error("--clock cpu adds up threads and misses devices: it needs --threads 1 and --device cpu")
     return args
 
 
@@ -151,7 +163,7 @@ def main() -> None:
     for value in args.values or [None]:
         if args.sweep:
             setattr(args, args.sweep, value)
-        settings = {k: getattr(args, k) for k in ("mode", "device", "size", "batch", "classes", "contexts", "threads")}
+        settings = {k: getattr(args, k) for k in SETTINGS}
         print(", ".join(f"{k} {v}" for k, v in settings.items()), f"default dtype {args.dtype}", sep=", ")
         results = measure(args)
         print(table(results), "\n")

@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 warnings.filterwarnings("ignore")
 
 Stages = dict[str, Callable[[dict], dict]]  # name -> function from the values so far to new values
+LABELLED_REGIONS = (2, 4)  # rows and columns of the training images' blocks, each of a random class
+LARGE_IMAGE = (1024, 2048)  # height, width that windows slide over
 
 
 def ours(args: argparse.Namespace, text: bool) -> Stages:
@@ -29,6 +31,9 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
     def decode(values: dict) -> dict:
         return {"prediction": head.transformer_decoder(values["memories"], values["mask_features"], values["text"])}
 
+    def encode(values: dict) -> dict:
+        return {"features": model.backbone(values["images"].contiguous(memory_format=torch.channels_last))}
+
     def pixel_decode(values: dict) -> dict:
         mask_features, memories = head.pixel_decoder(values["features"])
         return {"mask_features": mask_features, "memories": memories}
@@ -40,7 +45,7 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
         return {"labels": semantic_labels(class_probs, prediction.mask_logits(), size)}
 
     return {
-        "encoder": lambda values: {"features": model.backbone(values["images"])},
+        "encoder": encode,
         "text": lambda values: {"text": None if learner is None else learner()},
         "pixel decoder": pixel_decode,
         "decoder": decode,
@@ -48,11 +53,57 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
     }
 
 
-def build_ours(args: argparse.Namespace, text: bool) -> torch.nn.Module:
-    from detectron2.modeling import build_model
+def sliding(args: argparse.Namespace) -> Stages:
+    """MTA-CLIP in windows over a large image, to its label map: time is that of one window."""
+    model = build_ours(
+        args,
+        True,
+        "TEST.SLIDING_WINDOW.ENABLED", True,
+        "TEST.SLIDING_WINDOW.SIZE", [args.size, args.size],
+        "TEST.SLIDING_WINDOW.BATCH", args.batch,
+        "TEST.SEM_SEG.LABEL_MAPS_ONLY", True,
+    ).eval()  # fmt: skip
+    sample = {"image": torch.randint(0, 256, (3, *LARGE_IMAGE), dtype=torch.uint8)}
+    windows = 0
 
-    import mta_clip  # noqa: F401
-    from mta_clip.config import get_cfg
+    def count(_module: torch.nn.Module, inputs: tuple) -> None:
+        nonlocal windows
+        windows += len(inputs[0])
+
+    model.backbone.register_forward_pre_hook(count)
+
+    def label_map(values: dict) -> dict:
+        nonlocal windows
+        windows = 0
+        model([sample])
+        return {"images processed": windows}
+
+    return {"windows": label_map}
+
+
+def training(args: argparse.Namespace, plain: bool) -> Stages:
+    """One training step of MTA-CLIP without the optimizer, ours or the plain one of plain_reference.py."""
+    from plain_reference import plain_losses
+
+    model = build_ours(args, True).train()
+    blocks = torch.randint(0, args.classes, (args.batch, 1, *LABELLED_REGIONS)).float()
+    sem_segs = list(torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0].to(args.device))
+
+    def forward(values: dict) -> dict:
+        losses = plain_losses(model, values["images"], sem_segs) if plain else model.losses(values["images"], sem_segs)
+        return {"loss": sum(losses.values())}
+
+    def backward(values: dict) -> dict:
+        values.pop("loss").backward()
+        model.zero_grad()
+        return {}
+
+    return {"forward": forward, "backward": backward}
+
+
+def build_ours(args: argparse.Namespace, text: bool, *options: object) -> torch.nn.Module:
+    from mta_clip.config import get_cfg  # isort: skip  first, as it makes detectron2 importable
+    from detectron2.modeling import build_model
 
     cfg = get_cfg()
     cfg.MODEL.DEVICE = args.device
@@ -60,6 +111,8 @@ def build_ours(args: argparse.Namespace, text: bool) -> torch.nn.Module:
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = args.classes
     cfg.MODEL.PROMPT.CLASS_NAMES = [f"class {i}" for i in range(args.classes)]
     cfg.MODEL.PROMPT.NUM_CONTEXTS = args.contexts
+    cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
+    cfg.merge_from_list(list(options))
     if not text:
         cfg.MODEL.PROMPT.NAME = ""
         cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME = "MultiScaleMaskedTransformerDecoder"
@@ -102,29 +155,36 @@ def transformers_mask2former(args: argparse.Namespace) -> Stages:
 
 
 PEERS = {
-    "mask2former-r50": lambda args: ours(args, text=False),
-    "mta-clip-rn50": lambda args: ours(args, text=True),
-    "transformers-mask2former-r50": transformers_mask2former,
+    "infer": {
+        "mask2former-r50": lambda args: ours(args, text=False),
+        "mta-clip-rn50": lambda args: ours(args, text=True),
+        "mta-clip-rn50-sliding": sliding,
+        "transformers-mask2former-r50": transformers_mask2former,
+    },
+    "train": {
+        "mta-clip-rn50": lambda args: training(args, plain=False),
+        "mta-clip-rn50-plain": lambda args: training(args, plain=True),
+    },
 }
 
 
-def run(stages: Stages, images: Tensor, dtype: torch.dtype) -> dict[str, float]:
-    """Seconds per stage of one run."""
-    device = images.device.type
-    autocast = torch.autocast(device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
+def run(stages: Stages, images: Tensor, args: argparse.Namespace) -> dict[str, float]:
+    """Seconds per stage of one run; of one window if images are processed in windows."""
+    dtype = getattr(torch, args.dtype)
+    autocast = torch.autocast(args.device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     values, seconds = {"images": images}, {}
-    with torch.no_grad(), autocast:
+    with torch.set_grad_enabled(args.mode == "train"), autocast:
         for name, stage in stages.items():
-            start = now(device)
+            start = now(args)
             values.update(stage(values))
-            seconds[name] = now(device) - start
+            seconds[name] = (now(args) - start) / values.get("images processed", 1)
     return seconds
 
 
-def now(device: str) -> float:
-    if device == "cuda":
+def now(args: argparse.Namespace) -> float:
+    if args.device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter()
+    return time.perf_counter() if args.clock == "wall" else time.process_time()
 
 
 def peak_memory_mib(device: str) -> float:
@@ -135,21 +195,25 @@ def peak_memory_mib(device: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", choices=PEERS)
-    parser.add_argument("mode", choices=["infer", "train"])
-    parser.add_argument("--device")
-    parser.add_argument("--dtype")
+    parser.add_argument("peer")
+    parser.add_argument("mode", choices=PEERS)
+    for option in ("device", "dtype", "clock"):
+        parser.add_argument(f"--{option}")
     for option in ("size", "batch", "threads", "classes", "contexts"):
         parser.add_argument(f"--{option}", type=int)
     args = parser.parse_args()
+    if args.peer not in PEERS[args.mode]:
+        parser.error(f"no peer {args.peer!r} in mode {args.mode}; there are {', '.join(PEERS[args.mode])}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    stages = PEERS[args.peer](args)
+    stages = PEERS[args.mode][args.peer](args)
     images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
-    answer({"mode": args.mode, "dtype": args.dtype, "threads": args.threads, "torch": torch.__version__})
+    about = {name: getattr(args, name) for name in ("mode", "dtype", "threads", "clock")}
+    # Libraries and weights, which are the same whatever is done with them.
+    answer({**about, "torch": torch.__version__, "start_memory_mib": peak_memory_mib(args.device)})
     for _ in sys.stdin:
-        seconds = run(stages, images, getattr(torch, args.dtype))
-        answer({"stages": seconds, "peak_memory_mib": peak_memory_mib(images.device.type)})
+        seconds = run(stages, images, args)
+        answer({"stages": seconds, "peak_memory_mib": peak_memory_mib(args.device)})
 
 
 def answer(message: dict) -> None:
