@@ -93,7 +93,10 @@ def analyze_contexts(
         output = model.predict_masks(images.tensor)
         similarity = output.final.similarity
         if similarity is None:
-            raise ValueError("this model has no text side (MODEL.PROMPT.NAME is empty), so its masks choose no context")
+            raise ValueError(
+                "this model has no text side, or none it was trained to compare with (MODEL.PROMPT.NAME, "
+                "MODEL.MTA.SIMILARITY_WEIGHT), so its masks choose no context"
+            )
         if usage is None:
             usage = ContextUsage.zeros(similarity.shape[-1] - 1, len(similarity), max_examples=max_examples)
         mask_logits = output.mask_logits()
