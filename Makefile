@@ -29,7 +29,7 @@ demo: setup
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
 
 test: setup
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 lint: setup
 	$(VENV)/bin/ruff check .
