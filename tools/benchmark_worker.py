@@ -23,9 +23,9 @@ LARGE_IMAGE = (1024, 2048)  # height, width that windows slide over
 
 def ours(args: argparse.Namespace, text: bool) -> Stages:
     """Inference stages of a model of this package, from normalised image to label map."""
-    from mta_clip.modeling.inference.semantic import semantic_labels
+    from mta_clip.modeling.inference import fold_batch_norms, semantic_labels
 
-    model = build_ours(args, text).eval()
+    model = fold_batch_norms(build_ours(args, text).eval())
     head, learner = model.sem_seg_head, model.prompt_learner
 
     def decode(values: dict) -> dict:
@@ -55,6 +55,8 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
 
 def sliding(args: argparse.Namespace) -> Stages:
     """MTA-CLIP in windows over a large image, to its label map: time is that of one window."""
+    from mta_clip.modeling.inference import fold_batch_norms
+
     model = build_ours(
         args,
         True,
@@ -63,6 +65,7 @@ def sliding(args: argparse.Namespace) -> Stages:
         "TEST.SLIDING_WINDOW.BATCH", args.batch,
         "TEST.SEM_SEG.LABEL_MAPS_ONLY", True,
     ).eval()  # fmt: skip
+    fold_batch_norms(model)
     sample = {"image": torch.randint(0, 256, (3, *LARGE_IMAGE), dtype=torch.uint8)}
     windows = 0
 
