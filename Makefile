@@ -29,7 +29,7 @@ demo: setup
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
 
 test: setup
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist worksteal
 
 lint: setup
 	$(VENV)/bin/ruff check .
