@@ -87,7 +87,7 @@ class Trainer:
         self.model, self.batch, self.device = model.to(device), batch, device
         self.names = names
         self.captions = [captions_of(name) for name in names]
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, max_lr=learning_rate, total_steps=steps, pct_start=0.1
         )
@@ -149,9 +149,9 @@ def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/tiny_clip/mta-tiny-vit.pth"))
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--crops", type=int, default=100, help="drawn of each name")
+    parser.add_argument("--crops", type=int, default=150, help="drawn of each name")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

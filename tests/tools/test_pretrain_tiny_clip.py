@@ -1,0 +1,53 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mta_clip.data.classes import unseen_classes
+from mta_clip.data.datasets.shapes import all_names
+from mta_clip.modeling.clip import build_clip
+
+PATH = Path(__file__).resolve().parents[2] / "tools" / "pretrain_tiny_clip.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("pretrain_tiny_clip", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_captions(tool):
+    assert [c.text for c in tool.captions_of("red disc")] == ["red disc", "red thing", "disc"]
+    striped = tool.captions_of("striped blue ring")
+    assert [c.text for c in striped[3:]] == ["striped thing", "striped blue thing", "striped ring"]
+    plain_ring = tool.captions_of("blue ring")[0]
+    assert [c.text for c in striped if c.holds_for(plain_ring)] == ["blue thing", "ring"]
+    assert not plain_ring.holds_for(striped[0])  # without a texture word it means plain
+    assert not tool.captions_of("grey gravel")[0].holds_for(plain_ring)
+
+
+def test_no_held_out_class_is_drawn_or_named(tool, tmp_path, monkeypatch, capsys):
+    drawn, texts = [], set()
+    draw, encode_texts = tool.draw, tool.Trainer.encode_texts
+    monkeypatch.setattr(tool, "draw", lambda names, *rest, **named: drawn.append(names) or draw(names, *rest, **named))
+    monkeypatch.setattr(tool.Trainer, "encode_texts", lambda self, t: texts.update(t) or encode_texts(self, t))
+    monkeypatch.setattr(tool.Trainer, "accuracy", lambda *args: 0.0)  # asks for all names, after training
+    output = tmp_path / "folder" / "clip.pth"
+    monkeypatch.setattr(
+        sys, "argv", [str(PATH), "--output", str(output), "--steps", "3", "--batch", "16", "--crops", "1"]
+    )
+    assert tool.main() == 0
+    held_out = unseen_classes("shapes")
+    assert len(held_out) == 3 and sorted(drawn[0]) == sorted(set(all_names()) - set(held_out))
+    assert texts and not texts & set(held_out)
+    assert f"MODEL.CLIP.PRETRAINED {output}" in capsys.readouterr().out
+
+    model = build_clip(name="mta-tiny-vit", pretrained=str(output), quick_gelu=True)
+    saved = torch.load(output, weights_only=True)
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
