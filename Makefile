@@ -22,6 +22,8 @@ $(VENV)/.installed: pyproject.toml
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact
 	@touch $@
 
+# Waiting threads sleep instead of spinning: where other programs use the cores too, spinning costs a factor of ten.
+demo: export OMP_WAIT_POLICY := PASSIVE
 demo: setup
 	$(PYTHON) train_net.py --config-file $(CONFIG) OUTPUT_DIR $(DEMO)
 	$(PYTHON) demo.py --config-file $(CONFIG) --weights $(DEMO)/model_final.pth \
