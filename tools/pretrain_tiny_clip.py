@@ -70,9 +70,11 @@ def captions_of(name: str) -> list[Caption]:
     return captions
 
 
-def draw(names: list[str], first_seed: int) -> Tensor:
-    """One crop of each name: (n, 3, CROP, CROP) uint8."""
-    return torch.stack([render_crop(name, seed=first_seed + i, size=CROP)[0] for i, name in enumerate(names)])
+def draw(names: list[str], per_name: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Crops (n, 3, CROP, CROP) uint8, and for each the index of its name (n,)."""
+    samples = [(i, seed * 1_000_000 + i * per_name + k) for i in range(len(names)) for k in range(per_name)]
+    crops = [render_crop(names[i], seed=s, size=CROP)[0] for i, s in tqdm(samples, "crops", disable=None)]
+    return torch.stack(crops), torch.tensor([i for i, _ in samples])
 
 
 class Trainer:
@@ -109,17 +111,21 @@ class Trainer:
         tokens = self.tokenizer([TEMPLATE.format(text) for text in texts]).to(self.device)
         return self.model.encode_text(tokens, normalize=True)
 
-    def step(self, first_seed: int) -> float:
-        """One update on crops that were never drawn before. Returns the loss."""
-        labels = torch.randint(len(self.names), (self.batch,)).tolist()
-        crops = draw([self.names[label] for label in labels], first_seed)
-        options = [self.captions[label] for label in labels]
-        captions = [some[int(torch.randint(len(some), ()))] for some in options]
+    def step(self, crops: Tensor, labels: Tensor) -> float:
+        chosen = torch.randint(len(crops), (self.batch,))
+        batch, labels = crops[chosen], labels[chosen].tolist()
+        if torch.rand(()) < 0.5:
+            batch = batch.flip(-1)
+        batch = batch.rot90(int(torch.randint(4, ())), (-2, -1))
+        captions = []
+        for label in labels:  # every second text is the complete one
+            options = self.captions[label]
+            captions.append(options[0] if torch.rand(()) < 0.5 else options[int(torch.randint(len(options), ()))])
         full = [self.captions[label][0] for label in labels]
         truth = torch.tensor([[c.holds_for(f) for c in captions] for f in full], device=self.device).float()
         texts = sorted({caption.text for caption in captions})
         features = self.encode_texts(texts)[[texts.index(caption.text) for caption in captions]]
-        logits = self.model.logit_scale.exp() * self.encode_images(crops) @ features.T
+        logits = self.model.logit_scale.exp() * self.encode_images(batch) @ features.T
         loss = (_cross_entropy(logits, truth) + _cross_entropy(logits.T, truth.T)) / 2
         self.optimizer.zero_grad()
         loss.backward()
@@ -145,6 +151,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("output/tiny_clip/mta-tiny-vit.pth"))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--crops", type=int, default=150, help="drawn of each name")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -155,14 +162,14 @@ def main() -> int:
     names = [name for name in all_names() if name not in held_out]
     model = build_clip(name="mta-tiny-vit", quick_gelu=True)
     trainer = Trainer(model, names, args.steps, args.batch, args.learning_rate, args.device)
+    crops, labels = draw(names, args.crops, seed=2 * args.seed)
     progress = tqdm(range(args.steps), "pretraining", disable=None)
-    start = (2 * args.seed + 1) * 10**9  # seeds of the crops; those below `start` are for the test
-    for step in progress:
-        progress.set_postfix(loss=f"{trainer.step(start + step * args.batch):.3f}")
+    for _ in progress:
+        progress.set_postfix(loss=f"{trainer.step(crops, labels):.3f}")
     for kind, tested in (("seen", names), ("held out", held_out)):
-        wanted = [name for name in tested for _ in range(20)]
-        accuracy = trainer.accuracy(draw(wanted, start - 10**6), wanted, all_names())
-        print(f"{kind} combinations: {accuracy:.1f} % of crops nearest to their name among {len(all_names())}")
+        fresh, indices = draw(tested, 20, seed=2 * args.seed + 1)
+        accuracy = trainer.accuracy(fresh, [tested[i] for i in indices], all_names())
+        print(f"{kind} combinations: {accuracy:.1f} % of fresh crops nearest to their name among {len(all_names())}")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, args.output)
     print(f"MODEL.CLIP.PRETRAINED {args.output}")
