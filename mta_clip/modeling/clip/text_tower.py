@@ -1,11 +1,12 @@
 """CLIP's causal text transformer, run with a shared prefix.
 
 Shapes: Z prefixes (contexts), P tokens of a prefix (start token included), K texts, S tokens that follow the prefix
-(end token and padding included), W token width, Dt width of the text features.
+(end token and padding included), n tokens of all texts without padding, W token width, Dt width of the text features.
 
 Under a causal mask the activations of a prefix do not depend on what follows. So each prefix is run once, and the
 Z * K texts only run their own S tokens, which attend to the prefix's keys and values: for 8 context vectors and names
-of up to three tokens 4 of 13 positions are computed per text.
+of up to three tokens 4 of 13 positions are computed per text. Nor does anything depend on the padding after an end
+token: only attention, which wants rectangles, sees it.
 """
 
 import torch
@@ -73,31 +74,44 @@ class CausalTextTower(nn.Module):
             raise ValueError(f"{length} tokens, but the text tower has only {self.context_length} positions")
         prefix_positions, positions = self.positional_embedding[:length].split([prefix.shape[1], following.shape[1]])
         prefix = prefix + prefix_positions
-        # Z-major rows: (Z * K, S, W)
+        lengths = following.argmax(dim=1) + 1
+        is_text = torch.arange(following.shape[1], device=tokens.device) < lengths[:, None]
+        places = is_text.repeat(len(prefix), 1).flatten().nonzero().squeeze(1)  # Z-major
         texts = (self.token_embedding(following) + positions).repeat(len(prefix), 1, 1)
-        texts = self._run_blocks(prefix, texts)
-        end = following.argmax(dim=1).repeat(len(prefix))
-        features = self._project(self.ln_final(texts[torch.arange(len(texts), device=texts.device), end]))
-        return features.unflatten(0, (len(prefix), len(tokens)))
+        texts = self._run_blocks(prefix, texts.flatten(0, 1)[places], places, following.shape)
+        ends = lengths.repeat(len(prefix)).cumsum(0) - 1
+        return self._project(self.ln_final(texts[ends])).unflatten(0, (len(prefix), len(tokens)))
 
-    def _run_blocks(self, prefix: Tensor, texts: Tensor) -> Tensor:
-        """Runs (Z, P, W) prefixes and (Z * K, S, W) texts through all blocks; returns the texts."""
-        per_prefix = len(texts) // len(prefix)
-        text_length = texts.shape[1]
+    def _run_blocks(self, prefix: Tensor, texts: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
+        """Runs prefixes and texts through all blocks.
+
+        Args:
+            prefix: (Z, P, W).
+            texts: (n, W).
+            places: (n,) int64, where those tokens are among the Z * K * S of padded texts.
+            shape: (K, S).
+
+        Returns:
+            (n, W), the text tokens.
+        """
+        per_prefix, text_length = shape
         # A text token sees the whole prefix and the text up to itself.
         visible = torch.ones(text_length, prefix.shape[1] + text_length, dtype=torch.bool, device=texts.device)
         visible = visible.tril(prefix.shape[1])
         for block in self.transformer.resblocks:
-            prefix_query, *prefix_memory = _query_key_value(block, prefix)
-            query, *own_memory = _query_key_value(block, texts)
+            prefix_query, *prefix_memory = _split_heads(block, _project_input(block, prefix))
+            projected = _project_input(block, texts)
+            padded = projected.new_zeros(len(prefix) * shape.numel(), projected.shape[-1])
+            padded = padded.index_copy(0, places, projected)
+            query, *own_memory = _split_heads(block, padded.unflatten(0, (-1, text_length)))
             key, value = (
                 torch.cat([shared.repeat_interleave(per_prefix, dim=0), own], dim=2)
                 for shared, own in zip(prefix_memory, own_memory, strict=True)
             )
-            texts = _finish_block(block, texts, F.scaled_dot_product_attention(query, key, value, attn_mask=visible))
-            prefix = _finish_block(
-                block, prefix, F.scaled_dot_product_attention(prefix_query, *prefix_memory, is_causal=True)
-            )
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+            texts = _finish_block(block, texts, _join_heads(attended).flatten(0, 1)[places])
+            attended = F.scaled_dot_product_attention(prefix_query, *prefix_memory, is_causal=True)
+            prefix = _finish_block(block, prefix, _join_heads(attended))
         return texts
 
     def _project(self, features: Tensor) -> Tensor:
@@ -110,17 +124,25 @@ class CausalTextTower(nn.Module):
         )
 
 
-def _query_key_value(block: ResidualAttentionBlock, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of the block's attention, each (N, heads, T, W / heads), from tokens (N, T, W)."""
-    attention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    query, key, value = projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+def _project_input(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+    """Queries, keys and values of the block's attention side by side, (..., 3 * W), from tokens (..., W)."""
+    return F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
+
+
+def _split_heads(block: ResidualAttentionBlock, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each (N, heads, T, W / heads), from (N, T, 3 * W)."""
+    query, key, value = projected.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
+
+
+def _join_heads(attended: Tensor) -> Tensor:
+    """(N, T, W) from (N, heads, T, W / heads)."""
+    return attended.transpose(1, 2).flatten(2)
 
 
 def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
     """What follows the attention in a pre-norm block: output projection, residuals, MLP."""
-    tokens = tokens + block.ls_1(block.attn.out_proj(attended.transpose(1, 2).flatten(2)))
+    tokens = tokens + block.ls_1(block.attn.out_proj(attended))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
