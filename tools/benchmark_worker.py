@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import itertools
 import json
 import resource
 import sys
@@ -106,13 +107,15 @@ def training(args: argparse.Namespace, plain: bool) -> Stages:
 
 def build_ours(args: argparse.Namespace, text: bool, *options: object) -> torch.nn.Module:
     from mta_clip.config import get_cfg  # isort: skip  first, as it makes detectron2 importable
+    from detectron2.data import MetadataCatalog
     from detectron2.modeling import build_model
 
     cfg = get_cfg()
     cfg.MODEL.DEVICE = args.device
     cfg.MODEL.CLIP.PRETRAINED = ""
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = args.classes
-    cfg.MODEL.PROMPT.CLASS_NAMES = [f"class {i}" for i in range(args.classes)]
+    ade = MetadataCatalog.get("ade20k_150_sem_seg_val").stuff_classes
+    cfg.MODEL.PROMPT.CLASS_NAMES = list(itertools.islice(itertools.cycle(ade), args.classes))
     cfg.MODEL.PROMPT.NUM_CONTEXTS = args.contexts
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
     cfg.merge_from_list(list(options))
