@@ -24,7 +24,7 @@ from torch import nn
 
 from .data import register_folders
 from .engine.checkpoint import build_for_evaluation
-from .modeling.inference import fold_batch_norms
+from .modeling.inference import build_tta_model, fold_batch_norms
 from .modeling.prompt import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel
 
@@ -41,8 +41,8 @@ class Prediction:
 class SegmentationPredictor:
     """Runs a segmentation model on single RGB images and draws what it finds.
 
-    `SegmentationPredictor(cfg)` builds the model of a config and loads MODEL.WEIGHTS; with keyword arguments it wraps
-    a model that is already there.
+    `SegmentationPredictor(cfg)` builds the model of a config, with the augmentation of TEST.AUG if that is enabled, and
+    loads MODEL.WEIGHTS; with keyword arguments it wraps a model that is already there.
     """
 
     @configurable
@@ -78,12 +78,13 @@ class SegmentationPredictor:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         model, class_names = build_trained_model(cfg)
+        augmented = cfg.TEST.AUG.ENABLED
         return {
-            "model": model,
+            "model": build_tta_model(cfg, model) if augmented else model,
             "class_names": class_names,
             "colors": _dataset_colors(cfg, class_names),
             "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
-            "min_size": cfg.INPUT.MIN_SIZE_TEST,
+            "min_size": 0 if augmented else cfg.INPUT.MIN_SIZE_TEST,  # augmentation resizes by itself
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "image_format": cfg.INPUT.FORMAT,
         }

@@ -89,6 +89,23 @@ def test_other_class_names(demo, photos, command, tmp_path):
     assert not (sheet == colors[2]).all(-1).any()
 
 
+def test_augmentation(demo, photos, command, tmp_path):
+    arguments = [
+        *command[:4],
+        "--input",
+        str(photos / "a.png"),
+        "--labels",
+        "night, day",
+        "--save-labels",
+        *command[4:],
+    ]
+    assert demo.main([*arguments, "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(20, 40)"]) == 0
+    labels = np.array(Image.open(tmp_path / "out" / "labels" / "a.png"))
+    assert labels.shape == (20, 30) and labels[:, :9].all() and not labels[:, 11:].any()
+    with Image.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
 def test_overrides_come_last(demo, photos, command):
     arguments = [*command[:4], "--input", str(photos), *command[4:], "MODEL.DEVICE", "nonsense"]
     with pytest.raises(RuntimeError, match="nonsense"):

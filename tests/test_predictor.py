@@ -40,11 +40,24 @@ def test_models_that_only_give_labels(cfg, image):
     assert prediction.scores is None and prediction.labels.shape == (30, 50)
 
 
+@pytest.mark.parametrize("label_maps_only", [False, True])
+def test_augmentation_resizes_the_image_itself(cfg, image, label_maps_only):
+    cfg.TEST.AUG.ENABLED, cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.MAX_SIZE = True, (15, 60), 1000
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = label_maps_only
+    predictor = SegmentationPredictor(cfg)
+    prediction = predictor.predict(image)
+    assert predictor.model.model.seen_sizes == [(15, 25)] * 2 + [(60, 100)] * 2
+    assert np.array_equal(prediction.labels, (image[..., 0] > 100).astype(int))
+    assert (prediction.scores is None) == label_maps_only and prediction.trusty is None
+    predictor.set_vocabulary(["a cat", "a dog", "a cow"])
+    assert predictor.model.model.vocabulary == ["a cat", "a dog", "a cow"]
+
+
 def test_channel_order(image):
     class FirstChannel(BrightnessSegmentor):
-        def _one(self, image, height, width):
+        def _one(self, image, *rest, **named):
             self.first = image[0].float().mean().item()
-            return super()._one(image, height, width)
+            return super()._one(image, *rest, **named)
 
     image[..., 2] = 255
     for image_format, expected in (("RGB", image[..., 0].mean()), ("BGR", 255)):

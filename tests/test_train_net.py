@@ -109,4 +109,7 @@ def test_augmented_evaluation_has_a_name_and_a_folder_of_its_own(command, tmp_pa
     assert set(results) == {"sem_seg", "sem_seg_TTA"}
     report = json.loads((tmp_path / "output" / "tta" / "metrics.json").read_text())
     assert report["sem_seg/mIoU"] == pytest.approx(results["sem_seg_TTA"]["mIoU"])
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth"))
+    labels_only = command("--eval-only", *weights, *augmentation, "TEST.SEM_SEG.LABEL_MAPS_ONLY", "True")
+    assert labels_only == results
     assert capfd.readouterr().out.splitlines()[-1] == f"mIoU {results['sem_seg']['mIoU']:.2f}"

@@ -27,14 +27,17 @@ class BrightnessSegmentor(nn.Module):
         self.vocabulary = names
 
     def forward(self, batched_inputs):
-        return [self._one(**item) for item in batched_inputs]
+        return self.segment(batched_inputs, label_maps_only=self.labels_only)
 
-    def _one(self, image, height, width):
+    def segment(self, batched_inputs, *, label_maps_only):
+        return [self._one(**item, label_maps_only=label_maps_only) for item in batched_inputs]
+
+    def _one(self, image, height, width, label_maps_only):
         self.seen_sizes.append(tuple(image.shape[1:]))
         bright = F.interpolate(image[None].float().mean(1, keepdim=True), (height, width))[0] - self.threshold
         scores = torch.cat([-bright, bright, *[torch.full_like(bright, -1e4)] * (len(self.vocabulary or NAMES) - 2)])
         trusty = {"trusty": (bright[0] / 255).clamp(0, 1)}
-        return ({"labels": scores.argmax(0)} if self.labels_only else {"sem_seg": scores}) | trusty
+        return ({"labels": scores.argmax(0)} if label_maps_only else {"sem_seg": scores}) | trusty
 
 
 def make_config(tmp_path):

@@ -1,7 +1,6 @@
 """From predictions to score maps and label maps: whole image, sliding window, test-time augmentation."""
 
 from .fold_batch_norm import fold_batch_norms
-from .label_map import resize_and_argmax
 from .semantic import MaskClassifier, classify_masks, semantic_inference, semantic_labels
 from .sliding_window import SlidingWindow, build_sliding_window
 from .test_time_augmentation import SemanticSegmentorWithTTA, build_tta_model
@@ -14,7 +13,6 @@ __all__ = [
     "build_tta_model",
     "classify_masks",
     "fold_batch_norms",
-    "resize_and_argmax",
     "semantic_inference",
     "semantic_labels",
 ]

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ..outputs import LayerPrediction
+from .progress import progress_bar
 
 CLASSIFIERS = ("linear", "text", "ensemble")
 _BLOCK_ELEMENTS = {"cpu": 1 << 19}  # of mask probabilities and scores together: a core's cache
@@ -93,9 +94,10 @@ def argmax_classes(scores: Tensor) -> Tensor:
         (...) int64.
     """
     num_classes = len(scores)
-    rank_type = torch.uint8 if num_classes <= 255 else torch.int16
-    rank = torch.arange(num_classes, 0, -1, dtype=rank_type, device=scores.device)
-    ranks = (scores == scores.amax(0)).to(rank_type).mul_(rank.view(-1, *[1] * (scores.dim() - 1)))
+    scores = scores.float()  # half precision would count to 256 at best
+    behind = (scores - scores.amax(0)).sign_()  # 0 or -1
+    rank = torch.arange(num_classes, 0, -1, dtype=scores.dtype, device=scores.device)
+    ranks = torch.add(rank.view(-1, *[1] * (scores.dim() - 1)), behind, alpha=num_classes, out=behind)
     return num_classes - ranks.amax(0).long()
 
 
@@ -118,43 +120,57 @@ class _ResizedMasks:
 
     def blocks(self, mask_logits: Tensor, num_classes: int) -> Iterator[tuple[slice, Tensor]]:
         """Yields the rows of a block and its probabilities (rows * W', Q), from logits (Q, h, w)."""
-        logits = mask_logits.permute(1, 2, 0).contiguous()  # (h, w, Q)
+        # Resized in float32 also when the products are not: CPUs are faster at it.
+        logits = mask_logits.permute(1, 2, 0).float().contiguous()  # (h, w, Q)
         height, width = self.output_size
         limit = _BLOCK_ELEMENTS.get(logits.device.type, _BLOCK_ELEMENTS_DEVICE)
         per_row = width * (self.num_queries + num_classes)
         # A row of a shrunk output needs several rows of the input.
         per_row = max(per_row, self.size[1] * self.num_queries * self.crop[0] // height)
         step = max(1, limit // per_row)
-        for start in range(0, height, step):
-            rows = slice(start, min(start + step, height))
-            yield rows, self._block(logits, rows).reshape(-1, self.num_queries)
+        with progress_bar(height, "row") as progress:
+            for start in range(0, height, step):
+                rows = slice(start, min(start + step, height))
+                yield rows, self._block(logits, rows).reshape(-1, self.num_queries).to(mask_logits.dtype)
+                progress.update(rows.stop - start)
 
     def _block(self, logits: Tensor, rows: slice) -> Tensor:
         if self.output_size == self.crop:
             return self._probabilities(logits, rows)
-        upper, lower, weight = _source_rows(rows, self.crop[0], self.output_size[0], logits)
+        upper, lower, weight = source_rows(rows, self.crop[0], self.output_size[0], logits.device)
         first = int(upper[0])
         probabilities = self._probabilities(logits, slice(first, int(lower[-1]) + 1))
         return _resize(probabilities, upper - first, lower - first, weight, self.output_size[1])
 
     def _probabilities(self, logits: Tensor, rows: slice) -> Tensor:
         """Upsampled and cropped: (rows, columns, Q) from logits (h, w, Q)."""
-        upsampled = _resize(logits, *_source_rows(rows, len(logits), self.size[0], logits), self.size[1])
+        upsampled = _resize(logits, *source_rows(rows, len(logits), self.size[0], logits.device), self.size[1])
         return upsampled.sigmoid_()[:, : self.crop[1]]
 
 
-def _source_rows(rows: slice, length: int, resized_length: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """For rows of a resized map: the two rows they lie between, and the weight of the second (align_corners False)."""
-    position = torch.arange(rows.start, rows.stop, device=like.device)
+def source_rows(
+    rows: slice, length: int, resized_length: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For rows of a resized map: the two rows they lie between, and the weight of the second (align_corners False).
+
+    Args:
+        rows: of the resized map.
+        length: rows of the map.
+        resized_length: rows of the resized map.
+
+    Returns:
+        (r,) int64, int64 and float32.
+    """
+    position = torch.arange(rows.start, rows.stop, device=device)
     position = ((position + 0.5) * (length / resized_length) - 0.5).clamp(min=0)
     upper = position.long().clamp(max=length - 1)
-    lower = (upper + 1).clamp(max=length - 1)
-    return upper, lower, (position - upper).to(like.dtype)[:, None, None]
+    weight = position - upper
+    return upper, (upper + (weight > 0)).clamp(max=length - 1), weight
 
 
 def _resize(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, width: int) -> Tensor:
     """Blends pairs of rows of (h, w, Q) maps and resizes the columns: (rows, width, Q)."""
-    rows = torch.lerp(maps[upper], maps[lower], weight)
+    rows = torch.lerp(maps[upper], maps[lower], weight.to(maps.dtype)[:, None, None])
     # An image with channels last; its batch dimension comes first, or its strides would not be taken for that.
     image = rows[None].permute(0, 3, 1, 2)
     resized = F.interpolate(image, size=(len(upper), width), mode="bilinear", align_corners=False)

@@ -8,12 +8,11 @@ from itertools import product
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.utils import comm
 from torch import Tensor
-from tqdm import tqdm
+
+from .progress import progress_bar
 
 BLENDS = ("uniform", "linear")
-_PROGRESS_FROM = 50  # windows per image from which on a progress bar is shown
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
@@ -31,8 +30,9 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
 class SlidingWindow:
     """Averages the scores of overlapping windows.
 
-    All windows of an image have the same size, so they go through the network in batches. Scores are summed into one
-    (C, H, W) map per image; beside it only the windows of one batch exist.
+    All windows of an image have the same size, so they go through the network in batches. Scores are summed in a band
+    as high as a window, (C, h, W), which rows leave when no further window reaches them. Beside it only the windows of
+    one batch exist.
 
     Args:
         size: (h, w) in pixels.
@@ -81,50 +81,87 @@ class SlidingWindow:
         Returns:
             (B, C, H, W) float32, on the device of the scores.
         """
-        scores = [self._scores(predict, image) for image in images]
-        return torch.stack(scores) if len(scores) > 1 else scores[0][None]  # a stack of one would be a copy
+        scores = None
+        for index, image in enumerate(images):
+            top = 0
+            for strip in self.strips(predict, image):
+                if scores is None:
+                    scores = strip.new_empty((len(images), len(strip), *images.shape[-2:]))
+                scores[index, :, top : top + strip.shape[1]] = strip
+                top += strip.shape[1]
+        return scores
 
-    def _scores(self, predict: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    @torch.no_grad()
+    def strips(self, predict: Callable[[Tensor], Tensor], image: Tensor) -> Iterator[Tensor]:
+        """Scores of one image from top to bottom, as soon as no further window reaches them.
+
+        Args:
+            predict: see `__call__`.
+            image: (3, H, W).
+
+        Yields:
+            (C, r, W) float32, r at most h; overwritten when the next one is asked for.
+        """
         height, width = (min(window, length) for window, length in zip(self.size, image.shape[-2:], strict=True))
-        starts = [window_starts(*axis) for axis in zip(image.shape[-2:], self.size, self.stride, strict=True)]
-        weights = [_profile(length, self.blend) for length in (height, width)]
-        total = None
-        for corners in self._batches(list(product(*starts))):
-            crops = torch.stack([image[:, top : top + height, left : left + width] for top, left in corners])
-            # The scores of a batch have no name here, so they are freed before the next batch is predicted.
-            total = self._add(total, predict(crops), corners, image.shape[-2:], weights)
-        # The weight of a window is a product over the axes, and so is the sum over all windows.
-        sums = [
-            _summed(profile, positions, length).to(total.device)
-            for profile, positions, length in zip(weights, starts, image.shape[-2:], strict=True)
-        ]
-        return total.div_(sums[0][:, None]).div_(sums[1])
-
-    def _add(
-        self,
-        total: Tensor | None,
-        scores: Tensor,
-        corners: list[tuple[int, int]],
-        size: tuple[int, int],
-        weights: list[Tensor],
-    ) -> Tensor:
-        """Adds weighted window scores (n, C, h, w) to the sum (C, H, W), which the first batch creates."""
-        if total is None:
-            total = torch.zeros((scores.shape[1], *size), device=scores.device)
-        height, width = scores.shape[-2:]
-        weight = (weights[0][:, None] * weights[1]).to(total.device)
-        for (top, left), window in zip(corners, scores, strict=True):
-            part = total[:, top : top + height, left : left + width]
-            part.add_(window if self.blend == "uniform" else window * weight)
-        return total
-
-    def _batches(self, corners: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
-        hidden = len(corners) < _PROGRESS_FROM or not comm.is_main_process()
-        with tqdm(total=len(corners), unit="window", leave=False, disable=hidden) as progress:
+        tops, lefts = (window_starts(*axis) for axis in zip(image.shape[-2:], self.size, self.stride, strict=True))
+        band = _Band((height, width), (tops, lefts), image.shape[-2:], self.blend)
+        corners = list(product(tops, lefts))
+        with progress_bar(len(corners), "window") as progress:
             for start in range(0, len(corners), self.batch):
                 batch = corners[start : start + self.batch]
-                yield batch
+                crops = torch.stack([image[:, top : top + height, left : left + width] for top, left in batch])
+                # The scores of a batch have no name here, so they are freed before the next batch is predicted.
+                yield from band.add(predict(crops), batch)
                 progress.update(len(batch))
+        yield band.finish(image.shape[-2])
+
+
+class _Band:
+    """Weighted sums of window scores, of the rows that one row of windows covers.
+
+    Args:
+        window: (h, w).
+        starts: first rows and first columns of the windows.
+        size: (H, W).
+        blend: weights at overlaps.
+    """
+
+    def __init__(
+        self, window: tuple[int, int], starts: tuple[list[int], list[int]], size: tuple[int, int], blend: str
+    ) -> None:
+        self.profiles = [_profile(length, blend) for length in window]
+        # The weight of a window is a product over the axes, and so is the sum over all windows.
+        self.totals = [_summed(*axis) for axis in zip(self.profiles, starts, size, strict=True)]
+        self.weight = None if blend == "uniform" else self.profiles[0][:, None] * self.profiles[1]
+        self.sums: Tensor | None = None  # (C, h, W)
+        self.top = 0  # row of the image that the band begins with
+
+    def add(self, scores: Tensor, corners: list[tuple[int, int]]) -> Iterator[Tensor]:
+        """Adds windows (n, C, h, w) in the order of their rows; yields what is finished before each further row."""
+        if self.sums is None:
+            self.sums = torch.zeros((scores.shape[1], scores.shape[2], len(self.totals[1])), device=scores.device)
+            self.totals = [total.to(scores.device) for total in self.totals]
+            self.weight = None if self.weight is None else self.weight.to(scores.device)
+        for (top, left), window in zip(corners, scores, strict=True):
+            if top > self.top:
+                yield self.finish(top)
+                self._move(top)
+            part = self.sums[:, :, left : left + window.shape[-1]]
+            part.add_(window if self.weight is None else window * self.weight)
+
+    def finish(self, stop: int) -> Tensor:
+        """Scores of the rows above row `stop` of the image, a view of the band."""
+        strip = self.sums[:, : stop - self.top]
+        return strip.div_(self.totals[0][self.top : stop, None]).div_(self.totals[1])
+
+    def _move(self, top: int) -> None:
+        """Begins at another row, in place: a second band would double the memory."""
+        shift, self.top = top - self.top, top
+        kept = self.sums.shape[1] - shift
+        for start in range(0, kept, shift):  # in pieces that do not overlap where they go
+            stop = min(start + shift, kept)
+            self.sums[:, start:stop] = self.sums[:, start + shift : stop + shift]
+        self.sums[:, kept:] = 0
 
 
 def build_sliding_window(cfg: CfgNode) -> SlidingWindow | None:

@@ -6,13 +6,12 @@ Shapes: B images, C classes, H and W = padded input, h and w = one image before 
 from collections.abc import Sequence
 
 import torch
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..inference.label_map import resize_and_argmax
 from ..inference.sliding_window import SlidingWindow
+from ..inference.strips import join_strips, prediction, resize_strips
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -88,34 +87,41 @@ class SemanticSegmentor(nn.Module):
             In training, weighted scalar losses by name. In evaluation, per image `{"sem_seg": (C, height, width)}`,
             float scores; with `label_maps_only`, `{"labels": (height, width)}`, int64.
         """
+        if not self.training:
+            return self.segment(batched_inputs, label_maps_only=self.label_maps_only)
+        missing = [x.get("file_name", "?") for x in batched_inputs if "sem_seg" not in x]
+        if missing:
+            raise ValueError(f"training needs a label map `sem_seg` for every image; without one: {missing}")
         images = self.preprocess(batched_inputs)
-        if self.training:
-            missing = [x.get("file_name", "?") for x in batched_inputs if "sem_seg" not in x]
-            if missing:
-                raise ValueError(f"training needs a label map `sem_seg` for every image; without one: {missing}")
-            return self.losses(images.tensor, [x["sem_seg"].to(self.device) for x in batched_inputs])
-        reduced = self.inference_dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
-            return self.inference(batched_inputs, images)
+        return self.losses(images.tensor, [x["sem_seg"].to(self.device) for x in batched_inputs])
 
     @torch.no_grad()
-    def inference(self, batched_inputs: list[dict], images: ImageList) -> list[dict[str, Tensor]]:
+    def segment(self, batched_inputs: list[dict], *, label_maps_only: bool) -> list[dict[str, Tensor]]:
+        """What `forward` returns in evaluation, but label maps or scores as asked for, not as the model is set."""
+        images = self.preprocess(batched_inputs)
+        reduced = self.inference_dtype != torch.float32
+        with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
+            return self.inference(batched_inputs, images, label_maps_only)
+
+    def inference(
+        self, batched_inputs: list[dict], images: ImageList, label_maps_only: bool
+    ) -> list[dict[str, Tensor]]:
         """Predictions for a preprocessed batch; see `forward`."""
         if self.sliding_window is None:
-            maps = list(self.scores(images.tensor))
+            maps = zip(self.scores(images.tensor), images.image_sizes, strict=True)
+            score_strips = [[score_map[:, :h, :w]] for score_map, (h, w) in maps]
         else:
-            maps = [self.sliding_window(self.padded_scores, image[None])[0] for image in images]
+            score_strips = [self.sliding_window.strips(self.padded_scores, image) for image in images]
         results = []
-        for inputs, score_map, (h, w) in zip(batched_inputs, maps, images.image_sizes, strict=True):
+        for inputs, strips, (h, w) in zip(batched_inputs, score_strips, images.image_sizes, strict=True):
             output_size = inputs.get("height", h), inputs.get("width", w)
-            results.append(self.output(score_map[:, :h, :w], output_size))
+            resized = resize_strips(strips, (h, w), output_size)
+            results.append(join_strips((self.named_maps(strip, label_maps_only) for strip in resized), output_size))
         return results
 
-    def output(self, score_map: Tensor, output_size: tuple[int, int]) -> dict[str, Tensor]:
-        """What `forward` returns for one image, from its unpadded score map (C, h, w)."""
-        if self.label_maps_only:
-            return {"labels": resize_and_argmax(score_map, output_size)}
-        return {"sem_seg": sem_seg_postprocess(score_map, score_map.shape[-2:], *output_size)}
+    def named_maps(self, scores: Tensor, label_maps_only: bool) -> dict[str, Tensor]:
+        """What `forward` returns, for some rows (C, r, width) of the resized score map."""
+        return prediction(scores, label_maps_only)
 
     def padded_scores(self, images: Tensor) -> Tensor:
         """`scores` for images of any size: pads to the divisibility, crops the result."""

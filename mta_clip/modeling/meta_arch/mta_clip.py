@@ -109,12 +109,13 @@ class MTACLIP(SemanticSegmentor):
         """See SemanticSegmentor."""
         return semantic_inference(*self._classified_masks(images), images.shape[-2:])
 
-    @torch.no_grad()
-    def inference(self, batched_inputs: list[dict], images: ImageList) -> list[dict[str, Tensor]]:
+    def inference(
+        self, batched_inputs: list[dict], images: ImageList, label_maps_only: bool
+    ) -> list[dict[str, Tensor]]:
         """See SemanticSegmentor. Whole images go from masks to the output size in one step."""
         if self.sliding_window is not None:
-            return super().inference(batched_inputs, images)
-        name, combine = ("labels", semantic_labels) if self.label_maps_only else ("sem_seg", semantic_inference)
+            return super().inference(batched_inputs, images, label_maps_only)
+        name, combine = ("labels", semantic_labels) if label_maps_only else ("sem_seg", semantic_inference)
         class_probs, mask_logits = self._classified_masks(images.tensor)
         results = []
         for i, (inputs, (h, w)) in enumerate(zip(batched_inputs, images.image_sizes, strict=True)):

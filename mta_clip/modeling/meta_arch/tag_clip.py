@@ -181,12 +181,11 @@ class TagCLIP(SemanticSegmentor):
         scores = trusty_scores(masks.sigmoid(), 1 - seen_prob, seen_mask, gamma=self.gamma, weighting=self.trusty_eval)
         return torch.cat([scores, seen_prob], dim=1)
 
-    def output(self, score_map: Tensor, output_size: tuple[int, int]) -> dict[str, Tensor]:
-        """Adds `trusty` (height, width), the probability that a pixel is of a seen class, to the usual output."""
+    def named_maps(self, scores: Tensor, label_maps_only: bool) -> dict[str, Tensor]:
+        """Adds `trusty` (height, width), the probability that a pixel is of a seen class, to the usual maps."""
         if self.head.trusty_token is None:
-            return super().output(score_map, output_size)
-        trusty = F.interpolate(score_map[None, -1:], output_size, mode="bilinear", align_corners=False)[0, 0]
-        return super().output(score_map[:-1], output_size) | {"trusty": trusty}
+            return super().named_maps(scores, label_maps_only)
+        return super().named_maps(scores[:-1], label_maps_only) | {"trusty": scores[-1]}
 
 
 def _pad_and_stack(sem_segs: list[Tensor], size: tuple[int, int], ignore_label: int) -> Tensor:

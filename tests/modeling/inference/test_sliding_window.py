@@ -1,8 +1,10 @@
+import weakref
+
 import pytest
 import torch
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.inference import SlidingWindow, build_sliding_window, sliding_window
+from mta_clip.modeling.inference import SlidingWindow, build_sliding_window, progress
 from mta_clip.modeling.inference.sliding_window import window_starts
 
 
@@ -83,35 +85,86 @@ def test_half_precision_scores_are_summed_in_float32():
     assert torch.allclose(scores, pointwise(images).bfloat16().float(), atol=1e-5)
 
 
-def test_memory_is_one_map_and_one_batch():
-    """Scores of earlier windows are gone when the next batch is predicted."""
-    import weakref
-
+def test_scores_of_earlier_windows_are_gone_when_the_next_batch_is_predicted():
     alive = []
 
     def predict(images):
         assert not any(reference() is not None for reference in alive)
         scores = pointwise(images)
-        alive.append(weakref.ref(scores))
+        alive.append(weakref.ref(scores.untyped_storage()))
         return scores
 
     SlidingWindow(size=(4, 4), stride=(2, 2), batch=1)(predict, torch.randn(1, 3, 12, 12))
     assert len(alive) == 25
 
 
-def test_progress_for_many_windows_only(monkeypatch):
-    shown = []
-    original = sliding_window.tqdm
+def summed_whole(window, predict, image):
+    """The definition: all windows summed into one map, divided by the sums of their weights."""
+    height, width = (min(size, length) for size, length in zip(window.size, image.shape[-2:], strict=True))
+    weight = torch.ones(height, width)
+    if window.blend == "linear":
+        rows, columns = (torch.arange(1.0, length + 1) for length in (height, width))
+        rows, columns = (torch.minimum(x, len(x) + 1 - x) / (len(x) + 1) for x in (rows, columns))
+        weight = rows[:, None] * columns
+    scores, weights = torch.zeros(4, *image.shape[-2:]), torch.zeros(image.shape[-2:])
+    for top in window_starts(image.shape[-2], window.size[0], window.stride[0]):
+        for left in window_starts(image.shape[-1], window.size[1], window.stride[1]):
+            area = (..., slice(top, top + height), slice(left, left + width))
+            scores[area] += predict(image[area][None])[0] * weight
+            weights[area] += weight
+    return scores / weights
 
-    def spy(*args, **kwargs):
-        shown.append(not kwargs["disable"])
-        return original(*args, **{**kwargs, "disable": True})
 
-    monkeypatch.setattr(sliding_window, "tqdm", spy)
-    window = SlidingWindow(size=(2, 2), stride=(2, 2), batch=16)
-    window(pointwise, torch.randn(1, 3, 4, 4))
-    window(pointwise, torch.randn(1, 3, 20, 20))
-    assert shown == [False, True]
+@pytest.mark.parametrize("blend", ["uniform", "linear"])
+@pytest.mark.parametrize("shape", [(20, 31), (8, 8), (9, 8), (5, 30), (30, 5), (3, 4), (41, 10)])
+@pytest.mark.parametrize("stride", [(8, 8), (5, 3), (1, 7), (3, 8)])
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_strips_equal_the_sum_over_the_whole_image(shape, stride, batch, blend):
+    """Also where a batch holds several rows of windows, or more than there are."""
+    image = torch.randn(3, *shape)
+    window = SlidingWindow(size=(8, 8), stride=stride, batch=batch, blend=blend)
+    expected = summed_whole(window, context, image)
+    strips = [strip.clone() for strip in window.strips(context, image)]
+    tops = window_starts(shape[0], 8, stride[0])
+    assert [strip.shape[1] for strip in strips] == torch.tensor([*tops, shape[0]]).diff().tolist()
+    torch.testing.assert_close(torch.cat(strips, 1), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(window(context, image[None])[0], expected, rtol=0, atol=1e-5)
+
+
+def test_strips_come_while_windows_are_still_to_be_predicted():
+    predicted = []
+
+    def counting(images):
+        predicted.extend(images)
+        return pointwise(images)
+
+    strips = SlidingWindow(size=(4, 4), stride=(2, 4), batch=3).strips(counting, torch.randn(3, 8, 8))
+    assert [len(predicted) for _ in strips] == [3, 6, 6]  # two windows in each of three rows
+
+
+def test_the_band_is_as_high_as_a_window(monkeypatch):
+    """Nothing of the image's size is allocated, and the band is not allocated again."""
+    made = []
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *a, **named: made.append(zeros(*a, **named)) or made[-1])
+    pointers = set()
+    for strip in SlidingWindow(size=(4, 4), stride=(3, 3), batch=2).strips(pointwise, torch.randn(3, 40, 12)):
+        pointers.add(strip.untyped_storage().data_ptr())
+    assert len(pointers) == 1 and max(map(torch.numel, made)) == 4 * 4 * 12
+
+
+@pytest.mark.parametrize("delay, shown", [(0, True), (1000, False)])
+def test_progress_of_slow_images(delay, shown, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", delay)
+    SlidingWindow(size=(2, 2), stride=(2, 2))(pointwise, torch.randn(1, 3, 4, 4))
+    assert ("4 [" in (text := capsys.readouterr().err) and "window" in text) == shown
+
+
+def test_progress_in_the_main_process_only(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(progress.comm, "is_main_process", lambda: False)
+    SlidingWindow(size=(2, 2), stride=(2, 2))(pointwise, torch.randn(1, 3, 4, 4))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

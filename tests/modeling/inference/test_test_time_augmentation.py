@@ -3,10 +3,12 @@ import pytest
 import torch
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from PIL import Image
+from tiny_models import batch, tiny_model
 from torch import nn
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.inference import SemanticSegmentorWithTTA, build_tta_model
+from mta_clip.modeling.inference import SemanticSegmentorWithTTA, build_tta_model, progress
+from mta_clip.modeling.inference.strips import RowResizer
 
 
 class Segmentor(nn.Module):
@@ -52,12 +54,81 @@ def test_one_size_equals_plain_inference_on_the_resized_image_from_file(tmp_path
     inputs = {"image": torch.from_numpy(small.transpose(2, 0, 1).copy()), "height": 40, "width": 60}
     inputs["file_name"] = str(tmp_path / "image.png")
     expected = Segmentor()([inputs])[0]["sem_seg"]
-    assert torch.equal(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
+    torch.testing.assert_close(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
     model = Segmentor()
     wrap(model, min_sizes=[40])([inputs])
     assert model.seen == [(40, 60)]
     del inputs["image"]
-    assert torch.equal(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
+    torch.testing.assert_close(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
+
+
+def resized_each(model, inputs, sizes, flip):
+    """The definition: every score map resized to the output size by the model itself, then averaged."""
+    maps = []
+    for size in sizes:
+        image = Image.fromarray(inputs["image"].permute(1, 2, 0).numpy()).resize(size[::-1], Image.BILINEAR)
+        image = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        maps.append(model([{**inputs, "image": image}])[0]["sem_seg"])
+        if flip:
+            maps.append(model([{**inputs, "image": image.flip(-1)}])[0]["sem_seg"].flip(-1))
+    return torch.stack(maps).mean(0)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("output_size", [(20, 30), (37, 51), (7, 90)])
+@pytest.mark.parametrize("strip_bytes", [1, 5000, 1 << 26])
+def test_equals_averaging_at_the_output_size(output_size, flip, strip_bytes, monkeypatch):
+    monkeypatch.setattr(RowResizer.rows_per_strip, "__defaults__", (strip_bytes,))
+    inputs = {"image": make_image(), "height": output_size[0], "width": output_size[1]}
+    expected = resized_each(Segmentor(), inputs, [(10, 15), (40, 60)], flip)
+    options = {"min_sizes": [10, 40], "flip": flip}
+    scores = wrap(Segmentor(), **options)([inputs])[0]["sem_seg"]
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-3)  # scores up to 255
+    (result,) = wrap(Segmentor(), label_maps_only=True, **options)([inputs])
+    assert result.keys() == {"labels"} and result["labels"].dtype == torch.int64
+    chosen = expected.gather(0, result["labels"][None])[0]
+    torch.testing.assert_close(
+        chosen, expected.amax(0), rtol=1e-5, atol=1e-3
+    )  # equally good scores may differ in rounding
+
+
+WINDOWS = ["TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.SIZE", [40, 40]]
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], [*WINDOWS, "TEST.SLIDING_WINDOW.STRIDE", [20, 20]]], ids=["whole", "windows"]
+)
+def test_a_model_set_to_label_maps(overrides):
+    """It gives scores when asked, and is as it was afterwards; scores of whole images and of windows."""
+    inputs = {**batch(1)[0], "height": 60, "width": 80}
+    options = {"min_sizes": [48, 64], "flip": True}
+    model = tiny_model("TEST.SEM_SEG.LABEL_MAPS_ONLY", True, *overrides).eval()
+    scores = wrap(model, **options)([inputs])[0]["sem_seg"]
+    expected = resized_each(tiny_model(*overrides).eval(), inputs, [(48, 54), (64, 72)], flip=True)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
+    (result,) = wrap(model, **options, label_maps_only=True)([inputs])
+    assert torch.equal(result["labels"], scores.argmax(0))
+    assert model([inputs])[0].keys() == {"labels"}
+
+
+def test_the_vocabulary_is_the_models():
+    model = tiny_model().eval()
+    wrapped = wrap(model, min_sizes=[48])
+    wrapped.set_vocabulary(["cat", "dog"])
+    assert wrapped(batch(1))[0]["sem_seg"].shape[0] == 2
+    wrapped.set_vocabulary(None)
+    assert model.vocabulary is None
+
+
+@pytest.mark.parametrize("label_maps_only", [False, True])
+def test_progress(label_maps_only, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    options = {"min_sizes": [10, 20], "flip": True, "label_maps_only": label_maps_only}
+    wrap(Segmentor(), **options)([{"image": make_image()}])
+    assert "0/4" in (text := capsys.readouterr().err) and "augmented image" in text
+    monkeypatch.setattr(progress, "DELAY", 1000)
+    wrap(Segmentor(), **options)([{"image": make_image()}])
+    assert capsys.readouterr().err == ""
 
 
 def test_mean_over_sizes_and_flips():
@@ -105,3 +176,6 @@ def test_built_from_config():
     wrapped = build_tta_model(cfg, model)
     assert wrapped.model is model
     assert (wrapped.min_sizes, wrapped.max_size, wrapped.flip) == ((256, 384), 999, False)
+    assert not wrapped.label_maps_only
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True
+    assert build_tta_model(cfg, model).label_maps_only

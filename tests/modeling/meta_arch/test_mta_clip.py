@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
 from tiny_models import IGNORE, NAMES, accuracy, batch, tiny_config, tiny_model
 
 from mta_clip.engine.optimizer import build_optimizer
@@ -24,6 +25,23 @@ def test_label_maps_equal_the_argmax_of_scores():
     scores = tiny_model().eval()([sample])[0]["sem_seg"]
     labels = tiny_model("TEST.SEM_SEG.LABEL_MAPS_ONLY", True).eval()([sample])[0]["labels"]
     assert (scores.argmax(0) == labels).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("output_size", [(131, 97), (64, 72), (30, 200)])
+def test_label_maps_of_windows_equal_the_argmax_of_their_scores(output_size):
+    """Images of a batch differ in size, so one of them is padded."""
+    windows = ["TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.BATCH", 3]
+    windows += ["TEST.SLIDING_WINDOW.SIZE", [32, 40], "TEST.SLIDING_WINDOW.STRIDE", [13, 25]]
+    height, width = output_size
+    samples = [{**x, "height": height, "width": width} for x in batch(1) + batch(1, (50, 33))]
+    model = tiny_model(*windows).eval()
+    for result, sample in zip(model.segment(samples, label_maps_only=True), samples, strict=True):
+        image = model.preprocess([sample])
+        scores = model.sliding_window(model.padded_scores, image[0][None])
+        scores = sem_seg_postprocess(scores[0], image.image_sizes[0], height, width)
+        assert result.keys() == {"labels"}
+        assert (result["labels"] == scores.argmax(0)).float().mean() > 0.999
+        torch.testing.assert_close(model([sample])[0]["sem_seg"], scores, rtol=0, atol=1e-5)
 
 
 @WITH_AND_WITHOUT_TEXT

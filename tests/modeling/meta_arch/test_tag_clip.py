@@ -314,6 +314,16 @@ def test_window_larger_than_the_image_is_the_whole_image():
         torch.testing.assert_close(windowed[name], whole[name], atol=1e-6, rtol=0)
 
 
+def test_label_maps_and_trusty_maps_of_windows():
+    model = tiny_model().eval()
+    model.sliding_window = SlidingWindow(size=(16, 24), stride=(8, 24), batch=3)
+    inputs = [{**batch(1)[0], "height": 50, "width": 70}]
+    (scores,), (labels,) = (model.segment(inputs, label_maps_only=only) for only in (False, True))
+    assert scores["sem_seg"].shape == (5, 50, 70) and scores["trusty"].shape == (50, 70)
+    assert torch.equal(labels["labels"], scores["sem_seg"].argmax(0))
+    assert torch.equal(labels["trusty"], scores["trusty"])
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
