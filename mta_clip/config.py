@@ -224,7 +224,8 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SLIDING_WINDOW.BATCH = 4  # windows per forward pass
     cfg.TEST.SLIDING_WINDOW.BLEND = "uniform"  # weights at overlaps: uniform | linear (less at a window's rim)
     cfg.TEST.SEM_SEG = CN()
-    # True: models return label maps, computed in strips, not (C, H, W) scores: bounded memory on large images
+    # True: models return label maps, computed in strips of rows, not (C, H, W) scores: bounded memory on large images.
+    # What is left of the scores: with windows a band as high as one, with TEST.AUG a map at each of its sizes.
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
     cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, share of the image diagonal
