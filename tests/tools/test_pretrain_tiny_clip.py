@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mta_clip.data.classes import unseen_classes
-from mta_clip.data.datasets.shapes import all_names
+from mta_clip.data.datasets.shapes import SYNONYMS, all_names, synonym_of
 from mta_clip.modeling.clip import build_clip
 
 PATH = Path(__file__).resolve().parents[2] / "tools" / "pretrain_tiny_clip.py"
@@ -32,7 +32,15 @@ def test_captions(tool):
     assert not tool.captions_of("grey gravel")[0].holds_for(plain_ring)
 
 
-def test_no_held_out_class_is_drawn_or_named(tool, tmp_path, monkeypatch, capsys):
+def test_rewording_replaces_some_words_by_their_synonyms(tool):
+    torch.manual_seed(0)
+    texts = {tool.reworded("blue ring") for _ in range(50)}
+    assert texts == {"blue ring", "azure ring", "blue hoop", "azure hoop"}
+    assert {tool.reworded("dotted thing") for _ in range(50)} == {"dotted thing", "spotted thing"}
+
+
+@pytest.mark.parametrize("options", [[], ["--synonyms"]], ids=["names", "synonyms"])
+def test_no_held_out_class_is_drawn_or_named(tool, options, tmp_path, monkeypatch, capsys):
     drawn, texts = [], set()
     draw, encode_texts = tool.draw, tool.Trainer.encode_texts
     monkeypatch.setattr(tool, "draw", lambda names, *rest, **named: drawn.append(names) or draw(names, *rest, **named))
@@ -40,12 +48,13 @@ def test_no_held_out_class_is_drawn_or_named(tool, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(tool.Trainer, "accuracy", lambda *args: 0.0)  # asks for all names, after training
     output = tmp_path / "folder" / "clip.pth"
     monkeypatch.setattr(
-        sys, "argv", [str(PATH), "--output", str(output), "--steps", "3", "--batch", "16", "--crops", "1"]
+        sys, "argv", [str(PATH), "--output", str(output), "--steps", "3", "--batch", "16", "--crops", "1", *options]
     )
     assert tool.main() == 0
     held_out = unseen_classes("shapes")
     assert len(held_out) == 3 and sorted(drawn[0]) == sorted(set(all_names()) - set(held_out))
-    assert texts and not texts & set(held_out)
+    assert texts and not texts & {*held_out, *map(synonym_of, held_out)}
+    assert any(word in text.split() for text in texts for word in SYNONYMS.values()) == bool(options)
     assert f"MODEL.CLIP.PRETRAINED {output}" in capsys.readouterr().out
 
     model = build_clip(name="mta-tiny-vit", pretrained=str(output), quick_gelu=True)

@@ -39,6 +39,23 @@ COLORS = {"red": (215, 40, 35), "green": (40, 165, 60), "blue": (45, 80, 215), "
 TEXTURES = ("", "striped", "dotted")  # "" = plain: the name has no word for it
 SHAPES = ("disc", "ring", "square", "triangle")
 _GROUNDS = {"grey gravel": (135, 135, 138), "brown bricks": (128, 92, 74)}
+# Another word for every word of the names, for experiments with an open vocabulary; no file of the dataset has them.
+SYNONYMS = {
+    "red": "crimson",
+    "green": "emerald",
+    "blue": "azure",
+    "yellow": "golden",
+    "striped": "banded",
+    "dotted": "spotted",
+    "disc": "circle",
+    "ring": "hoop",
+    "square": "box",
+    "triangle": "wedge",
+    "grey": "ashen",
+    "gravel": "pebbles",
+    "brown": "tan",
+    "bricks": "masonry",
+}
 _PAINT = (245, 245, 245)  # of stripes and dots
 
 
@@ -175,6 +192,11 @@ def all_names() -> list[str]:
     """Every object that can be drawn, classes of the dataset or not, and the grounds."""
     objects = [" ".join(filter(None, words)) for words in itertools.product(TEXTURES, COLORS, SHAPES)]
     return objects + list(_GROUNDS)
+
+
+def synonym_of(name: str) -> str:
+    """A name that means the same and shares no word with it, such as "banded azure hoop" for "striped blue ring"."""
+    return " ".join(SYNONYMS[word] for word in name.split())
 
 
 def parse_name(name: str) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from mta_clip.data.datasets.shapes import (
     all_names,
     render_crop,
     render_scene,
+    synonym_of,
     write_split,
 )
 
@@ -126,3 +127,11 @@ def test_processes_may_draw_at_once(tmp_path):
     assert len(set(folders)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
     assert len(list((tmp_path / "train" / "labels").iterdir())) == 3
+
+
+def test_synonyms_are_other_words_and_tell_names_apart():
+    names = all_names()
+    synonyms = [synonym_of(name) for name in names]
+    assert len(set(synonyms)) == len(names)
+    assert not {word for name in names for word in name.split()} & {word for name in synonyms for word in name.split()}
+    assert synonym_of("striped blue ring") == "banded azure hoop"
