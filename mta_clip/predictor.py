@@ -24,7 +24,7 @@ from torch import nn
 
 from .data import register_folders
 from .engine.checkpoint import build_for_evaluation
-from .modeling.inference import build_tta_model, fold_batch_norms
+from .modeling.inference import build_tta_model, prepare_for_inference
 from .modeling.prompt import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel
 
@@ -157,7 +157,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
     """Builds the model of a config, with the weights of MODEL.WEIGHTS, for inference only.
 
     Returns:
-        The model, its BatchNorms folded, and its class names.
+        The model, prepared for inference, and its class names.
 
     Raises:
         ValueError: MODEL.WEIGHTS is empty.
@@ -170,7 +170,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         )
     register_folders(cfg)
     class_names = class_names_from_config(cfg)
-    return fold_batch_norms(build_for_evaluation(cfg).eval()), class_names
+    return prepare_for_inference(build_for_evaluation(cfg).eval()), class_names
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:

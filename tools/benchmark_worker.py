@@ -24,9 +24,9 @@ LARGE_IMAGE = (1024, 2048)  # height, width that windows slide over
 
 def ours(args: argparse.Namespace, text: bool) -> Stages:
     """Inference stages of a model of this package, from normalised image to label map."""
-    from mta_clip.modeling.inference import fold_batch_norms, semantic_labels
+    from mta_clip.modeling.inference import prepare_for_inference, semantic_labels
 
-    model = fold_batch_norms(build_ours(args, text).eval())
+    model = prepare_for_inference(build_ours(args, text).eval())
     head, learner = model.sem_seg_head, model.prompt_learner
 
     def decode(values: dict) -> dict:
@@ -56,7 +56,7 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
 
 def sliding(args: argparse.Namespace) -> Stages:
     """MTA-CLIP in windows over a large image, to its label map: time is that of one window."""
-    from mta_clip.modeling.inference import fold_batch_norms
+    from mta_clip.modeling.inference import prepare_for_inference
 
     model = build_ours(
         args,
@@ -66,7 +66,7 @@ def sliding(args: argparse.Namespace) -> Stages:
         "TEST.SLIDING_WINDOW.BATCH", args.batch,
         "TEST.SEM_SEG.LABEL_MAPS_ONLY", True,
     ).eval()  # fmt: skip
-    fold_batch_norms(model)
+    prepare_for_inference(model)
     sample = {"image": torch.randint(0, 256, (3, *LARGE_IMAGE), dtype=torch.uint8)}
     windows = 0
 
@@ -118,6 +118,7 @@ def build_ours(args: argparse.Namespace, text: bool, *options: object) -> torch.
     cfg.MODEL.PROMPT.CLASS_NAMES = list(itertools.islice(itertools.cycle(ade), args.classes))
     cfg.MODEL.PROMPT.NUM_CONTEXTS = args.contexts
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
+    cfg.TEST.PRECISION = args.dtype
     cfg.merge_from_list(list(options))
     if not text:
         cfg.MODEL.PROMPT.NAME = ""

@@ -1,6 +1,6 @@
 """From predictions to score maps and label maps: whole image, sliding window, test-time augmentation."""
 
-from .fold_batch_norm import fold_batch_norms
+from .prepare import prepare_for_inference
 from .semantic import MaskClassifier, classify_masks, semantic_inference, semantic_labels
 from .sliding_window import SlidingWindow, build_sliding_window
 from .test_time_augmentation import SemanticSegmentorWithTTA, build_tta_model
@@ -12,7 +12,7 @@ __all__ = [
     "build_sliding_window",
     "build_tta_model",
     "classify_masks",
-    "fold_batch_norms",
+    "prepare_for_inference",
     "semantic_inference",
     "semantic_labels",
 ]

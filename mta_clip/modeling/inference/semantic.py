@@ -18,7 +18,7 @@ from ..outputs import LayerPrediction
 from .progress import progress_bar
 
 CLASSIFIERS = ("linear", "text", "ensemble")
-_BLOCK_ELEMENTS = {"cpu": 1 << 19}  # of mask probabilities and scores together: a core's cache
+_BLOCK_ELEMENTS = {"cpu": 1 << 20}  # of mask probabilities and scores together: a core's cache
 _BLOCK_ELEMENTS_DEVICE = 1 << 26  # elsewhere: enough to fill the device
 
 
@@ -80,7 +80,10 @@ def semantic_labels(
     for image in range(num_images):
         weights = class_probs[image].to(mask_logits.dtype).t()
         for rows, probabilities in masks.blocks(mask_logits[image], num_classes):
-            labels[image, rows.start * width : rows.stop * width] = argmax_classes(weights @ probabilities.t())
+            scores = weights @ probabilities.t()
+            if scores.dtype == torch.bfloat16:  # ordered like its bits, as it is not negative, but slower
+                scores = scores.view(torch.int16)
+            labels[image, rows.start * width : rows.stop * width] = argmax_classes(scores)
     return labels.view(num_images, height, width)
 
 
@@ -88,13 +91,14 @@ def argmax_classes(scores: Tensor) -> Tensor:
     """`scores.argmax(0)`, the first of equals; several times as fast on CPU, where that reduction is not vectorised.
 
     Args:
-        scores: (C, ...), without NaN.
+        scores: (C, ...), without NaN; integers must not be negative, and C fits into their type.
 
     Returns:
         (...) int64.
     """
     num_classes = len(scores)
-    scores = scores.float()  # half precision would count to 256 at best
+    if scores.is_floating_point():
+        scores = scores.float()  # half precision counts to 256 only
     behind = (scores - scores.amax(0)).sign_()  # 0 or -1
     rank = torch.arange(num_classes, 0, -1, dtype=scores.dtype, device=scores.device)
     ranks = torch.add(rank.view(-1, *[1] * (scores.dim() - 1)), behind, alpha=num_classes, out=behind)

@@ -69,6 +69,10 @@ class SemanticSegmentor(nn.Module):
         """Score maps (B, C, H, W) of normalised images (B, 3, H, W) whose sides are divisible as required."""
         raise NotImplementedError
 
+    def autocast_modules(self) -> list[nn.Module]:
+        """Modules all of whose linear layers and convolutions run inside autocast at inference."""
+        return []
+
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
         images = [

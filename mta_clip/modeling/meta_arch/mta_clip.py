@@ -101,6 +101,10 @@ class MTACLIP(SemanticSegmentor):
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return self.sem_seg_head(features, text)
 
+    def autocast_modules(self) -> list[nn.Module]:
+        pixel_decoder, decoder = self.sem_seg_head.pixel_decoder, self.sem_seg_head.transformer_decoder
+        return [self.backbone, decoder, *([] if pixel_decoder.full_precision else [pixel_decoder])]
+
     def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
         targets = targets_from_sem_seg(sem_segs, images.shape[-2:], self.ignore_label)
         return self.criterion(self.predict_masks(images), targets)

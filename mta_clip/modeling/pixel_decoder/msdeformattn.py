@@ -217,7 +217,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for name, lateral, output in zip(self.fpn_in_features, self.lateral_convs, self.output_convs, strict=True):
             skip = lateral(features[name])
             x = skip + F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = F.relu(output(x))
+            x = F.relu(output(x), inplace=True)
         return self.mask_features(x), memories
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:

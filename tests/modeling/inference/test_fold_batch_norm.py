@@ -8,7 +8,7 @@ from torch import nn
 
 from mta_clip.config import get_cfg
 from mta_clip.modeling.clip import CLIPImageEncoder
-from mta_clip.modeling.inference import fold_batch_norms
+from mta_clip.modeling.inference.fold_batch_norm import fold_batch_norms
 
 
 def clip_encoder() -> nn.Module:

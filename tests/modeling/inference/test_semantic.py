@@ -81,6 +81,7 @@ def test_bfloat16_masks_stay_close():
     expected = plain(class_probs, mask_logits, (32, 48))
     scores = semantic_inference(class_probs, mask_logits.bfloat16(), (32, 48))
     assert scores.dtype == torch.float32
+    assert torch.equal(semantic_labels(class_probs, mask_logits.bfloat16(), (32, 48)), scores.argmax(1))
     assert ((scores - expected).abs() / expected.amax()).max() < 0.02
 
 
@@ -96,10 +97,17 @@ def test_a_crop_larger_than_the_map_is_refused():
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 255, 256, 1000])
-def test_argmax_classes_takes_the_first_of_equals(num_classes):
-    scores = torch.randint(20, (num_classes, 7, 5)).float()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int16])
+def test_argmax_classes_takes_the_first_of_equals(num_classes, dtype):
+    scores = torch.randint(20, (num_classes, 7, 5)).to(dtype)
     assert torch.equal(argmax_classes(scores), scores.argmax(0))
-    assert argmax_classes(torch.zeros(num_classes, 3)).tolist() == [0, 0, 0]
+    assert argmax_classes(torch.zeros(num_classes, 3, dtype=dtype)).tolist() == [0, 0, 0]
+
+
+def test_argmax_classes_tells_neighbouring_numbers_apart():
+    scores = torch.tensor([[1e-30, -2.0], [1e-30, -1.0], [0.0, -1.5]])
+    scores[1, 0] = scores[0, 0].nextafter(torch.tensor(1.0))
+    assert argmax_classes(scores).tolist() == [1, 1]
 
 
 def test_linear_drops_no_object_after_the_softmax():

@@ -18,6 +18,24 @@ def test_attention_equals_pytorchs_own():
     torch.testing.assert_close(attention(query, key, value), expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_in_bfloat16_equals_float32(masked):
+    """At inference CPUs compute it head by head, in training with the fused kernel."""
+    attention = MultiheadAttention(embed_dim=12, num_heads=3)
+    query, memory = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
+    bias = torch.zeros(2, 5, 7).masked_fill(torch.rand(2, 5, 7) < 0.5, torch.finfo(torch.bfloat16).min)
+    bias[..., 0] = 0
+    arguments = (query, memory, memory, bias if masked else None)
+    expected = attention(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = attention(*arguments)
+        with torch.no_grad():
+            by_head = attention(*arguments)
+    assert by_head.dtype == fused.dtype == torch.bfloat16
+    for result in (fused, by_head):
+        torch.testing.assert_close(result.float(), expected, atol=0.02, rtol=0.02)
+
+
 def test_layer_equals_pytorchs_decoder_layer_with_cross_attention_first():
     layer = MaskedDecoderLayer(embed_dim=8, num_heads=2, feedforward_dim=16)
     queries, memory = torch.randn(2, 5, 8), torch.randn(2, 7, 8)

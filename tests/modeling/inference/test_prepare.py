@@ -1,0 +1,48 @@
+"""A prepared model gives what it gave before."""
+
+import pytest
+import torch
+from tiny_models import batch, tiny_model
+from torch import nn
+
+from mta_clip.modeling.inference import prepare_for_inference
+from mta_clip.modeling.inference.prepare import cast_weights
+
+
+@pytest.mark.parametrize("full_precision", [True, False])
+@pytest.mark.parametrize("text", [True, False])
+def test_weights_in_bfloat16_change_nothing(text, full_precision):
+    key = "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION"
+    model = tiny_model("TEST.PRECISION", "bfloat16", key, full_precision, text=text).eval()
+    parts = {"backbone": model.backbone, "decoder": model.sem_seg_head.transformer_decoder}
+    parts["pixel decoder"] = model.sem_seg_head.pixel_decoder
+    expected = [result["sem_seg"] for result in model(batch())]
+    for module in model.autocast_modules():
+        cast_weights(module, torch.bfloat16)
+    for result, scores in zip(model(batch()), expected, strict=True):
+        assert torch.equal(result["sem_seg"], scores)
+    stored = {
+        name: {m.weight.dtype for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        for name, part in parts.items()
+    }
+    assert stored.pop("pixel decoder") == {torch.float32 if full_precision else torch.bfloat16}
+    assert stored == {"backbone": {torch.bfloat16}, "decoder": {torch.bfloat16}}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_prepared_model_agrees(precision):
+    model = tiny_model("TEST.PRECISION", precision).eval()
+    expected = [result["sem_seg"] for result in model(batch())]
+    assert prepare_for_inference(model) is model
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    for result, scores in zip(model(batch()), expected, strict=True):
+        torch.testing.assert_close(result["sem_seg"], scores, rtol=tolerance, atol=tolerance)
+    # a vocabulary is encoded outside of autocast
+    if precision == "bfloat16":
+        model.set_vocabulary(["sea", "boat"])
+        assert model(batch())[0]["sem_seg"].shape[0] == 2
+
+
+def test_refuses_a_model_in_training():
+    with pytest.raises(ValueError, match="eval"):
+        prepare_for_inference(tiny_model())
