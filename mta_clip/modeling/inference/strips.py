@@ -111,6 +111,9 @@ def join_strips(strips: Iterable[dict[str, Tensor]], size: tuple[int, int]) -> d
 
     Returns:
         Named maps (..., H, W).
+
+    Raises:
+        ValueError: the strips together have another height.
     """
     maps: dict[str, Tensor] = {}
     top = 0
