@@ -17,6 +17,8 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
     cfg.MODEL.WEIGHTS_SKIP = []
+    # torch.compile of the networks: minutes at the first call, again for other image sizes; a CPU needs a C++ compiler
+    cfg.MODEL.COMPILE = False
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
         116.28,

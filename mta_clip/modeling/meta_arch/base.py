@@ -17,7 +17,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class SemanticSegmentor(nn.Module):
-    """Base of the meta-architectures; a subclass says how it computes losses and scores.
+    """Base of the meta-architectures; a subclass says how it computes losses and scores, and which its networks are.
 
     Args:
         pixel_mean, pixel_std: of the three RGB channels, on the scale 0..255.
@@ -69,9 +69,18 @@ class SemanticSegmentor(nn.Module):
         """Score maps (B, C, H, W) of normalised images (B, 3, H, W) whose sides are divisible as required."""
         raise NotImplementedError
 
+    def networks(self) -> list[nn.Module]:
+        """The modules that take the time, without what lies between them: targets, matching, output."""
+        raise NotImplementedError
+
     def autocast_modules(self) -> list[nn.Module]:
         """Modules all of whose linear layers and convolutions run inside autocast at inference."""
         return []
+
+    def compile(self, *args, **kwargs) -> None:
+        """`nn.Module.compile` of each of the networks; what lies between them changes its shapes with the labels."""
+        for network in self.networks():
+            network.compile(*args, **kwargs)
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""

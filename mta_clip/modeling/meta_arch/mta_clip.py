@@ -32,6 +32,7 @@ class MTACLIP(SemanticSegmentor):
         prompt_learner: gives the text of all classes; None is Mask2Former.
         mask_classifier: gives masks their class probabilities at inference.
         ignore_label: value of label maps that belongs to no class.
+        compile_networks: compiles image encoder, pixel decoder and decoder at their first call.
         pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
             SemanticSegmentor.
     """
@@ -46,6 +47,7 @@ class MTACLIP(SemanticSegmentor):
         prompt_learner: PromptLearner | None,
         mask_classifier: MaskClassifier,
         ignore_label: int = 255,
+        compile_networks: bool = False,
         **common,
     ):
         super().__init__(**common)
@@ -57,6 +59,8 @@ class MTACLIP(SemanticSegmentor):
         self.ignore_label = ignore_label
         self.vocabulary: list[str] | None = None
         self._vocabulary_text: Tensor | None = None
+        if compile_networks:
+            self.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -68,6 +72,7 @@ class MTACLIP(SemanticSegmentor):
             "prompt_learner": build_prompt_learner(cfg),
             "mask_classifier": MaskClassifier(cfg),
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "compile_networks": cfg.MODEL.COMPILE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": cfg.MODEL.MASK_FORMER.SIZE_DIVISIBILITY,
@@ -101,9 +106,13 @@ class MTACLIP(SemanticSegmentor):
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return self.sem_seg_head(features, text)
 
+    def networks(self) -> list[nn.Module]:
+        """See SemanticSegmentor."""
+        return [self.backbone, self.sem_seg_head.pixel_decoder, self.sem_seg_head.transformer_decoder]
+
     def autocast_modules(self) -> list[nn.Module]:
-        pixel_decoder, decoder = self.sem_seg_head.pixel_decoder, self.sem_seg_head.transformer_decoder
-        return [self.backbone, decoder, *([] if pixel_decoder.full_precision else [pixel_decoder])]
+        """See SemanticSegmentor."""
+        return [m for m in self.networks() if not getattr(m, "full_precision", False)]
 
     def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
         targets = targets_from_sem_seg(sem_segs, images.shape[-2:], self.ignore_label)

@@ -38,6 +38,7 @@ class TagCLIP(SemanticSegmentor):
         pseudo_labels_from_iter: transductive training is inductive before this iteration.
         trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
+        compile_networks: compiles image encoder and head at their first call.
         pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
             SemanticSegmentor.
 
@@ -57,6 +58,7 @@ class TagCLIP(SemanticSegmentor):
         pseudo_labels_from_iter: int = 0,
         trusty_eval: str = "both",
         gamma: float = 0.1,
+        compile_networks: bool = False,
         **common,
     ):
         super().__init__(**common)
@@ -73,6 +75,8 @@ class TagCLIP(SemanticSegmentor):
         self.trusty_eval = trusty_eval
         self.gamma = gamma
         self.vocabulary: list[str] | None = None
+        if compile_networks:
+            self.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
@@ -112,6 +116,7 @@ class TagCLIP(SemanticSegmentor):
             "pseudo_labels_from_iter": node.PSEUDO_LABELS_FROM_ITER,
             "trusty_eval": node.TRUSTY_EVAL,
             "gamma": node.GAMMA,
+            "compile_networks": cfg.MODEL.COMPILE,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "size_divisibility": backbone.patch_size,
@@ -119,6 +124,10 @@ class TagCLIP(SemanticSegmentor):
             "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
             "precision": cfg.TEST.PRECISION,
         }
+
+    def networks(self) -> list[nn.Module]:
+        """See SemanticSegmentor."""
+        return [self.backbone, self.head]
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Segments any classes at inference instead of the dataset's; names that were not trained on count as unseen.

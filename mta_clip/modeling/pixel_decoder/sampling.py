@@ -69,6 +69,7 @@ class TableLayout:
         return [level.unflatten(1, size) for level, size in zip(levels, self.spatial_shapes, strict=True)]
 
 
+@torch.compiler.disable  # nothing in it would gain, and its backward pass cannot be traced
 def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
     """Weighted sum over a head's samples, zero outside the maps; differentiable (once) in its four tensors.
 

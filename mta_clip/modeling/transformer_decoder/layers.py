@@ -63,6 +63,7 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
     return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias[:, None])
 
 
+@torch.compiler.disable  # it would unroll the loop
 def _attention_by_head(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """The same for bfloat16 on CPUs, whose matrix products the fused kernel does not use: takes 0.7 of its time.
 
