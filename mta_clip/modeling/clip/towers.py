@@ -13,7 +13,8 @@ from pathlib import Path
 
 import open_clip
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...checkpoint.readers import read_checkpoint
 from ...checkpoint.sources import Dropped, openai_clip
@@ -55,7 +56,18 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
         model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     if weights:
         _load_weights(model, name, weights)
+    for module in list(model.modules()):
+        for child_name, child in module.named_children():
+            if isinstance(child, open_clip.transformer.QuickGELU):
+                setattr(module, child_name, QuickGELU())
     return model
+
+
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), written so that the backward pass keeps one tensor of the size of x instead of two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(1.702 * x) / 1.702
 
 
 def clip_config(name: str) -> dict:

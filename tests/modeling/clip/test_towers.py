@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from mta_clip.modeling.clip.towers import build_clip
+from mta_clip.modeling.clip.towers import QuickGELU, build_clip
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,14 @@ def test_tiny_models_compare_images_with_texts(name):
     assert tokens.shape == (2, 32)
     assert image.shape == (3, 128) and text.shape == (2, 128)
     assert sum(p.numel() for p in model.visual.parameters()) < 5e6
+
+
+def test_quick_gelu_equals_open_clips():
+    x = torch.randn(100, dtype=torch.float64, requires_grad=True)
+    ours, theirs = QuickGELU()(x), open_clip.transformer.QuickGELU()(x)
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(100, dtype=torch.float64)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, weights)[0] for y in (ours, theirs)))
 
 
 def test_quick_gelu_changes_the_activation():
