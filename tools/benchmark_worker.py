@@ -85,11 +85,11 @@ def sliding(args: argparse.Namespace) -> Stages:
     return {"windows": label_map}
 
 
-def training(args: argparse.Namespace, plain: bool) -> Stages:
+def training(args: argparse.Namespace, *options: object, plain: bool = False) -> Stages:
     """One training step of MTA-CLIP without the optimizer, ours or the plain one of plain_reference.py."""
     from plain_reference import plain_losses
 
-    model = build_ours(args, True).train()
+    model = build_ours(args, True, *options).train()
     blocks = torch.randint(0, args.classes, (args.batch, 1, *LABELLED_REGIONS)).float()
     sem_segs = list(torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0].to(args.device))
 
@@ -169,7 +169,8 @@ PEERS = {
         "transformers-mask2former-r50": transformers_mask2former,
     },
     "train": {
-        "mta-clip-rn50": lambda args: training(args, plain=False),
+        "mta-clip-rn50": training,
+        "mta-clip-rn50-text-checkpointing": lambda args: training(args, "MODEL.CLIP.TEXT_CHECKPOINTING", True),
         "mta-clip-rn50-plain": lambda args: training(args, plain=True),
     },
 }

@@ -21,12 +21,13 @@ class CLIPTextEncoder(nn.Module):
 
     Args:
         name, pretrained, quick_gelu: as in `build_clip`.
+        checkpointing: computes activations again in the backward pass instead of storing them.
 
     Raises:
         ValueError: the architecture's text tower or tokenizer is not CLIP's; see also `build_clip`.
     """
 
-    def __init__(self, *, name: str, pretrained: str = "", quick_gelu: bool = False):
+    def __init__(self, *, name: str, pretrained: str = "", quick_gelu: bool = False, checkpointing: bool = False):
         super().__init__()
         text_config = clip_config(name)["text_cfg"]
         for key in ("hf_model_name", "hf_tokenizer_name"):
@@ -36,7 +37,7 @@ class CLIPTextEncoder(nn.Module):
                     "CLIP's own text tower and tokenizer are supported, as in RN50, ViT-B-16, ViT-L-14, convnext_base"
                 )
         model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)
-        self.tower = CausalTextTower(getattr(model, "text", model))
+        self.tower = CausalTextTower(getattr(model, "text", model), checkpointing)
         self.tokenizer = open_clip.get_tokenizer(name)
         self.requires_grad_(False)
         self.train(False)

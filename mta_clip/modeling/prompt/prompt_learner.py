@@ -41,7 +41,10 @@ class PromptLearner(nn.Module):
         return {
             "class_names": class_names_from_config(cfg),  # first: wrong names are reported before weights are fetched
             "text_encoder": CLIPTextEncoder(
-                name=cfg.MODEL.CLIP.NAME, pretrained=cfg.MODEL.CLIP.PRETRAINED, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU
+                name=cfg.MODEL.CLIP.NAME,
+                pretrained=cfg.MODEL.CLIP.PRETRAINED,
+                quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
+                checkpointing=cfg.MODEL.CLIP.TEXT_CHECKPOINTING,
             ),
             "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
         }

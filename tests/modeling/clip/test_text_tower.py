@@ -77,6 +77,30 @@ def test_sharing_the_prefix_changes_nothing(num_contexts, context_length):
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_checkpointing_changes_only_what_is_kept_for_the_backward_pass():
+    source = small_transformer()
+    source.requires_grad_(False)
+    tokens = torch.tensor([[48, 3, 49, 0, 0], [48, 7, 8, 9, 49], [48, 5, 5, 49, 0], [48, 49, 0, 0, 0]])
+    contexts, upstream = torch.randn(2, 6, 32, requires_grad=True), torch.randn(2, len(tokens), 24)
+    results = []
+    for checkpointing in (False, True):
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        tower = CausalTextTower(source, checkpointing)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            features = tower(tokens, contexts)
+        results.append((features, *torch.autograd.grad(features, contexts, upstream), sum(kept.values())))
+        with torch.no_grad():
+            assert torch.equal(tower(tokens, contexts), features)
+    (features, gradient, stored), (same_features, same_gradient, stored_less) = results
+    assert torch.equal(features, same_features) and torch.equal(gradient, same_gradient)
+    assert stored_less < stored / 3
+
+
 @pytest.mark.parametrize("name", ["mta-tiny", "test-timm-vit", "RN50"])
 def test_equals_open_clip_without_contexts(name):
     """CLIP and CustomTextCLIP, at full context length and cut to the longest text."""
