@@ -160,6 +160,12 @@ def test_progress_of_slow_images(delay, shown, monkeypatch, capsys):
     assert ("4 [" in (text := capsys.readouterr().err) and "window" in text) == shown
 
 
+def test_progress_starts_no_thread(monkeypatch):
+    monkeypatch.setattr(progress.tqdm, "monitor", None)
+    with progress.progress_bar(2, "window") as bar:
+        assert type(bar).monitor is None
+
+
 def test_progress_in_the_main_process_only(monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", 0)
     monkeypatch.setattr(progress.comm, "is_main_process", lambda: False)
