@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_BLOCK_SAMPLES = {"cpu": 1 << 17}  # summed at a time: their rows and weights stay in a cache, and the heap small
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -89,17 +91,12 @@ class _SampleLevels(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
         table = _zero_bordered(value, layout)
-        cells, fx, fy = _locate(x, y, layout)
         ctx.layout = layout
         ctx.save_for_backward(table, x, y, weights)
-        bags = x.shape[0] * x.shape[1] * layout.heads
-        sampled = F.embedding_bag(
-            _corner_rows(cells, layout).view(bags, -1),
-            table.flatten(0, 2),
-            mode="sum",
-            per_sample_weights=_corner_weights(fx, fy, weights).view(bags, -1),
-        )
-        return sampled.view(*x.shape[:2], -1)
+        limit = _BLOCK_SAMPLES.get(x.device.type, x.numel())
+        queries = max(1, limit // (x.shape[0] * x.shape[2]))
+        blocks = zip(*(samples.split(queries, dim=1) for samples in (x, y, weights)), strict=True)
+        return torch.cat([_sum_bags(table, *block, layout) for block in blocks], dim=1)
 
     @staticmethod
     @once_differentiable
@@ -123,6 +120,19 @@ class _SampleLevels(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_value = _value_gradient(grad, cells, _corner_weights(fx, fy, weights), table, layout)
         return grad_value, grad_x, grad_y, grad_weights, None
+
+
+def _sum_bags(table: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
+    """The forward pass for some of the queries: (B, n, A * d) of samples (B, n, M)."""
+    cells, fx, fy = _locate(x, y, layout)
+    bags = x.shape[0] * x.shape[1] * layout.heads
+    sampled = F.embedding_bag(
+        _corner_rows(cells, layout).view(bags, -1),
+        table.flatten(0, 2),
+        mode="sum",
+        per_sample_weights=_corner_weights(fx, fy, weights).view(bags, -1),
+    )
+    return sampled.view(*x.shape[:2], -1)
 
 
 def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
