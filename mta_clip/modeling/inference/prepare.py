@@ -30,10 +30,14 @@ def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Casts the weights of linear layers, convolutions and attention, as autocast would at every call.
 
     Args:
-        module: from now on it needs to run inside autocast to `dtype`.
+        module: from now on it needs to run inside autocast to `dtype`, but for parts whose attribute `full_precision`
+            says that they leave it.
         dtype: of the weights.
     """
-    for part in module.modules():
-        if isinstance(part, _PRODUCTS):
-            for parameter in part.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    if getattr(module, "full_precision", False):
+        return
+    if isinstance(module, _PRODUCTS):
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(dtype)
+    for child in module.children():
+        cast_weights(child, dtype)

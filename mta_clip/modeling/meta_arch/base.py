@@ -74,7 +74,7 @@ class SemanticSegmentor(nn.Module):
         raise NotImplementedError
 
     def autocast_modules(self) -> list[nn.Module]:
-        """Modules all of whose linear layers and convolutions run inside autocast at inference."""
+        """Modules whose linear layers and convolutions, except under `full_precision`, run inside autocast."""
         return []
 
     def compile(self, *args, **kwargs) -> None:

@@ -112,7 +112,7 @@ class MTACLIP(SemanticSegmentor):
 
     def autocast_modules(self) -> list[nn.Module]:
         """See SemanticSegmentor."""
-        return [m for m in self.networks() if not getattr(m, "full_precision", False)]
+        return self.networks()
 
     def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
         targets = targets_from_sem_seg(sem_segs, images.shape[-2:], self.ignore_label)

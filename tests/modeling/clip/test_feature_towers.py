@@ -125,3 +125,16 @@ def test_timm_vit_gives_a_block_that_is_tapped_twice_twice():
 def test_other_towers_are_refused():
     with pytest.raises(ValueError, match="image tower Linear is not supported"):
         build_feature_tower(nn.Linear(2, 2), ())
+
+
+def test_the_stem_stays_in_float32_at_inference():
+    tower = build_feature_tower(build_clip(name="mta-tiny").visual, ())
+    dtypes = {}
+    for part in ("conv1", "conv3", "layer1"):
+        module = getattr(tower.visual, part)
+        module.register_forward_hook(lambda _module, _inputs, output, part=part: dtypes.update({part: output.dtype}))
+    for training in (True, False):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            tower.train(training)(torch.randn(2, 3, 64, 64))
+        assert dtypes["layer1"] == torch.bfloat16
+        assert dtypes["conv1"] == dtypes["conv3"] == (torch.bfloat16 if training else torch.float32)
