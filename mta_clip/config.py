@@ -53,8 +53,7 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
     cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
-    # The text tower's activations are computed again in the backward pass: a tenth more time, less memory by what
-    # grows with classes times contexts
+    # The text tower's activations, which grow with classes times contexts, are computed again in the backward pass
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False
     cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
     # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = ends of the quarters of the depth,

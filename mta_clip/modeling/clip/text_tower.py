@@ -22,7 +22,7 @@ class CausalTextTower(nn.Module):
     Args:
         source: module with `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`
             and `attn_mask`; its parameters are shared, not copied.
-        checkpointing: blocks run again in the backward pass, which then needs a fifteenth of the memory.
+        checkpointing: blocks run again in the backward pass, so that only what goes in is kept for it.
 
     Raises:
         ValueError: not such a module, or one without causal mask, with another read-out than the end token's, or with
