@@ -18,7 +18,7 @@ from ..outputs import LayerPrediction
 from .progress import progress_bar
 
 CLASSIFIERS = ("linear", "text", "ensemble")
-_BLOCK_ELEMENTS = {"cpu": 1 << 20}  # of mask probabilities and scores together: a core's cache
+_BLOCK_ELEMENTS = {"cpu": 1 << 20}  # of mask probabilities and scores together: fits into a cache
 _BLOCK_ELEMENTS_DEVICE = 1 << 26  # elsewhere: enough to fill the device
 
 
