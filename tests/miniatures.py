@@ -5,7 +5,6 @@ prepare_miniature("ade20k", root)    # then what datasets/prepare_ade20k.py make
 REGISTERED["ade20k"]                 # names to train and test on, and the number of classes
 """
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,6 +14,7 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
+from scripts import load_script
 
 from mta_clip.data.classes import builtin_classes
 from mta_clip.data.datasets import shapes
@@ -81,14 +81,6 @@ def prepare_miniature(name: str, root: Path) -> None:
     script = Path(__file__).parents[1] / "datasets" / f"prepare_{name}.py"
     if script.exists():
         load_script(script).prepare(Path(root), 0)
-
-
-def load_script(path: Path):
-    """A Python file outside of the package as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _scenes(

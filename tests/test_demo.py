@@ -1,22 +1,15 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load_script
 from toy_predictor import make_config
 
 from mta_clip.visualization import distinct_colors
 
-SCRIPT = Path(__file__).parents[1] / "demo.py"
-
 
 @pytest.fixture(scope="module")
 def demo():
-    spec = importlib.util.spec_from_file_location("demo_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("demo.py")
 
 
 @pytest.fixture

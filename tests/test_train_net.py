@@ -1,6 +1,5 @@
 """The command line from images on disk to the last line of its output, with a toy model."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -10,19 +9,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scripts import load_script
 from toy_training import SIDE
 
 from mta_clip.engine.setup import argument_parser
 
-SCRIPT = Path(__file__).parents[1] / "train_net.py"
-
 
 @pytest.fixture(scope="module")
 def train_net():
-    spec = importlib.util.spec_from_file_location("train_net", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train_net.py")
 
 
 @pytest.fixture

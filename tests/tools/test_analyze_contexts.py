@@ -1,17 +1,14 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.structures import ImageList
 from PIL import Image
+from scripts import load_script
 
 from mta_clip.config import get_cfg
 from mta_clip.modeling.outputs import HeadOutput, LayerPrediction
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "analyze_contexts.py"
 NAMES = ["dark thing", "bright thing"]
 
 
@@ -61,10 +58,7 @@ def command(tmp_path):
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("analyze_contexts", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/analyze_contexts.py")
 
 
 def test_table_and_pictures(tool, command, tmp_path, capsys):

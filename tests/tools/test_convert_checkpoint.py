@@ -1,22 +1,16 @@
 """The command: exit status, report, files; what it converts is tested with mta_clip.checkpoint.convert."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
-
-TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
+from scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def main():
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_script("tools/convert_checkpoint.py").main
 
 
 @pytest.fixture

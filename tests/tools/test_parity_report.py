@@ -1,12 +1,8 @@
 """The table of docs/parity.md is made from what the comparisons recorded."""
 
-import importlib.util
-from pathlib import Path
+from scripts import load_script
 
-TOOL = Path(__file__).parents[2] / "tools" / "parity_report.py"
-spec = importlib.util.spec_from_file_location("parity_report", TOOL)
-parity_report = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(parity_report)
+parity_report = load_script("tools/parity_report.py")
 
 
 def entry(label, difference, *, test="tests/a.py::test_a[m2f_a]", against="", value=1.0, rtol=0.0):

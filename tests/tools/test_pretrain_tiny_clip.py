@@ -1,25 +1,17 @@
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from scripts import load_script
 
 from mta_clip.data.classes import unseen_classes
 from mta_clip.data.datasets.shapes import SYNONYMS, all_names, synonym_of
 from mta_clip.modeling.clip import build_clip
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "pretrain_tiny_clip.py"
-
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("pretrain_tiny_clip", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script("tools/pretrain_tiny_clip.py")
 
 
 def test_captions(tool):
@@ -48,7 +40,9 @@ def test_no_held_out_class_is_drawn_or_named(tool, options, tmp_path, monkeypatc
     monkeypatch.setattr(tool.Trainer, "accuracy", lambda *args: 0.0)  # asks for all names, after training
     output = tmp_path / "folder" / "clip.pth"
     monkeypatch.setattr(
-        sys, "argv", [str(PATH), "--output", str(output), "--steps", "3", "--batch", "16", "--crops", "1", *options]
+        sys,
+        "argv",
+        ["pretrain_tiny_clip.py", "--output", str(output), "--steps", "3", "--batch", "16", "--crops", "1", *options],
     )
     assert tool.main() == 0
     held_out = unseen_classes("shapes")

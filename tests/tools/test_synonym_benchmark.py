@@ -1,21 +1,14 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from scripts import load_script
 from torch import nn
 
 from mta_clip.data.datasets.shapes import CLASSES, synonym_of
 
-PATH = Path(__file__).resolve().parents[2] / "tools" / "synonym_benchmark.py"
-
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("synonym_benchmark", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tools/synonym_benchmark.py")
 
 
 class ByName(nn.Module):

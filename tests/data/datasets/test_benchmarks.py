@@ -10,6 +10,7 @@ import pytest
 import scipy.io
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
+from scripts import load_script
 
 from mta_clip.config import get_cfg
 from mta_clip.data import LabelReader, SemanticDatasetMapper, load_dataset_dicts
@@ -177,7 +178,7 @@ def test_script_from_the_command_line_in_parallel(datasets_root):
 
 @pytest.mark.parametrize("name", ["ade20k", "cityscapes", "voc2012", "coco_stuff", "pascal_context"])
 def test_script_without_the_download_fails_readably(name, datasets_root, caplog):
-    script = miniatures.load_script(SCRIPTS / f"prepare_{name}.py")
+    script = load_script(SCRIPTS / f"prepare_{name}.py")
     assert run_script(script.__doc__, script.prepare, ["--root", str(datasets_root)]) == 1
     assert str(datasets_root) in caplog.text
     assert "README" in caplog.text

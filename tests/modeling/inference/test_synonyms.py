@@ -1,29 +1,19 @@
 """Masks classified by words that segmentation never met, but the text tower did; both trained here, in six minutes."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
+from scripts import ROOT, load_script
 
 from mta_clip.data.datasets.shapes import CLASSES, synonym_of
 from mta_clip.engine.setup import load_config
 from mta_clip.engine.trainer import Trainer
 
 MARGIN = 6.0  # points of mIoU that synonyms may cost; 2.2 were measured
-ROOT = Path(__file__).resolve().parents[3]
 
 pytestmark = pytest.mark.slow
-
-
-def load_tool(name, patch):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    patch.setitem(sys.modules, name, module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +25,7 @@ def results(tmp_path_factory):
         patch.setenv("DETECTRON2_DATASETS", str(root))
         pretraining = ["--synonyms", "--steps", "600", "--crops", "60", "--device", "cpu", "--output", str(tower)]
         patch.setattr(sys, "argv", ["pretrain_tiny_clip.py", *pretraining])
-        assert load_tool("pretrain_tiny_clip", patch).main() == 0
+        assert load_script("tools/pretrain_tiny_clip.py").main() == 0
         overrides = ["MODEL.DEVICE", "cpu", "MODEL.CLIP.PRETRAINED", str(tower), "SOLVER.MAX_ITER", 300]
         overrides += ["DATASETS.TEST", "()", "OUTPUT_DIR", str(root / "output")]
         cfg = load_config(str(ROOT / "configs" / "shapes" / "mta_clip_synonyms.yaml"), overrides)
@@ -51,7 +41,7 @@ def results(tmp_path_factory):
             model.prompt_learner.encode([synonym_of(name) for name in names])[:, :-1], dim=-1
         )
         similarities = (other @ text.transpose(1, 2)).mean(0)
-        yield load_tool("synonym_benchmark", patch).compare(cfg, model, names), similarities
+        yield load_script("tools/synonym_benchmark.py").compare(cfg, model, names), similarities
 
 
 def test_a_synonym_is_nearest_to_the_name_it_stands_for(results):
