@@ -1,4 +1,4 @@
-"""What a model that is trained no further can do once, instead of at every image; none of it changes its output."""
+"""What a model that is trained no further can do once, instead of at every image; its output changes by rounding."""
 
 import torch
 from torch import nn

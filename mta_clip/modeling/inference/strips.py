@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .semantic import argmax_classes, source_rows
 
-STRIP_BYTES = 1 << 26  # of resized scores at a time: small beside any score map worth the trouble
+STRIP_BYTES = 1 << 22  # of resized scores at a time: they fit into a cache
 
 
 class RowResizer:

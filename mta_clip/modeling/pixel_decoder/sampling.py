@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_BLOCK_SAMPLES = {"cpu": 1 << 17}  # summed at a time: their rows and weights stay in a cache, and the heap small
+_BLOCK_SAMPLES = {"cpu": 1 << 17}  # summed at a time: memory for rows and weights does not grow with the image
 
 
 @dataclass(frozen=True)
