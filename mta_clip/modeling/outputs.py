@@ -65,6 +65,6 @@ class HeadOutput:
         """Mask logits of one layer.
 
         Returns:
-            (B, Q, h, w), not bounded.
+            (B, Q, h, w), not bounded; channels last in memory, as the mask features are.
         """
-        return torch.einsum("bqd,bdhw->bqhw", self.layers[layer].mask_embed, self.mask_features)
+        return torch.einsum("bdhw,bqd->bhwq", self.mask_features, self.layers[layer].mask_embed).permute(0, 3, 1, 2)

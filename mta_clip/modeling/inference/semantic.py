@@ -18,8 +18,8 @@ from ..outputs import LayerPrediction
 from .progress import progress_bar
 
 CLASSIFIERS = ("linear", "text", "ensemble")
-_BLOCK_ELEMENTS = {"cpu": 1 << 20}  # of mask probabilities and scores together: fits into a cache
-_BLOCK_ELEMENTS_DEVICE = 1 << 26  # elsewhere: enough to fill the device
+_BLOCK_BYTES = {"cpu": 1 << 22}  # of mask probabilities and scores together: fits into a cache
+_BLOCK_BYTES_DEVICE = 1 << 28  # elsewhere: enough to fill the device
 
 
 @torch.no_grad()
@@ -99,10 +99,9 @@ def argmax_classes(scores: Tensor) -> Tensor:
     num_classes = len(scores)
     if scores.is_floating_point():
         scores = scores.float()  # half precision counts to 256 only
-    behind = (scores - scores.amax(0)).sign_()  # 0 or -1
+    best = torch.eq(scores, scores.amax(0), out=torch.empty_like(scores))  # 0 or 1: faster than bool, then as numbers
     rank = torch.arange(num_classes, 0, -1, dtype=scores.dtype, device=scores.device)
-    ranks = torch.add(rank.view(-1, *[1] * (scores.dim() - 1)), behind, alpha=num_classes, out=behind)
-    return num_classes - ranks.amax(0).long()
+    return num_classes - best.mul_(rank.view(-1, *[1] * (scores.dim() - 1))).amax(0).long()
 
 
 class _ResizedMasks:
@@ -121,13 +120,15 @@ class _ResizedMasks:
         self.output_size = output_size or self.crop
         if self.crop[0] > size[0] or self.crop[1] > size[1]:
             raise ValueError(f"cannot crop {self.crop} (height, width) from a map of size {size}")
+        self.upsampled_rows = source_rows(shape[-2], size[0])
+        self.resized_rows = source_rows(self.crop[0], self.output_size[0])
 
     def blocks(self, mask_logits: Tensor, num_classes: int) -> Iterator[tuple[slice, Tensor]]:
         """Yields the rows of a block and its probabilities (rows * W', Q), from logits (Q, h, w)."""
         # Resized in float32 also when the products are not: CPUs are faster at it.
         logits = mask_logits.permute(1, 2, 0).float().contiguous()  # (h, w, Q)
         height, width = self.output_size
-        limit = _BLOCK_ELEMENTS.get(logits.device.type, _BLOCK_ELEMENTS_DEVICE)
+        limit = _BLOCK_BYTES.get(logits.device.type, _BLOCK_BYTES_DEVICE) // mask_logits.element_size()
         per_row = width * (self.num_queries + num_classes)
         # A row of a shrunk output needs several rows of the input.
         per_row = max(per_row, self.size[1] * self.num_queries * self.crop[0] // height)
@@ -141,32 +142,28 @@ class _ResizedMasks:
     def _block(self, logits: Tensor, rows: slice) -> Tensor:
         if self.output_size == self.crop:
             return self._probabilities(logits, rows)
-        upper, lower, weight = source_rows(rows, self.crop[0], self.output_size[0], logits.device)
+        upper, lower, weight = (x[rows] for x in self.resized_rows)
         first = int(upper[0])
         probabilities = self._probabilities(logits, slice(first, int(lower[-1]) + 1))
         return _resize(probabilities, upper - first, lower - first, weight, self.output_size[1])
 
     def _probabilities(self, logits: Tensor, rows: slice) -> Tensor:
         """Upsampled and cropped: (rows, columns, Q) from logits (h, w, Q)."""
-        upsampled = _resize(logits, *source_rows(rows, len(logits), self.size[0], logits.device), self.size[1])
+        upsampled = _resize(logits, *(x[rows] for x in self.upsampled_rows), self.size[1])
         return upsampled.sigmoid_()[:, : self.crop[1]]
 
 
-def source_rows(
-    rows: slice, length: int, resized_length: int, device: torch.device | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def source_rows(length: int, resized_length: int) -> tuple[Tensor, Tensor, Tensor]:
     """For rows of a resized map: the two rows they lie between, and the weight of the second (align_corners False).
 
     Args:
-        rows: of the resized map.
         length: rows of the map.
-        resized_length: rows of the resized map.
+        resized_length: rows of the resized map, H.
 
     Returns:
-        (r,) int64, int64 and float32.
+        (H,) int64, int64 and float32, on the CPU.
     """
-    position = torch.arange(rows.start, rows.stop, device=device)
-    position = ((position + 0.5) * (length / resized_length) - 0.5).clamp(min=0)
+    position = ((torch.arange(resized_length) + 0.5) * (length / resized_length) - 0.5).clamp(min=0)
     upper = position.long().clamp(max=length - 1)
     weight = position - upper
     return upper, (upper + (weight > 0)).clamp(max=length - 1), weight
@@ -174,7 +171,8 @@ def source_rows(
 
 def _resize(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, width: int) -> Tensor:
     """Blends pairs of rows of (h, w, Q) maps and resizes the columns: (rows, width, Q)."""
-    rows = torch.lerp(maps[upper], maps[lower], weight.to(maps.dtype)[:, None, None])
+    upper, lower, weight = (x.to(maps.device) for x in (upper, lower, weight))
+    rows = torch.lerp(maps.index_select(0, upper), maps.index_select(0, lower), weight.to(maps.dtype)[:, None, None])
     # Every row an image with channels last: that is fastest, and images are what threads share out.
     images = rows.permute(0, 2, 1)[:, :, None]
     resized = F.interpolate(images, size=(1, width), mode="bilinear", align_corners=False)

@@ -25,7 +25,7 @@ class RowResizer:
     def __init__(self, size: tuple[int, int], output_size: tuple[int, int]) -> None:
         self.size = tuple(size)
         self.output_size = tuple(output_size)
-        self.upper, self.lower, self.weight = source_rows(slice(0, output_size[0]), size[0], output_size[0])
+        self.upper, self.lower, self.weight = source_rows(size[0], output_size[0])
 
     def source(self, rows: slice) -> slice:
         """The source rows that output rows are made from."""

@@ -23,13 +23,13 @@ def make_inputs(h=8, w=12, images=2, queries=5, classes=4):
     return torch.rand(images, queries, classes), 4 * torch.randn(images, queries, h, w)
 
 
-@pytest.fixture(params=[1, 2000, 1 << 19], ids=["row by row", "blocks", "at once"])
-def block_elements(request, monkeypatch):
-    monkeypatch.setitem(semantic._BLOCK_ELEMENTS, "cpu", request.param)
+@pytest.fixture(params=[1, 8000, 1 << 21], ids=["row by row", "blocks", "at once"])
+def block_bytes(request, monkeypatch):
+    monkeypatch.setitem(semantic._BLOCK_BYTES, "cpu", request.param)
 
 
 @pytest.mark.parametrize("size", [(32, 48), (8, 12), (33, 47), (100, 13), (4, 6), (1, 1)])
-def test_equals_the_definition_at_any_size(size, block_elements):
+def test_equals_the_definition_at_any_size(size, block_bytes):
     class_probs, mask_logits = make_inputs()
     expected = plain(class_probs, mask_logits, size)
     scores = semantic_inference(class_probs, mask_logits, size)
@@ -41,7 +41,7 @@ def test_equals_the_definition_at_any_size(size, block_elements):
 
 @pytest.mark.parametrize("crop", [(32, 48), (30, 41), (1, 1)])
 @pytest.mark.parametrize("output_size", [(30, 41), (61, 90), (11, 10), (200, 3)])
-def test_crop_and_resize_equal_detectron2s_postprocessing(crop, output_size, block_elements):
+def test_crop_and_resize_equal_detectron2s_postprocessing(crop, output_size, block_bytes):
     class_probs, mask_logits = make_inputs()
     whole = plain(class_probs, mask_logits, (32, 48))
     expected = torch.stack([sem_seg_postprocess(image, crop, *output_size) for image in whole])
