@@ -3,11 +3,14 @@
 Shapes: B images, N queries, S memory tokens, D width.
 """
 
-from itertools import pairwise, product
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_GROUP_BYTES = 1 << 21  # scores of the heads that bfloat16 attention on a CPU takes at a time
+_HEAD_BYTES = 1 << 24  # scores of a head beyond which the fused kernel is faster
 
 
 class MultiheadAttention(nn.Module):
@@ -53,8 +56,13 @@ class MultiheadAttention(nn.Module):
                 (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
             )
         ]
-        fused = torch.is_grad_enabled() or projected[0].dtype != torch.bfloat16 or query.device.type != "cpu"
-        attended = (_fused_attention if fused else _attention_by_head)(*projected, bias)
+        by_heads = (
+            projected[0].dtype == torch.bfloat16
+            and query.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and _score_bytes(query, key) <= _HEAD_BYTES
+        )
+        attended = (_attention_by_heads if by_heads else _fused_attention)(*projected, bias)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
@@ -64,18 +72,30 @@ def _fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | N
 
 
 @torch.compiler.disable  # it would unroll the loop
-def _attention_by_head(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+def _attention_by_heads(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """The same for bfloat16 on CPUs, whose matrix products the fused kernel does not use: takes 0.7 of its time.
 
-    The scores of one head at a time fit into a cache, which those of all heads would not.
+    Few heads at a time: their scores fit into a cache, which those of all might not.
     """
     attended = torch.empty_like(query)
     scale = query.shape[-1] ** -0.5
-    for image, head in product(range(query.shape[0]), range(query.shape[1])):
-        q, k = query[image, head], key[image, head].t()
-        scores = q @ k * scale if bias is None else torch.addmm(bias[image], q, k, alpha=scale)
-        torch.mm(scores.softmax(-1), value[image, head], out=attended[image, head])
+    heads = max(1, _GROUP_BYTES // _score_bytes(query, key))
+    buffer = query.new_empty(min(heads, query.shape[1]), query.shape[-2], key.shape[-2])
+    for image in range(query.shape[0]):
+        groups = (x[image].split(heads) for x in (query, key.transpose(-1, -2), value, attended))
+        for q, k, v, out in zip(*groups, strict=True):
+            scores = buffer[: len(q)]
+            if bias is None:
+                torch.bmm(q * scale, k, out=scores)
+            else:
+                torch.baddbmm(bias[image].to(q.dtype).expand(len(q), -1, -1), q, k, alpha=scale, out=scores)
+            torch.bmm(torch.softmax(scores, dim=-1, out=scores), v, out=out)
     return attended
+
+
+def _score_bytes(query: Tensor, key: Tensor) -> int:
+    """Memory of the bfloat16 scores of one head, from (..., N, d) and (..., S, d)."""
+    return 2 * query.shape[-2] * key.shape[-2]
 
 
 class MaskedDecoderLayer(nn.Module):

@@ -136,7 +136,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         """Keys (with position encoding) and values of a memory level, both (B, S, D)."""
         tokens = self.input_proj[level](memory).flatten(2).transpose(1, 2) + self.level_embed.weight[level]
         position = self.position_embedding((memory.shape[-2], memory.shape[-1]), memory.device)
-        return tokens + position.flatten(0, 1), tokens
+        # the embeddings are float32; layers that run in less would cast the sums at every use
+        return (tokens + position.flatten(0, 1)).to(memory.dtype), tokens.to(memory.dtype)
 
     @torch.no_grad()
     def _resize(self, mask_features: Tensor, memories: list[Tensor]) -> list[Tensor]:
@@ -145,19 +146,18 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         Resizing and the dot product with a mask embedding are both linear: masks of resized features equal resized
         masks, so no full mask is ever made for attention, and each level is resized once for all layers.
         """
-        return [
-            F.interpolate(mask_features, size=memory.shape[-2:], mode="bilinear", align_corners=False).flatten(2)
-            for memory in memories
-        ]
+        sizes = [memory.shape[-2:] for memory in memories]
+        resized = [F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False) for size in sizes]
+        return [x.flatten(2).contiguous() for x in resized]
 
     @torch.no_grad()
     def _attention_bias(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
         """What masked attention adds to its scores, (B, N, S): 0 inside a query's mask, the lowest number outside.
 
-        A query with an empty mask looks everywhere. Numbers, because PyTorch's kernels turn booleans into them slowly.
+        A query with an empty mask looks everywhere. All in numbers, as CPUs turn booleans into them slowly.
         """
         if normed.shape[1] > self.num_queries:
             mask_embed = torch.cat([mask_embed, self.mask_embed(normed[:, self.num_queries :])], dim=1)
         logits = mask_embed @ small_features
         threshold = torch.where(logits.amax(dim=-1, keepdim=True) < 0, -torch.inf, 0.0)
-        return (logits < threshold).to(logits.dtype).mul_(torch.finfo(logits.dtype).min)
+        return logits.lt_(threshold).mul_(torch.finfo(logits.dtype).min)

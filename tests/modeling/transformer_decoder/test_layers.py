@@ -1,7 +1,10 @@
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
 
+from mta_clip.modeling.transformer_decoder import layers
 from mta_clip.modeling.transformer_decoder.layers import MLP, MaskedDecoderLayer, MultiheadAttention
 
 
@@ -19,8 +22,13 @@ def test_attention_equals_pytorchs_own():
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_in_bfloat16_equals_float32(masked):
-    """At inference CPUs compute it head by head, in training with the fused kernel."""
+@pytest.mark.parametrize("heads", [1, 2, 3, None])
+def test_attention_in_bfloat16_equals_float32(masked, heads, monkeypatch):
+    """At inference CPUs compute it for some heads at a time; large ones, and in training, with the fused kernel."""
+    by_heads = mock.Mock(wraps=layers._attention_by_heads)
+    monkeypatch.setattr(layers, "_attention_by_heads", by_heads)
+    monkeypatch.setattr(layers, "_GROUP_BYTES", 2 * 5 * 7 * (heads or 1))
+    monkeypatch.setattr(layers, "_HEAD_BYTES", 2 * 5 * 7 if heads else 2 * 5 * 7 - 1)
     attention = MultiheadAttention(embed_dim=12, num_heads=3)
     query, memory = torch.randn(2, 5, 12), torch.randn(2, 7, 12)
     bias = torch.zeros(2, 5, 7).masked_fill(torch.rand(2, 5, 7) < 0.5, torch.finfo(torch.bfloat16).min)
@@ -28,11 +36,13 @@ def test_attention_in_bfloat16_equals_float32(masked):
     arguments = (query, memory, memory, bias if masked else None)
     expected = attention(*arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        fused = attention(*arguments)
+        trained = attention(*arguments)
+        by_heads.assert_not_called()
         with torch.no_grad():
-            by_head = attention(*arguments)
-    assert by_head.dtype == fused.dtype == torch.bfloat16
-    for result in (fused, by_head):
+            inferred = attention(*arguments)
+    assert by_heads.called == (heads is not None)
+    assert inferred.dtype == trained.dtype == torch.bfloat16
+    for result in (trained, inferred):
         torch.testing.assert_close(result.float(), expected, atol=0.02, rtol=0.02)
 
 
