@@ -117,7 +117,7 @@ class MSDeformAttn(nn.Module):
         Returns:
             (B, N, D).
         """
-        value = self.value_proj(value).float().unflatten(-1, (self.num_heads, -1))
+        value = self.value_proj(value).unflatten(-1, (self.num_heads, -1))
         x, y, weights = self._samples(query, reference)
         with torch.autocast(query.device.type, enabled=False):
             sampled = sample_levels(value, x, y, weights, layout)

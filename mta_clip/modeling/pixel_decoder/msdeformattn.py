@@ -5,6 +5,7 @@ width, Dm mask embedding width, S tokens of all encoder levels, M samples of a t
 """
 
 import math
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,8 @@ from .deformable_attention import MSDeformAttn, slot_references
 from .position_encoding import PositionEmbeddingSine
 from .registry import PIXEL_DECODERS
 from .sampling import TableLayout
+
+_BLOCK_BYTES = {"cpu": 1 << 22}  # hidden values of the feed-forward network at a time: they fit into a cache
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -57,8 +60,14 @@ class DeformableEncoderLayer(nn.Module):
         """Refines tokens (B, S, D); `position` (S, D) is added to the queries only."""
         attended = self.self_attn(tokens + position, tokens, reference, layout)
         tokens = self.norm1(tokens + self.dropout(attended))
-        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
-        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+        rows = tokens.flatten(0, 1)
+        limit = _BLOCK_BYTES.get(rows.device.type, sys.maxsize)
+        blocks = rows.split(max(1, limit // (self.linear1.out_features * rows.element_size())))
+        hidden = torch.cat([self._feed_forward(block) for block in blocks]).view_as(tokens)
+        return self.norm2(tokens + self.dropout(hidden))
+
+    def _feed_forward(self, rows: Tensor) -> Tensor:
+        return self.linear2(self.dropout(F.relu(self.linear1(rows), inplace=True)))
 
 
 class ConvNorm(nn.Module):
@@ -215,9 +224,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         memories = self._encode([features[name] for name in self.transformer_in_features])
         x = memories[-1]
         for name, lateral, output in zip(self.fpn_in_features, self.lateral_convs, self.output_convs, strict=True):
-            skip = lateral(features[name])
-            x = skip + F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = F.relu(output(x), inplace=True)
+            skip = features[name]
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.relu(output(lateral(skip).add_(x)), inplace=True)
         return self.mask_features(x), memories
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
@@ -235,6 +244,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             # what depends on the sizes alone is computed once for all layers
             layout = self.layers[0].self_attn.layout(sizes, tokens.device)
             reference = slot_references(layout)
+        position = position.to(tokens.dtype)
         for layer in self.layers:
             tokens = layer(tokens, position, reference, layout)
         levels = tokens.split([math.prod(size) for size in sizes], dim=1)

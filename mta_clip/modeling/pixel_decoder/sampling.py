@@ -76,13 +76,13 @@ def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: 
     """Weighted sum over a head's samples, zero outside the maps; differentiable (once) in its four tensors.
 
     Args:
-        value: (B, S, A, d) float32, pixels of all levels, row by row.
+        value: (B, S, A, d), pixels of all levels, row by row.
         x: (B, N, M) float32, slot coordinates (see TableLayout).
         y: (B, N, M) float32.
         weights: (B, N, M) float32.
 
     Returns:
-        (B, N, A * d) float32.
+        (B, N, A * d), summed in float32, in the type of `value`.
     """
     return _SampleLevels.apply(value, x, y, weights, layout)
 
@@ -95,8 +95,10 @@ class _SampleLevels(torch.autograd.Function):
         ctx.save_for_backward(table, x, y, weights)
         limit = _BLOCK_SAMPLES.get(x.device.type, x.numel())
         queries = max(1, limit // (x.shape[0] * x.shape[2]))
-        blocks = zip(*(samples.split(queries, dim=1) for samples in (x, y, weights)), strict=True)
-        return torch.cat([_sum_bags(table, *block, layout) for block in blocks], dim=1)
+        sampled = value.new_empty(*x.shape[:2], value.shape[2] * value.shape[3])
+        for block in zip(*(part.split(queries, dim=1) for part in (x, y, weights, sampled)), strict=True):
+            block[-1].copy_(_sum_bags(table, *block[:-1], layout))
+        return sampled
 
     @staticmethod
     @once_differentiable
@@ -104,7 +106,7 @@ class _SampleLevels(torch.autograd.Function):
         table, x, y, weights = ctx.saved_tensors
         layout = ctx.layout
         cells, fx, fy = _locate(x, y, layout)
-        grad = grad.reshape(-1, table.shape[-1])  # one row per bag
+        grad = grad.float().reshape(-1, table.shape[-1])  # one row per bag
         grad_value = grad_x = grad_y = grad_weights = None
         if any(ctx.needs_input_grad[1:4]):
             rows = _corner_rows(cells, layout)
@@ -136,8 +138,8 @@ def _sum_bags(table: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: Tabl
 
 
 def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
-    """Table (B, slots, A, d) with the pixels of `value` (B, S, A, d) inside a border of zeros."""
-    table = value.new_zeros(value.shape[0], layout.slots, *value.shape[2:])
+    """Table (B, slots, A, d) float32 with the pixels of `value` (B, S, A, d) inside a border of zeros."""
+    table = value.new_zeros(value.shape[0], layout.slots, *value.shape[2:], dtype=torch.float32)
     for level, pixels in enumerate(layout.pixels(value)):
         layout.level(table, level)[:, 1:-1, 1:] = pixels
     return table
@@ -145,12 +147,13 @@ def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
 
 def _locate(x: Tensor, y: Tensor, layout: TableLayout) -> tuple[Tensor, Tensor, Tensor]:
     """Table rows of the cells (B, N, M) int32, and the points' position inside them, fx and fy (B, N, M) in [0, 1)."""
-    x = torch.minimum(x, layout.scale_x + 1).clamp_(min=0)
-    y = torch.minimum(y, layout.scale_y + 1).clamp_(min=0)
+    zero = torch.zeros_like(layout.scale_x)
+    x = torch.clamp(x, zero, layout.scale_x + 1)
+    y = torch.clamp(y, zero, layout.scale_y + 1)
     image = torch.arange(x.shape[0], dtype=torch.int32, device=x.device)[:, None, None] * (layout.slots * layout.heads)
-    cells = torch.addcmul(layout.first_row, y.to(torch.int32), layout.row_stride)
-    cells.add_(x.to(torch.int32), alpha=layout.heads).add_(image)
-    return cells, x.frac_(), y.frac_()
+    cells = torch.addcmul(layout.first_row + image, y.to(torch.int32), layout.row_stride)
+    cells.add_(x.to(torch.int32), alpha=layout.heads)
+    return cells, x.frac(), y.frac()
 
 
 def _inside(coordinate: Tensor, size: Tensor) -> Tensor:
@@ -159,24 +162,16 @@ def _inside(coordinate: Tensor, size: Tensor) -> Tensor:
 
 def _corner_rows(cells: Tensor, layout: TableLayout) -> Tensor:
     """Table rows (B, N, M, 4) int32 of the pixels at top left, top right, bottom left and bottom right."""
-    rows = cells.new_empty(*cells.shape, 4)
-    rows[..., 0] = cells
-    torch.add(cells, layout.heads, out=rows[..., 1])
-    torch.add(cells, layout.row_stride, out=rows[..., 2])
-    torch.add(cells, layout.row_stride + layout.heads, out=rows[..., 3])
-    return rows
+    below = cells + layout.row_stride
+    return torch.stack([cells, cells + layout.heads, below, below + layout.heads], dim=-1)
 
 
 def _corner_weights(fx: Tensor, fy: Tensor, weights: Tensor) -> Tensor:
     """Bilinear weights (B, N, M, 4) of those pixels, times the weights of the samples."""
-    corners = weights.new_empty(*weights.shape, 4)
     right = weights * fx
     left = weights - right
-    torch.mul(right, fy, out=corners[..., 3])
-    torch.mul(left, fy, out=corners[..., 2])
-    torch.sub(right, corners[..., 3], out=corners[..., 1])
-    torch.sub(left, corners[..., 2], out=corners[..., 0])
-    return corners
+    bottom_right, bottom_left = right * fy, left * fy
+    return torch.stack([left - bottom_left, right - bottom_right, bottom_left, bottom_right], dim=-1)
 
 
 def _corner_weight_gradient(grad: Tensor, table: Tensor, rows: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from mta_clip.modeling.pixel_decoder.deformable_attention import (
     reference_points,
     slot_references,
 )
+from mta_clip.modeling.pixel_decoder.sampling import sample_levels
 
 
 def grid_sample_reference(value, spatial_shapes, locations, weights):
@@ -148,8 +149,10 @@ class TestModule:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             samples = module._samples(query, references)
             output = module(query, value, slot_references(layout), layout)
+            values = module.value_proj(value).unflatten(-1, (2, -1))
+            summed = sample_levels(values.float(), *module._samples(query, slot_references(layout)), layout)
         assert output.dtype == torch.bfloat16
-        assert sampled[0].dtype == torch.float32
+        assert torch.equal(sampled[0], summed.bfloat16())
         for actual, expected in zip(samples, exact, strict=True):
             assert actual.dtype == torch.float32
             torch.testing.assert_close(actual, expected, atol=0.1, rtol=0)
