@@ -43,15 +43,14 @@ class FeatureTower(nn.Module):
 class ResNetTower(FeatureTower):
     """CLIP's ModifiedResNet: three-convolution stem, anti-aliased strides; without its attention pool.
 
-    At inference the stem is float32 also inside autocast: bfloat16 has fewer bits than a normalised pixel needs, and
-    most of what it costs in mIoU is lost there.
+    At inference the first convolution is float32 also inside autocast: bfloat16 has fewer bits than a normalised pixel
+    needs, and most of what it costs in mIoU is lost there.
     """
 
     def __init__(self, visual: ModifiedResNet):
         super().__init__()
         visual.attnpool = None
-        for conv in (visual.conv1, visual.conv2, visual.conv3):
-            conv.full_precision = True  # prepare_for_inference leaves its weights as they are
+        visual.conv1.full_precision = True  # prepare_for_inference leaves its weights as they are
         self.visual = visual
         self.channels = tuple(layer[-1].conv3.out_channels for layer in self._layers())
 
@@ -63,10 +62,14 @@ class ResNetTower(FeatureTower):
         return maps
 
     def _stem(self, images: Tensor) -> Tensor:
+        visual = self.visual
         if self.training:
-            return self.visual.stem(images)
+            return visual.stem(images)
         with torch.autocast(images.device.type, enabled=False):
-            return self.visual.stem(images)
+            features = visual.act1(visual.bn1(visual.conv1(images)))
+        features = visual.act2(visual.bn2(visual.conv2(features)))
+        features = visual.act3(visual.bn3(visual.conv3(features)))
+        return visual.avgpool(features)
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
         visual = self.visual

@@ -127,14 +127,20 @@ def test_other_towers_are_refused():
         build_feature_tower(nn.Linear(2, 2), ())
 
 
-def test_the_stem_stays_in_float32_at_inference():
+def test_the_first_convolution_stays_in_float32_at_inference():
     tower = build_feature_tower(build_clip(name="mta-tiny").visual, ())
     dtypes = {}
-    for part in ("conv1", "conv3", "layer1"):
+    for part in ("conv1", "conv2", "layer1"):
         module = getattr(tower.visual, part)
         module.register_forward_hook(lambda _module, _inputs, output, part=part: dtypes.update({part: output.dtype}))
     for training in (True, False):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             tower.train(training)(torch.randn(2, 3, 64, 64))
-        assert dtypes["layer1"] == torch.bfloat16
-        assert dtypes["conv1"] == dtypes["conv3"] == (torch.bfloat16 if training else torch.float32)
+        assert dtypes["conv2"] == dtypes["layer1"] == torch.bfloat16
+        assert dtypes["conv1"] == (torch.bfloat16 if training else torch.float32)
+
+
+def test_the_stem_is_clips():
+    tower = build_feature_tower(build_clip(name="mta-tiny").visual, ()).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(tower._stem(images), tower.visual.stem(images))

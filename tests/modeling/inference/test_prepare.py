@@ -27,8 +27,16 @@ def test_weights_in_bfloat16_change_nothing(text, full_precision):
     }
     assert set(stored["pixel decoder"].values()) == {torch.float32 if full_precision else torch.bfloat16}
     assert set(stored["decoder"].values()) == {torch.bfloat16}
-    stem = {name for name, dtype in stored["backbone"].items() if dtype == torch.float32}
-    assert len(stem) == 3 and not any(".layer" in name for name in stem)
+    first = [name for name, dtype in stored["backbone"].items() if dtype == torch.float32]
+    assert len(first) == 1 and first[0].endswith("conv1") and ".layer" not in first[0]
+
+
+def test_cast_matrices_lie_input_major():
+    linear = nn.Linear(3, 5)
+    weight = linear.weight.detach().bfloat16()
+    cast_weights(linear, torch.bfloat16)
+    assert torch.equal(linear.weight, weight)
+    assert linear.weight.stride() == (1, 5) and linear.bias.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
