@@ -1,7 +1,7 @@
 """From predictions to score maps and label maps: whole image, sliding window, test-time augmentation."""
 
 from .prepare import prepare_for_inference
-from .semantic import MaskClassifier, classify_masks, semantic_inference, semantic_labels
+from .semantic import MaskClassifier, classify_masks, score_blocks, semantic_inference, semantic_labels
 from .sliding_window import SlidingWindow, build_sliding_window
 from .test_time_augmentation import SemanticSegmentorWithTTA, build_tta_model
 
@@ -13,6 +13,7 @@ __all__ = [
     "build_tta_model",
     "classify_masks",
     "prepare_for_inference",
+    "score_blocks",
     "semantic_inference",
     "semantic_labels",
 ]

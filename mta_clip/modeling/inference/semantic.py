@@ -45,19 +45,33 @@ def semantic_inference(
     Returns:
         (B, C, H', W') float32.
     """
-    masks = _ResizedMasks(mask_logits.shape, size, crop, output_size)
-    height, width = masks.output_size
+    height, width = output_size or crop or size
     num_images, _, num_classes = class_probs.shape
-    scores = torch.empty((num_images, num_classes, height * width), device=mask_logits.device)
-    for image in range(num_images):
-        weights = class_probs[image].to(mask_logits.dtype).t()
-        for rows, probabilities in masks.blocks(mask_logits[image], num_classes):
-            block = scores[image, :, rows.start * width : rows.stop * width]
-            if block.dtype == probabilities.dtype:
-                torch.mm(weights, probabilities.t(), out=block)
-            else:
-                block.copy_(weights @ probabilities.t())
-    return scores.view(num_images, num_classes, height, width)
+    scores = torch.empty((num_images, num_classes, height, width), device=mask_logits.device)
+    for image, result in enumerate(scores):
+        for rows, block in score_blocks(class_probs[image], mask_logits[image], size, crop, output_size):
+            result[:, rows] = block
+    return scores
+
+
+@torch.no_grad()
+def score_blocks(
+    class_probs: Tensor,
+    mask_logits: Tensor,
+    size: tuple[int, int],
+    crop: tuple[int, int] | None = None,
+    output_size: tuple[int, int] | None = None,
+) -> Iterator[tuple[slice, Tensor]]:
+    """`semantic_inference` of one image, (Q, C) and (Q, h, w), without the whole map.
+
+    Yields:
+        From top to bottom, some rows and their scores (C, r, W') in the type of the masks.
+    """
+    masks = _ResizedMasks(mask_logits.shape, size, crop, output_size)
+    num_classes = class_probs.shape[-1]
+    weights = class_probs.to(mask_logits.dtype).t()
+    for rows, probabilities in masks.blocks(mask_logits, num_classes):
+        yield rows, (weights @ probabilities.t()).view(num_classes, -1, masks.output_size[1])
 
 
 @torch.no_grad()
@@ -73,18 +87,15 @@ def semantic_labels(
     Returns:
         (B, H', W') int64.
     """
-    masks = _ResizedMasks(mask_logits.shape, size, crop, output_size)
-    height, width = masks.output_size
-    num_images, _, num_classes = class_probs.shape
-    labels = torch.empty((num_images, height * width), dtype=torch.int64, device=mask_logits.device)
-    for image in range(num_images):
-        weights = class_probs[image].to(mask_logits.dtype).t()
-        for rows, probabilities in masks.blocks(mask_logits[image], num_classes):
-            scores = weights @ probabilities.t()
+    labels = torch.empty(
+        (len(class_probs), *(output_size or crop or size)), dtype=torch.int64, device=mask_logits.device
+    )
+    for image, result in enumerate(labels):
+        for rows, scores in score_blocks(class_probs[image], mask_logits[image], size, crop, output_size):
             if scores.dtype == torch.bfloat16:  # ordered like its bits, as it is not negative, but slower
                 scores = scores.view(torch.int16)
-            labels[image, rows.start * width : rows.stop * width] = argmax_classes(scores)
-    return labels.view(num_images, height, width)
+            result[rows] = argmax_classes(scores)
+    return labels
 
 
 def argmax_classes(scores: Tensor) -> Tensor:
@@ -114,7 +125,7 @@ class _ResizedMasks:
         crop: tuple[int, int] | None,
         output_size: tuple[int, int] | None,
     ) -> None:
-        self.num_queries = shape[1]
+        self.num_queries = shape[-3]
         self.size = size
         self.crop = crop or size
         self.output_size = output_size or self.crop

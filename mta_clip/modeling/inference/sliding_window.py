@@ -3,7 +3,7 @@
 Shapes: B images, n windows, C classes, H and W = image, h and w = window.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from .progress import progress_bar
 
 BLENDS = ("uniform", "linear")
+Scores = Tensor | Iterable[tuple[slice, Tensor]]  # (C, h, w), or blocks: rows and their (C, r, w)
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
@@ -71,11 +72,11 @@ class SlidingWindow:
         return {"size": node.SIZE, "stride": node.STRIDE, "batch": node.BATCH, "blend": node.BLEND}
 
     @torch.no_grad()
-    def __call__(self, predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    def __call__(self, predict: Callable[[Tensor], Iterable[Scores]], images: Tensor) -> Tensor:
         """Scores of whole images.
 
         Args:
-            predict: window images (n, 3, h, w) -> scores (n, C, h, w).
+            predict: window images (n, 3, h, w) -> scores of each, whole or in blocks of rows.
             images: (B, 3, H, W); where an image is smaller than a window, so is its window.
 
         Returns:
@@ -92,7 +93,7 @@ class SlidingWindow:
         return scores
 
     @torch.no_grad()
-    def strips(self, predict: Callable[[Tensor], Tensor], image: Tensor) -> Iterator[Tensor]:
+    def strips(self, predict: Callable[[Tensor], Iterable[Scores]], image: Tensor) -> Iterator[Tensor]:
         """Scores of one image from top to bottom, as soon as no further window reaches them.
 
         Args:
@@ -110,7 +111,7 @@ class SlidingWindow:
             for start in range(0, len(corners), self.batch):
                 batch = corners[start : start + self.batch]
                 crops = torch.stack([image[:, top : top + height, left : left + width] for top, left in batch])
-                # The scores of a batch have no name here, so they are freed before the next batch is predicted.
+                # What was predicted has no name here, so it is freed before the next batch.
                 yield from band.add(predict(crops), batch)
                 progress.update(len(batch))
         yield band.finish(image.shape[-2])
@@ -136,18 +137,23 @@ class _Band:
         self.sums: Tensor | None = None  # (C, h, W)
         self.top = 0  # row of the image that the band begins with
 
-    def add(self, scores: Tensor, corners: list[tuple[int, int]]) -> Iterator[Tensor]:
-        """Adds windows (n, C, h, w) in the order of their rows; yields what is finished before each further row."""
-        if self.sums is None:
-            self.sums = torch.zeros((scores.shape[1], scores.shape[2], len(self.totals[1])), device=scores.device)
-            self.totals = [total.to(scores.device) for total in self.totals]
-            self.weight = None if self.weight is None else self.weight.to(scores.device)
-        for (top, left), window in zip(corners, scores, strict=True):
+    def add(self, windows: Iterable[Scores], corners: list[tuple[int, int]]) -> Iterator[Tensor]:
+        """Adds windows in the order of their rows; yields what is finished before each further row."""
+        for (top, left), window in zip(corners, windows, strict=True):
             if top > self.top:
                 yield self.finish(top)
                 self._move(top)
-            part = self.sums[:, :, left : left + window.shape[-1]]
-            part.add_(window if self.weight is None else window * self.weight)
+            for rows, scores in [(slice(None), window)] if isinstance(window, Tensor) else window:
+                if self.sums is None:
+                    self._begin(scores)
+                part = self.sums[:, rows, left : left + scores.shape[-1]]
+                part.add_(scores if self.weight is None else scores * self.weight[rows])
+
+    def _begin(self, scores: Tensor) -> None:
+        height, width = len(self.profiles[0]), len(self.totals[1])
+        self.sums = torch.zeros((len(scores), height, width), device=scores.device)
+        self.totals = [total.to(scores.device) for total in self.totals]
+        self.weight = None if self.weight is None else self.weight.to(scores.device)
 
     def finish(self, stop: int) -> Tensor:
         """Scores of the rows above row `stop` of the image, a view of the band."""

@@ -3,14 +3,14 @@
 Shapes: B images, C classes, H and W = padded input, h and w = one image before padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..inference.sliding_window import SlidingWindow
+from ..inference.sliding_window import Scores, SlidingWindow
 from ..inference.strips import join_strips, prediction, resize_strips
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -124,7 +124,7 @@ class SemanticSegmentor(nn.Module):
             maps = zip(self.scores(images.tensor), images.image_sizes, strict=True)
             score_strips = [[score_map[:, :h, :w]] for score_map, (h, w) in maps]
         else:
-            score_strips = [self.sliding_window.strips(self.padded_scores, image) for image in images]
+            score_strips = [self.sliding_window.strips(self.window_scores, image) for image in images]
         results = []
         for inputs, strips, (h, w) in zip(batched_inputs, score_strips, images.image_sizes, strict=True):
             output_size = inputs.get("height", h), inputs.get("width", w)
@@ -136,9 +136,17 @@ class SemanticSegmentor(nn.Module):
         """What `forward` returns, for some rows (C, r, width) of the resized score map."""
         return prediction(scores, label_maps_only)
 
+    def window_scores(self, images: Tensor) -> Iterable[Scores]:
+        """What is summed up over windows: scores of each of the images, of any size, whole or in blocks of rows."""
+        return self.padded_scores(images)
+
     def padded_scores(self, images: Tensor) -> Tensor:
         """`scores` for images of any size: pads to the divisibility, crops the result."""
         h, w = images.shape[-2:]
+        return self.scores(self.pad(images))[..., :h, :w]
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Images (B, 3, h, w) with zeros at the right and below, so that the sides are divisible."""
+        h, w = images.shape[-2:]
         divisor = max(self.size_divisibility, 1)
-        padded = F.pad(images, (0, -w % divisor, 0, -h % divisor))
-        return self.scores(padded)[..., :h, :w]
+        return F.pad(images, (0, -w % divisor, 0, -h % divisor))

@@ -4,7 +4,7 @@ Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z con
 H and W = padded input, h and w = a quarter of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..criterion.criterion import MaskTextCriterion
 from ..criterion.targets import targets_from_sem_seg
-from ..inference import MaskClassifier, build_sliding_window, semantic_inference, semantic_labels
+from ..inference import MaskClassifier, build_sliding_window, score_blocks, semantic_inference, semantic_labels
+from ..inference.sliding_window import Scores
 from ..outputs import HeadOutput
 from ..prompt import PromptLearner, build_prompt_learner
 from .base import SemanticSegmentor
@@ -121,6 +122,12 @@ class MTACLIP(SemanticSegmentor):
     def scores(self, images: Tensor) -> Tensor:
         """See SemanticSegmentor."""
         return semantic_inference(*self._classified_masks(images), images.shape[-2:])
+
+    def window_scores(self, images: Tensor) -> Iterable[Scores]:
+        """See SemanticSegmentor. In blocks: whole scores would be new memory for every window."""
+        padded = self.pad(images)
+        sizes = padded.shape[-2:], images.shape[-2:]
+        return (score_blocks(*one, *sizes) for one in zip(*self._classified_masks(padded), strict=True))
 
     def inference(
         self, batched_inputs: list[dict], images: ImageList, label_maps_only: bool

@@ -79,6 +79,17 @@ def test_batches_of_windows_do_not_change_the_result():
     assert sizes[:16] == [(1, 3, 8, 8)] * 16 and [shape[0] for shape in sizes[16:]] == [5, 5, 5, 1]
 
 
+@pytest.mark.parametrize("blend", ["uniform", "linear"])
+def test_blocks_of_rows_add_up_to_whole_windows(blend):
+    def in_blocks(images):
+        slices = [slice(0, 3), slice(3, 4), slice(4, 8)]
+        return (((rows, scores[:, rows]) for rows in slices) for scores in context(images))
+
+    window = SlidingWindow(size=(8, 8), stride=(5, 6), batch=3, blend=blend)
+    images = torch.randn(2, 3, 21, 19)
+    assert torch.equal(window(in_blocks, images), window(context, images))
+
+
 def test_half_precision_scores_are_summed_in_float32():
     images = torch.rand(1, 3, 16, 16)
     scores = SlidingWindow(size=(8, 8), stride=(1, 1))(lambda x: pointwise(x).bfloat16(), images)

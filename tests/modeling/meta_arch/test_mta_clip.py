@@ -6,6 +6,7 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from tiny_models import IGNORE, NAMES, accuracy, batch, tiny_config, tiny_model
 
 from mta_clip.engine.optimizer import build_optimizer
+from mta_clip.modeling.inference import semantic
 
 WITH_AND_WITHOUT_TEXT = pytest.mark.parametrize("text", [True, False], ids=["text", "no text"])
 
@@ -134,6 +135,18 @@ def test_window_larger_than_the_image_is_the_whole_image():
         *("TEST.SLIDING_WINDOW.SIZE", [96, 96], "TEST.SLIDING_WINDOW.STRIDE", [64, 64]),
     ).eval()
     torch.testing.assert_close(windows(sample)[0]["sem_seg"], whole, atol=1e-5, rtol=1e-4)
+
+
+def test_blocks_of_windows_are_their_scores(monkeypatch):
+    monkeypatch.setitem(semantic._BLOCK_BYTES, "cpu", 1 << 14)
+    model = tiny_model().eval()
+    images = torch.randn(2, 3, 70, 45)
+    with torch.no_grad():
+        expected = model.padded_scores(images)
+        for blocks, scores in zip(model.window_scores(images), expected, strict=True):
+            blocks = list(blocks)
+            assert len(blocks) > 1
+            torch.testing.assert_close(torch.cat([block for _, block in blocks], 1), scores)
 
 
 def test_windows_cost_no_text_work_after_the_first():
