@@ -102,7 +102,8 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 def table(results: list[dict]) -> str:
     """One row per peer: time, ratios to the first peer and to the references, stages, memory."""
-    medians = {r["peer"]: r["seconds"]["median"] for r in results}
+    times = {r["peer"]: r["seconds"] for r in results}
+    first = results[0]["peer"]
     reference = next((r for r in results if r["peer"] == TRANSFORMERS), None)
     rows = []
     for r in results:
@@ -111,24 +112,29 @@ def table(results: list[dict]) -> str:
             "peer": r["peer"],
             "median s": f"{seconds['median']:.3f}",
             "min..max": f"{seconds['min']:.3f}..{seconds['max']:.3f}",
-            f"/ {results[0]['peer']}": f"{seconds['median'] / medians[results[0]['peer']]:.2f}",
+            f"/ {first}": ratio(seconds, times[first]),
         }
         if reference is not None and reference["mode"] == "infer":
-            without_output = medians[TRANSFORMERS] - reference["stages"]["output"]
+            without_output = times[TRANSFORMERS]["median"] - reference["stages"]["output"]
             official = without_output * OFFICIAL_SECONDS / TRANSFORMERS_SECONDS
-            row["/ transformers"] = f"{seconds['median'] / medians[TRANSFORMERS]:.2f}"
+            row["/ transformers"] = ratio(seconds, times[TRANSFORMERS])
             row["/ official*"] = f"{seconds['median'] / official:.2f}"
         row["stages, s"] = "  ".join(f"{name} {value:.3f}" for name, value in r["stages"].items())
         row["peak MiB"] = f"{r['peak_memory_mib']:.0f}"
         row["of it for the run"] = f"{r['peak_memory_mib'] - r['start_memory_mib']:.0f}"
         rows.append(row)
     text = tabulate.tabulate(rows, headers="keys", tablefmt="github")
+    text += "\nratios: of medians (of the fastest rounds, which other programs disturb least)"
     if reference is not None and reference["mode"] == "infer":
         text += (
             f"\n* official Mask2Former R50, derived: transformers' time without post-processing x "
             f"{OFFICIAL_SECONDS}/{TRANSFORMERS_SECONDS}, the two's ratio measured once on two cores."
         )
     return text
+
+
+def ratio(seconds: dict, others: dict) -> str:
+    return f"{seconds['median'] / others['median']:.2f} ({seconds['min'] / others['min']:.2f})"
 
 
 def parse_arguments() -> argparse.Namespace:
