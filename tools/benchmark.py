@@ -134,6 +134,7 @@ def table(results: list[dict]) -> str:
 
 
 def ratio(seconds: dict, others: dict) -> str:
+    """Of medians, and in brackets of the fastest rounds."""
     return f"{seconds['median'] / others['median']:.2f} ({seconds['min'] / others['min']:.2f})"
 
 

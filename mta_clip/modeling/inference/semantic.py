@@ -102,7 +102,7 @@ def argmax_classes(scores: Tensor) -> Tensor:
     """`scores.argmax(0)`, the first of equals; several times as fast on CPU, where that reduction is not vectorised.
 
     Args:
-        scores: (C, ...), without NaN; integers must not be negative, and C fits into their type.
+        scores: (C, ...), without NaN; C fits into the type of integers.
 
     Returns:
         (...) int64.
