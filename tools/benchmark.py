@@ -2,6 +2,7 @@
 
     python tools/benchmark.py                                     # inference, 512x512, fp32, all peers
     python tools/benchmark.py --dtype bfloat16 --peers mask2former-r50 mta-clip-rn50 mask2former-r50:float32
+    python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50:bfloat16 mta-clip-rn50:bfloat16:compile
     python tools/benchmark.py --mode train --batch 2 --peers mta-clip-rn50-plain mta-clip-rn50
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50-sliding         # one image; per window of 1024x2048
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # cores at 512x512 in fp32: the official one is not pip-installable, transformers' is the peer everyone can repeat.
 OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
 TRANSFORMERS = "transformers-mask2former-r50"
+DTYPES = ("float32", "bfloat16", "float16")
 SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock")
 
 
@@ -35,11 +37,11 @@ class Worker:
 
     def __init__(self, peer: str, args: argparse.Namespace):
         self.peer = peer
-        name, _, dtype = peer.partition(":")
+        name, dtype, compiled = split_peer(peer)
         command = [sys.executable, str(Path(__file__).with_name("benchmark_worker.py")), name, args.mode]
         for option in ("device", "clock", "size", "batch", "threads", "classes", "contexts"):
             command += [f"--{option}", str(getattr(args, option))]
-        command += ["--dtype", dtype or args.dtype]
+        command += ["--dtype", dtype or args.dtype, *(["--compile"] if compiled else [])]
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -79,6 +81,16 @@ class Worker:
             "stages": {name: statistics.median(r["stages"][name] for r in self.rounds) for name in names},
             "peak_memory_mib": self.rounds[-1]["peak_memory_mib"],
         }
+
+
+def split_peer(peer: str) -> tuple[str, str, bool]:
+    """NAME[:DTYPE][:compile] -> name, data type ("" if not given), whether its networks are compiled."""
+    name, *settings = peer.split(":")
+    compiled = "compile" in settings
+    dtypes = [setting for setting in settings if setting != "compile"]
+    if len(dtypes) > 1 or not set(dtypes) <= set(DTYPES):
+        raise ValueError(f"peer {peer!r}: expected NAME[:DTYPE][:compile], with DTYPE one of {', '.join(DTYPES)}")
+    return name, "".join(dtypes), compiled
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
@@ -140,12 +152,15 @@ def ratio(seconds: dict, others: dict) -> str:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peers", nargs="+", default=[TRANSFORMERS, "mask2former-r50", "mta-clip-rn50"])
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=[TRANSFORMERS, "mask2former-r50", "mta-clip-rn50"],
+        help="NAME[:DTYPE][:compile]; the first round of a compiled one takes a minute or more",
+    )
     parser.add_argument("--mode", choices=["infer", "train"], default="infer")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="PEER:DTYPE wins"
-    )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of peers that name none")
     parser.add_argument("--size", type=int, default=512, help="image side, pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--classes", type=int, default=150)

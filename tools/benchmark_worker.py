@@ -119,6 +119,7 @@ def build_ours(args: argparse.Namespace, text: bool, *options: object) -> torch.
     cfg.MODEL.PROMPT.NUM_CONTEXTS = args.contexts
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
     cfg.TEST.PRECISION = args.dtype
+    cfg.MODEL.COMPILE = args.compile
     cfg.merge_from_list(list(options))
     if not text:
         cfg.MODEL.PROMPT.NAME = ""
@@ -209,14 +210,17 @@ def main() -> None:
         parser.add_argument(f"--{option}")
     for option in ("size", "batch", "threads", "classes", "contexts"):
         parser.add_argument(f"--{option}", type=int)
+    parser.add_argument("--compile", action="store_true", help="MODEL.COMPILE, for peers of this package")
     args = parser.parse_args()
+    if args.compile and "transformers" in args.peer:
+        parser.error(f"{args.peer} is measured as its library builds it, not compiled")
     if args.peer not in PEERS[args.mode]:
         parser.error(f"no peer {args.peer!r} in mode {args.mode}; there are {', '.join(PEERS[args.mode])}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     stages = PEERS[args.mode][args.peer](args)
     images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
-    about = {name: getattr(args, name) for name in ("mode", "dtype", "threads", "clock")}
+    about = {name: getattr(args, name) for name in ("mode", "dtype", "compile", "threads", "clock")}
     # Libraries and weights, which are the same whatever is done with them.
     answer({**about, "torch": torch.__version__, "start_memory_mib": peak_memory_mib(args.device)})
     for _ in sys.stdin:

@@ -1,5 +1,8 @@
 """What a model that is trained no further can do once, instead of at every image; its output changes by rounding."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -13,6 +16,8 @@ _PRODUCTS = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, MultiheadAttention)
 def prepare_for_inference(model: nn.Module) -> nn.Module:
     """Folds BatchNorms, and stores weights in the precision of inference (TEST.PRECISION), in place.
 
+    Networks that are compiled (MODEL.COMPILE) are compiled with their weights as constants, anew for every image size.
+
     Args:
         model: a meta-architecture in evaluation mode, with its final weights; returned.
 
@@ -24,8 +29,26 @@ def prepare_for_inference(model: nn.Module) -> nn.Module:
     if dtype != torch.float32:
         for module in model.autocast_modules():
             cast_weights(module, dtype)
+    for module in model.modules():
+        if module._compiled_call_impl is not None:
+            module.compile(dynamic=False)  # Inductor cannot freeze graphs for any size
+            module._compiled_call_impl = _with_constant_weights(module._compiled_call_impl)
     _keep_freed_memory()
     return model
+
+
+def _with_constant_weights(compiled: Callable) -> Callable:
+    """Inductor's "freezing": weights are stored as oneDNN wants them, and ReLUs and sums join the convolutions.
+
+    Set for these calls only: a model that goes on training would be evaluated with weights of the past.
+    """
+    from torch._inductor import config  # slow to import
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with config.patch(freezing=True):
+            return compiled(*args, **kwargs)
+
+    return call
 
 
 def _keep_freed_memory() -> None:

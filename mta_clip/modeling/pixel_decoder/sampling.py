@@ -71,7 +71,6 @@ class TableLayout:
         return [level.unflatten(1, size) for level, size in zip(levels, self.spatial_shapes, strict=True)]
 
 
-@torch.compiler.disable  # nothing in it would gain, and its backward pass cannot be traced
 def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
     """Weighted sum over a head's samples, zero outside the maps; differentiable (once) in its four tensors.
 
@@ -84,6 +83,14 @@ def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: 
     Returns:
         (B, N, A * d), summed in float32, in the type of `value`.
     """
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        # without blocks: the index arithmetic becomes one loop, which keeps only rows and weights
+        return _sum_bags(_zero_bordered(value, layout), x, y, weights, layout).to(value.dtype)
+    return _differentiable_sample_levels(value, x, y, weights, layout)
+
+
+@torch.compiler.disable  # its backward pass cannot be traced
+def _differentiable_sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
     return _SampleLevels.apply(value, x, y, weights, layout)
 
 

@@ -6,7 +6,7 @@ from tiny_models import batch, tiny_model
 from torch import nn
 
 from mta_clip.modeling.inference import prepare_for_inference
-from mta_clip.modeling.inference.prepare import cast_weights
+from mta_clip.modeling.inference.prepare import _with_constant_weights, cast_weights
 
 
 @pytest.mark.parametrize("full_precision", [True, False])
@@ -51,6 +51,19 @@ def test_a_prepared_model_agrees(precision):
     if precision == "bfloat16":
         model.set_vocabulary(["sea", "boat"])
         assert model(batch())[0]["sem_seg"].shape[0] == 2
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_networks_are_compiled_by_key_only(compiled):
+    model = prepare_for_inference(tiny_model("MODEL.COMPILE", compiled).eval())
+    assert [network._compiled_call_impl is not None for network in model.networks()] == [compiled] * 3
+
+
+def test_weights_are_constants_only_in_calls_of_prepared_networks():
+    from torch._inductor import config
+
+    assert _with_constant_weights(lambda value: value and config.freezing)(True)
+    assert not config.freezing
 
 
 def test_refuses_a_model_in_training():

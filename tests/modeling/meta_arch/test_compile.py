@@ -7,6 +7,13 @@ from detectron2.utils.events import EventStorage
 from tiny_models import NAMES, batch, tiny_config
 
 from mta_clip.config import get_cfg
+from mta_clip.modeling.inference import prepare_for_inference
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_code():
+    """Else the sizes of one test make the next compile for any size."""
+    torch.compiler.reset()
 
 
 def tag_clip_config():
@@ -58,6 +65,34 @@ def test_traced_networks_give_the_same(name):
 @pytest.mark.slow
 def test_compiled_networks_give_the_same():
     check_equal("MTACLIP", "inductor", tolerance=1e-2)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_each_network_is_one_graph_at_inference(name, precision):
+    cfg = CONFIGS[name]()
+    cfg.TEST.PRECISION, cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = precision, False
+    model = build_model(cfg).eval()
+    expected = model(batch())
+    model.compile(backend="eager", fullgraph=True)
+    for result, wanted in zip(model(batch()), expected, strict=True):
+        torch.testing.assert_close(result["sem_seg"], wanted["sem_seg"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_prepared_networks_give_the_same_compiled(precision):
+    models = []
+    for compiled in (False, True):
+        cfg = tiny_config("TEST.PRECISION", precision, "MODEL.COMPILE", compiled)
+        cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
+        torch.manual_seed(0)
+        models.append(prepare_for_inference(build_model(cfg).eval()))
+    plain, compiled = models
+    tolerance = 1e-3 if precision == "float32" else 0.05
+    for size in [(64, 72), (96, 64)]:
+        for result, wanted in zip(compiled(batch(size=size)), plain(batch(size=size)), strict=True):
+            torch.testing.assert_close(result["sem_seg"], wanted["sem_seg"], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
