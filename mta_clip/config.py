@@ -17,8 +17,8 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
     cfg.MODEL.WEIGHTS_SKIP = []
-    # torch.compile of the networks: a minute or two at the first call, and again for other image sizes (for each of them
-    # in demo.py, where weights are constants); a CPU needs a C++ compiler
+    # torch.compile of the networks: minutes at the first call, and again for other image sizes (in demo.py, whose
+    # weights are constants, for each of them); a CPU needs a C++ compiler
     cfg.MODEL.COMPILE = False
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
