@@ -76,7 +76,7 @@ def _attention_by_heads(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
 
     Takes as many heads at a time as have scores that fit into a cache together.
     """
-    query, key, value = (x.contiguous() for x in (query, key, value))  # products of views take up to 1.7 times as long
+    query, key, value = (x.contiguous() for x in (query, key, value))  # products of views take up to 1.4 times as long
     attended = torch.empty_like(query)
     scale = query.shape[-1] ** -0.5
     heads = max(1, _GROUP_BYTES // _score_bytes(query, key))
