@@ -16,7 +16,8 @@ _PRODUCTS = (nn.Linear, nn.Conv2d, nn.MultiheadAttention, MultiheadAttention)
 def prepare_for_inference(model: nn.Module) -> nn.Module:
     """Folds BatchNorms, and stores weights in the precision of inference (TEST.PRECISION), in place.
 
-    Networks that are compiled (MODEL.COMPILE) are compiled with their weights as constants, anew for every image size.
+    Networks that are compiled (MODEL.COMPILE) are compiled by Inductor, whatever it was before, with their weights as
+    constants and anew for every image size.
 
     Args:
         model: a meta-architecture in evaluation mode, with its final weights; returned.

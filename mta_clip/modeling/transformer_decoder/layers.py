@@ -14,7 +14,7 @@ _HEAD_BYTES = 1 << 24  # scores of a head beyond which the fused kernel is faste
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention on batch-first tensors, through PyTorch's fused kernel.
+    """Multi-head attention on batch-first tensors: PyTorch's fused kernel, or what is faster in bfloat16 on a CPU.
 
     Parameters are named and packed as in `nn.MultiheadAttention`, so that released weights fit.
 
