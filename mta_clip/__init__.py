@@ -3,9 +3,9 @@
 Importing it registers all models and datasets with Detectron2.
 """
 
-from .compat import prepare_detectron2
+from .compat import patch_detectron2
 
-prepare_detectron2()
+patch_detectron2()
 
 from . import data, modeling  # noqa: E402  (detectron2 has to be prepared first)
 

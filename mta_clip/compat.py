@@ -1,6 +1,6 @@
 """Makes detectron2's Python part importable on a current stack, without a compiler.
 
-`prepare_detectron2()` runs once, at `import mta_clip`. It only fills in what is missing, so an official, compiled
+`patch_detectron2()` runs once, at `import mta_clip`. It only fills in what is missing, so an official, compiled
 detectron2 is left as it is.
 """
 
@@ -22,7 +22,7 @@ INSTALL_HELP = """detectron2 is not installed, and mta_clip extends it. Get it i
 `make setup` or `uv sync` in a clone of mta-clip does the first for you."""
 
 
-def prepare_detectron2() -> None:
+def patch_detectron2() -> None:
     """Checks that detectron2 is there and supplies the names that release 0.5 misses on today's libraries.
 
     Raises:

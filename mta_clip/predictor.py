@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from .data import register_folders
-from .engine.checkpoint import build_for_evaluation
+from .engine.trained_model import build_for_evaluation
 from .modeling.inference import build_tta_model, prepare_for_inference
 from .modeling.prompt import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel

@@ -3,8 +3,8 @@
 
     python tools/parity_report.py
 
-Runs every test file that uses `compare` of tests/golden_files.py; only such comparisons are in the table. If a test
-fails, the table stays as it is.
+Runs every test file that uses `compare` of tests/support/golden_files.py; only such comparisons are in the table. If a
+test fails, the table stays as it is.
 """
 
 import argparse

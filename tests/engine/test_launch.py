@@ -14,7 +14,7 @@ from toy_training import train_toy
 from mta_clip.engine.distributed import broadcast_buffers, gather_rows
 from mta_clip.engine.launch import launch
 
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"
 
 
 def job(folder: Path) -> None:
@@ -111,7 +111,7 @@ def test_environment_of_torchrun_is_joined(monkeypatch):
 def test_torchrun_with_two_processes(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(TESTS)!r})\n"
+        f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
         "from toy_training import train_toy\n"
         "from mta_clip.engine.launch import launch\n"
         f"launch(train_toy, device='cpu', args=({str(tmp_path / 'two')!r},))\n"

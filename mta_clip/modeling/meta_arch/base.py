@@ -16,7 +16,7 @@ from ..inference.strips import join_strips, prediction, resize_strips
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class SemanticSegmentor(nn.Module):
+class SegmentationModel(nn.Module):
     """Base of the meta-architectures; a subclass says how it computes losses and scores, and which its networks are.
 
     Args:

@@ -19,11 +19,11 @@ from ..inference import MaskClassifier, build_sliding_window, score_blocks, sema
 from ..inference.sliding_window import Scores
 from ..outputs import HeadOutput
 from ..prompt import PromptLearner, build_prompt_learner
-from .base import SemanticSegmentor
+from .base import SegmentationModel
 
 
 @META_ARCH_REGISTRY.register()
-class MTACLIP(SemanticSegmentor):
+class MTACLIP(SegmentationModel):
     """Image encoder -> pixel decoder -> Mask-Text Decoder, with text from learned prompts.
 
     Args:
@@ -35,7 +35,7 @@ class MTACLIP(SemanticSegmentor):
         ignore_label: value of label maps that belongs to no class.
         compile_networks: compiles image encoder, pixel decoder and decoder at their first call.
         pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
-            SemanticSegmentor.
+            SegmentationModel.
     """
 
     @configurable
@@ -108,11 +108,11 @@ class MTACLIP(SemanticSegmentor):
         return self.sem_seg_head(features, text)
 
     def networks(self) -> list[nn.Module]:
-        """See SemanticSegmentor."""
+        """See SegmentationModel."""
         return [self.backbone, self.sem_seg_head.pixel_decoder, self.sem_seg_head.transformer_decoder]
 
     def autocast_modules(self) -> list[nn.Module]:
-        """See SemanticSegmentor."""
+        """See SegmentationModel."""
         return self.networks()
 
     def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
@@ -120,11 +120,11 @@ class MTACLIP(SemanticSegmentor):
         return self.criterion(self.predict_masks(images), targets)
 
     def scores(self, images: Tensor) -> Tensor:
-        """See SemanticSegmentor."""
+        """See SegmentationModel."""
         return semantic_inference(*self._classified_masks(images), images.shape[-2:])
 
     def window_scores(self, images: Tensor) -> Iterable[Scores]:
-        """See SemanticSegmentor. In blocks: whole scores would be new memory for every window."""
+        """See SegmentationModel. In blocks: whole scores would be new memory for every window."""
         padded = self.pad(images)
         sizes = padded.shape[-2:], images.shape[-2:]
         return (score_blocks(*one, *sizes) for one in zip(*self._classified_masks(padded), strict=True))
@@ -132,7 +132,7 @@ class MTACLIP(SemanticSegmentor):
     def inference(
         self, batched_inputs: list[dict], images: ImageList, label_maps_only: bool
     ) -> list[dict[str, Tensor]]:
-        """See SemanticSegmentor. Whole images go from masks to the output size in one step."""
+        """See SegmentationModel. Whole images go from masks to the output size in one step."""
         if self.sliding_window is not None:
             return super().inference(batched_inputs, images, label_maps_only)
         name, combine = ("labels", semantic_labels) if label_maps_only else ("sem_seg", semantic_inference)

@@ -17,16 +17,16 @@ from ..clip import CLIPTextEncoder, build_clip
 from ..inference.sliding_window import build_sliding_window
 from ..prompt import class_names_from_config
 from ..tagclip.class_text import ClassText
-from ..tagclip.head import TrustyHead
-from ..tagclip.image_encoder import PromptedImageEncoder
-from ..tagclip.inference import check_weighting, trusty_scores
 from ..tagclip.labels import ClassSplit, TrainingLabels
 from ..tagclip.losses import TrustyCriterion
-from .base import SemanticSegmentor
+from ..tagclip.prompted_encoder import PromptedImageEncoder
+from ..tagclip.trusty_head import TrustyHead
+from ..tagclip.trusty_scores import check_weighting, trusty_scores
+from .base import SegmentationModel
 
 
 @META_ARCH_REGISTRY.register()
-class TagCLIP(SemanticSegmentor):
+class TagCLIP(SegmentationModel):
     """Prompted CLIP ViT -> class texts and trusty token query the patches -> attention scores are the masks.
 
     Args:
@@ -40,7 +40,7 @@ class TagCLIP(SemanticSegmentor):
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles image encoder and head at their first call.
         pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
-            SemanticSegmentor.
+            SegmentationModel.
 
     Raises:
         ValueError: unknown `trusty_eval`, or one that needs the trusty token which the head does not have.
@@ -126,7 +126,7 @@ class TagCLIP(SemanticSegmentor):
         }
 
     def networks(self) -> list[nn.Module]:
-        """See SemanticSegmentor."""
+        """See SegmentationModel."""
         return [self.backbone, self.head]
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:

@@ -23,7 +23,7 @@ import resource, sys
 import mta_clip
 import torch
 from tiny_models import tiny_model
-from mta_clip.modeling.inference import SemanticSegmentorWithTTA
+from mta_clip.modeling.inference import AugmentedModel
 
 mode, label_maps_only, num_classes = sys.argv[1], sys.argv[2] == "labels", int(sys.argv[3])
 names = [f"thing {i}" for i in range(num_classes)]
@@ -33,7 +33,7 @@ overrides += ["TEST.SLIDING_WINDOW.ENABLED", mode == "windows", "TEST.SLIDING_WI
 overrides += ["TEST.SLIDING_WINDOW.SIZE", [512, 512], "TEST.SLIDING_WINDOW.STRIDE", [512, 512]]
 model = tiny_model(*overrides).eval()
 if mode == "augmented":
-    model = SemanticSegmentorWithTTA(
+    model = AugmentedModel(
         model=model, min_sizes=[384, 512], max_size=1024, flip=True, label_maps_only=label_maps_only
     )
 model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}])
@@ -53,7 +53,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 @pytest.mark.parametrize("mode", REST)
 @pytest.mark.parametrize("output, score_maps", [("labels", 0), ("scores", 1)])
 def test_peak_on_a_large_image(mode, output, score_maps):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(TESTS / "support"), str(TESTS.parent)]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, mode, output, str(CLASSES)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -5,7 +5,7 @@ from tiny_models import batch, tiny_config
 from toy_training import ToySegmentor, toy_cfg, train_toy
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
-from mta_clip.engine.checkpoint import build_for_evaluation, load_for_evaluation
+from mta_clip.engine.trained_model import build_for_evaluation, load_for_evaluation
 from mta_clip.modeling.clip import build_clip
 
 

@@ -7,7 +7,7 @@ from tiny_models import batch, tiny_model
 from torch import nn
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.inference import SemanticSegmentorWithTTA, build_tta_model, progress
+from mta_clip.modeling.inference import AugmentedModel, build_tta_model, progress
 from mta_clip.modeling.inference.strips import RowResizer
 
 
@@ -33,7 +33,7 @@ def make_image(height=20, width=30):
 
 def wrap(model, **options):
     settings = {"min_sizes": [20], "max_size": 1000, "flip": False} | options
-    return SemanticSegmentorWithTTA(model=model, **settings)
+    return AugmentedModel(model=model, **settings)
 
 
 def test_one_size_and_no_flip_is_plain_inference():

@@ -17,7 +17,7 @@ from .progress import progress_bar
 from .strips import RowResizer, join_strips, prediction
 
 
-class SemanticSegmentorWithTTA(nn.Module):
+class AugmentedModel(nn.Module):
     """Averages the score maps of resized and mirrored images; a drop-in for the model it wraps, at inference.
 
     Works with any meta-architecture that returns `sem_seg`. Augmented images go through the model one by one; what is
@@ -117,7 +117,7 @@ class SemanticSegmentorWithTTA(nn.Module):
         if "sem_seg" not in result:
             raise ValueError(
                 f"test-time augmentation averages score maps, but the model returned {sorted(result)} and no "
-                "'sem_seg'; a model without SemanticSegmentor's method `segment` needs TEST.SEM_SEG.LABEL_MAPS_ONLY "
+                "'sem_seg'; a model without SegmentationModel's method `segment` needs TEST.SEM_SEG.LABEL_MAPS_ONLY "
                 "False"
             )
         return result["sem_seg"]
@@ -148,6 +148,6 @@ def _mean_strips(maps: list[Tensor], output_size: tuple[int, int]) -> Iterator[T
         yield sum(parts) / len(maps)
 
 
-def build_tta_model(cfg: CfgNode, model: nn.Module) -> SemanticSegmentorWithTTA:
+def build_tta_model(cfg: CfgNode, model: nn.Module) -> AugmentedModel:
     """Wraps a model in the test-time augmentation of TEST.AUG."""
-    return SemanticSegmentorWithTTA(cfg, model)
+    return AugmentedModel(cfg, model)

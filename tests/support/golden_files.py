@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-GOLDEN_DIR = Path(os.environ.get("MTA_CLIP_GOLDEN") or Path(__file__).parent / "golden")
+GOLDEN_DIR = Path(os.environ.get("MTA_CLIP_GOLDEN") or Path(__file__).parents[1] / "golden")
 
 
 KINDS = (

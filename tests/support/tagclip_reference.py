@@ -5,8 +5,8 @@ from golden_files import weights
 from open_clip.transformer import QuickGELU, VisionTransformer
 
 from mta_clip.checkpoint.tagclip_names import tagclip_to_ours
-from mta_clip.modeling.tagclip.head import TrustyHead
-from mta_clip.modeling.tagclip.image_encoder import PromptedImageEncoder
+from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder
+from mta_clip.modeling.tagclip.trusty_head import TrustyHead
 
 
 def our_weights(arrays: dict, official_prefix: str) -> dict[str, torch.Tensor]:

@@ -8,7 +8,7 @@ from open_clip.transformer import VisionTransformer
 from tagclip_reference import our_weights, reference_encoder
 from torch import nn
 
-from mta_clip.modeling.tagclip.image_encoder import PromptedImageEncoder, VisualPrompts, resize_position_table
+from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder, VisualPrompts, resize_position_table
 
 
 def tiny_tower(**changes) -> VisionTransformer:

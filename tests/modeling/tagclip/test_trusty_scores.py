@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mta_clip.modeling.tagclip.inference import trusty_scores
+from mta_clip.modeling.tagclip.trusty_scores import trusty_scores
 
 SEEN = torch.tensor([True, False])
 

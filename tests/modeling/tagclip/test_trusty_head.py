@@ -6,10 +6,10 @@ from golden_files import compare, golden_params, load
 from tagclip_reference import our_weights, reference_head
 from torch.nn import functional as F
 
-from mta_clip.modeling.tagclip.head import TrustyHead
-from mta_clip.modeling.tagclip.inference import TRUSTY_EVAL, trusty_scores
 from mta_clip.modeling.tagclip.labels import UNLABELLED, fill_pseudo_labels
 from mta_clip.modeling.tagclip.losses import TrustyCriterion
+from mta_clip.modeling.tagclip.trusty_head import TrustyHead
+from mta_clip.modeling.tagclip.trusty_scores import TRUSTY_EVAL, trusty_scores
 
 
 def resize(logits: torch.Tensor, size: int) -> torch.Tensor:

@@ -78,7 +78,7 @@ def make_miniature(name: str, root: Path) -> None:
 
 def prepare_miniature(name: str, root: Path) -> None:
     """Runs the preparation script of a dataset, in this process; some datasets need none."""
-    script = Path(__file__).parents[1] / "datasets" / f"prepare_{name}.py"
+    script = Path(__file__).parents[2] / "datasets" / f"prepare_{name}.py"
     if script.exists():
         load_script(script).prepare(Path(root), 0)
 
