@@ -24,8 +24,8 @@ from torch import nn
 
 from .data import register_folders
 from .engine.trained_model import build_for_evaluation
-from .modeling.inference import build_tta_model, prepare_for_inference
-from .modeling.prompt import class_names_from_config
+from .modeling.inference import AugmentedModel
+from .modeling.text import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel
 
 
@@ -80,7 +80,7 @@ class SegmentationPredictor:
         model, class_names = build_trained_model(cfg)
         augmented = cfg.TEST.AUG.ENABLED
         return {
-            "model": build_tta_model(cfg, model) if augmented else model,
+            "model": AugmentedModel(cfg, model) if augmented else model,
             "class_names": class_names,
             "colors": _dataset_colors(cfg, class_names),
             "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
@@ -157,7 +157,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
     """Builds the model of a config, with the weights of MODEL.WEIGHTS, for inference only.
 
     Returns:
-        The model, prepared for inference, and its class names.
+        The model, in evaluation mode, and its class names.
 
     Raises:
         ValueError: MODEL.WEIGHTS is empty.
@@ -170,7 +170,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         )
     register_folders(cfg)
     class_names = class_names_from_config(cfg)
-    return prepare_for_inference(build_for_evaluation(cfg).eval()), class_names
+    return build_for_evaluation(cfg).eval(), class_names
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:

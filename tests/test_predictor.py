@@ -48,16 +48,16 @@ def test_augmentation_resizes_the_image_itself(cfg, image, label_maps_only):
     prediction = predictor.predict(image)
     assert predictor.model.model.seen_sizes == [(15, 25)] * 2 + [(60, 100)] * 2
     assert np.array_equal(prediction.labels, (image[..., 0] > 100).astype(int))
-    assert (prediction.scores is None) == label_maps_only and prediction.trusty is None
+    assert (prediction.scores is None) == label_maps_only and prediction.trusty.shape == (30, 50)
     predictor.set_vocabulary(["a cat", "a dog", "a cow"])
     assert predictor.model.model.vocabulary == ["a cat", "a dog", "a cow"]
 
 
 def test_channel_order(image):
     class FirstChannel(BrightnessSegmentor):
-        def _one(self, image, *rest, **named):
-            self.first = image[0].float().mean().item()
-            return super()._one(image, *rest, **named)
+        def predict(self, images):
+            self.first = images.tensor[0, 0].mean().item()
+            return super().predict(images)
 
     image[..., 2] = 255
     for image_format, expected in (("RGB", image[..., 0].mean()), ("BGR", 255)):

@@ -24,9 +24,9 @@ LARGE_IMAGE = (1024, 2048)  # height, width that windows slide over
 
 def ours(args: argparse.Namespace, text: bool) -> Stages:
     """Inference stages of a model of this package, from normalised image to label map."""
-    from mta_clip.modeling.inference import prepare_for_inference, semantic_labels
+    from mta_clip.modeling.inference import MaskScores, make_output
 
-    model = prepare_for_inference(build_ours(args, text).eval())
+    model = build_ours(args, text).eval()
     head, learner = model.sem_seg_head, model.prompt_learner
 
     def decode(values: dict) -> dict:
@@ -40,10 +40,11 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
         return {"mask_features": mask_features, "memories": memories}
 
     def output(values: dict) -> dict:
-        prediction = values["prediction"]
-        class_probs = model.mask_classifier(prediction.final)
-        size = values["images"].shape[-2:]
-        return {"labels": semantic_labels(class_probs, prediction.mask_logits(), size)}
+        prediction, size = values["prediction"], values["images"].shape[-2:]
+        class_probs = model.mask_classifier(prediction.final, learner)
+        for masks in zip(class_probs, prediction.mask_logits(), strict=True):
+            make_output(MaskScores(*masks, size), size, label_maps_only=True)
+        return {}
 
     return {
         "encoder": encode,
@@ -56,8 +57,6 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
 
 def sliding(args: argparse.Namespace) -> Stages:
     """MTA-CLIP in windows over a large image, to its label map: time is that of one window."""
-    from mta_clip.modeling.inference import prepare_for_inference
-
     model = build_ours(
         args,
         True,
@@ -66,7 +65,6 @@ def sliding(args: argparse.Namespace) -> Stages:
         "TEST.SLIDING_WINDOW.BATCH", args.batch,
         "TEST.SEM_SEG.LABEL_MAPS_ONLY", True,
     ).eval()  # fmt: skip
-    prepare_for_inference(model)
     sample = {"image": torch.randint(0, 256, (3, *LARGE_IMAGE), dtype=torch.uint8)}
     windows = 0
 
@@ -91,10 +89,10 @@ def training(args: argparse.Namespace, *options: object, plain: bool = False) ->
 
     model = build_ours(args, True, *options).train()
     blocks = torch.randint(0, args.classes, (args.batch, 1, *LABELLED_REGIONS)).float()
-    sem_segs = list(torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0].to(args.device))
+    labels = torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0].to(args.device)
 
     def forward(values: dict) -> dict:
-        losses = plain_losses(model, values["images"], sem_segs) if plain else model.losses(values["images"], sem_segs)
+        losses = plain_losses(model, values["images"], labels) if plain else model.losses(values["images"], labels)
         return {"loss": sum(losses.values())}
 
     def backward(values: dict) -> dict:

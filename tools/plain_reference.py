@@ -19,13 +19,13 @@ from mta_clip.modeling.criterion.mask_losses import PointMaskLoss
 from mta_clip.modeling.meta_arch import MTACLIP
 from mta_clip.modeling.pixel_decoder import MSDeformAttn, MSDeformAttnPixelDecoder
 from mta_clip.modeling.pixel_decoder.deformable_attention import reference_points
-from mta_clip.modeling.prompt import PromptLearner
+from mta_clip.modeling.text import PromptLearner
 from mta_clip.modeling.transformer_decoder import MaskTextDecoder
 
 
-def plain_losses(model: MTACLIP, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
+def plain_losses(model: MTACLIP, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """What `model.losses` returns, for a model with learned contexts and the default losses."""
-    targets = targets_from_sem_seg(sem_segs, images.shape[-2:], model.ignore_label)
+    targets = targets_from_sem_seg(list(labels), images.shape[-2:], model.ignore_label)
     text = prompt_features(model.prompt_learner)
     head = model.sem_seg_head
     mask_features, memories = pixel_decoder(head.pixel_decoder, model.backbone(images))
@@ -208,7 +208,7 @@ def layer_losses(
         mask_loss, dice_loss = mask_loss + cross_entropy, dice_loss + dice
     weights = criterion.empty_weight[labels]
     class_loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), criterion.empty_weight)
-    similarity = criterion.similarity_loss(prediction["similarity"], labels)
+    similarity = criterion.similarity_loss(prediction["similarity"], labels, model.prompt_learner.temperature)
     num_masks = max(sum(len(target["labels"]) for target in targets), 1)
     return {
         "loss_ce": criterion.class_weight * class_loss,

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..data import build_test_loader
 from ..evaluation import build_evaluator
-from ..modeling.inference import build_tta_model
+from ..modeling.inference import AugmentedModel
 from .distributed import broadcast_buffers, unwrap_model
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
 def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Results:
     """Like `evaluate`, averaging over the scales and flips of TEST.AUG; result names end in _TTA."""
     logger.info("Evaluating with test-time augmentation (TEST.AUG)")
-    augmented = build_tta_model(cfg, unwrap_model(model))
+    augmented = AugmentedModel(cfg, unwrap_model(model))
     return {f"{name}_TTA": values for name, values in evaluate(cfg, augmented, subfolder="tta").items()}
 
 

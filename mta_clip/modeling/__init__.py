@@ -1,6 +1,6 @@
 """Models; importing this registers them with Detectron2."""
 
-from . import clip, head, prompt
-from .meta_arch import MTACLIP, TagCLIP
+from . import clip, head, text
+from .meta_arch import MTACLIP, SegmentationModel, TagCLIP
 
-__all__ = ["MTACLIP", "TagCLIP", "clip", "head", "prompt"]
+__all__ = ["MTACLIP", "SegmentationModel", "TagCLIP", "clip", "head", "text"]

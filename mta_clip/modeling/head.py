@@ -28,6 +28,11 @@ class MaskTextHead(nn.Module):
         self.pixel_decoder = pixel_decoder
         self.transformer_decoder = transformer_decoder
 
+    @property
+    def compares_text(self) -> bool:
+        """Whether masks are compared with text, so that any names can classify them."""
+        return getattr(self.transformer_decoder, "compare", False)
+
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         pixel_decoder = PIXEL_DECODERS.get(cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME)(cfg, input_shape)

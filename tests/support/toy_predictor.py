@@ -5,39 +5,36 @@ import mta_clip  # noqa: F401  # isort: skip  (before detectron2, which it makes
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
-from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
+from mta_clip.modeling import SegmentationModel
+from mta_clip.modeling.inference import Scores, WholeScores
 
 NAMES = ["dark thing", "bright thing"]
 
 
 @META_ARCH_REGISTRY.register()
-class BrightnessSegmentor(nn.Module):
+class BrightnessSegmentor(SegmentationModel):
     """Channel 1 wins where the mean of the channels exceeds a threshold; further names of a vocabulary never win."""
 
     def __init__(self, cfg=None) -> None:
-        super().__init__()
+        label_maps_only = cfg is not None and cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY
+        super().__init__(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1, label_maps_only=label_maps_only)
         self.threshold = nn.Parameter(torch.tensor(0.0))
-        self.labels_only = cfg is not None and cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY
         self.vocabulary = None
         self.seen_sizes = []
 
     def set_vocabulary(self, names) -> None:
         self.vocabulary = names
 
-    def forward(self, batched_inputs):
-        return self.segment(batched_inputs, label_maps_only=self.labels_only)
+    def predict(self, images):
+        return [self._scores(image) for image in images]
 
-    def segment(self, batched_inputs, *, label_maps_only):
-        return [self._one(**item, label_maps_only=label_maps_only) for item in batched_inputs]
-
-    def _one(self, image, height, width, label_maps_only):
+    def _scores(self, image):
         self.seen_sizes.append(tuple(image.shape[1:]))
-        bright = F.interpolate(image[None].float().mean(1, keepdim=True), (height, width))[0] - self.threshold
-        scores = torch.cat([-bright, bright, *[torch.full_like(bright, -1e4)] * (len(self.vocabulary or NAMES) - 2)])
-        trusty = {"trusty": (bright[0] / 255).clamp(0, 1)}
-        return ({"labels": scores.argmax(0)} if label_maps_only else {"sem_seg": scores}) | trusty
+        bright = image.mean(0, keepdim=True) - self.threshold
+        others = [torch.full_like(bright, -1e4)] * (len(self.vocabulary or NAMES) - 2)
+        return WholeScores(Scores(torch.cat([-bright, bright, *others]), (bright / 255).clamp(0, 1)))
 
 
 def make_config(tmp_path):

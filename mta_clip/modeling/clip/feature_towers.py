@@ -50,7 +50,6 @@ class ResNetTower(FeatureTower):
     def __init__(self, visual: ModifiedResNet):
         super().__init__()
         visual.attnpool = None
-        visual.conv1.full_precision = True  # prepare_for_inference leaves its weights as they are
         self.visual = visual
         self.channels = tuple(layer[-1].conv3.out_channels for layer in self._layers())
 
@@ -265,14 +264,21 @@ def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
 
 
 def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of a position embedding, as in DenseCLIP (align_corners False).
+    """Bilinear interpolation of a ViT's position table, half-pixel centres, no antialiasing (DenseCLIP; TagCLIP).
 
     Args:
         positions: (1 + source_h * source_w, C), the first row for the class token, which is kept.
+        source: rows and columns of the grid that the table has.
+        target: rows and columns wanted.
 
     Returns:
         (1 + target_h * target_w, C); `positions` itself if the grids agree.
+
+    Raises:
+        ValueError: the table does not have as many rows as `source` says.
     """
+    if positions.shape[0] != 1 + source[0] * source[1]:
+        raise ValueError(f"a position table of {positions.shape[0]} rows is no class token and a {source} grid")
     if tuple(source) == tuple(target):
         return positions
     grid = positions[1:].T.unflatten(1, tuple(source))[None]

@@ -113,9 +113,7 @@ class MaskTextCriterion(nn.Module):
         node, mta = cfg.MODEL.MASK_FORMER, cfg.MODEL.MTA
         similarity_loss = None
         if cfg.MODEL.PROMPT.NAME and mta.SIMILARITY_WEIGHT:
-            similarity_loss = SimilarityLoss(
-                kind=mta.SIMILARITY_LOSS, temperature=mta.TEMPERATURE, learn_temperature=mta.LEARN_TEMPERATURE
-            )
+            similarity_loss = SimilarityLoss(kind=mta.SIMILARITY_LOSS)
         return {
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "class_weight": node.CLASS_WEIGHT,
@@ -133,12 +131,15 @@ class MaskTextCriterion(nn.Module):
             "similarity_loss": similarity_loss,
         }
 
-    def forward(self, output: HeadOutput, targets: list[Target]) -> dict[str, Tensor]:
+    def forward(
+        self, output: HeadOutput, targets: list[Target], temperature: float | Tensor = 1.0
+    ) -> dict[str, Tensor]:
         """Weighted losses.
 
         Args:
             output: of the head, in training mode with the predictions of all layers.
             targets: per image.
+            temperature: of the similarity loss.
 
         Returns:
             Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim of the last prediction, and the same with
@@ -151,7 +152,7 @@ class MaskTextCriterion(nn.Module):
         layers = [output.layers[index] for index in supervised]
         self._check_inputs(layers, targets)
         with torch.autocast(output.mask_features.device.type, enabled=False):
-            losses = self._losses(layers, output.mask_features.float(), targets)
+            losses = self._losses(layers, output.mask_features.float(), targets, temperature)
         last = len(output.layers) - 1
         return {
             name if index == last else f"{name}_{index}": value
@@ -165,7 +166,13 @@ class MaskTextCriterion(nn.Module):
         first = 0 if self.supervise_initial else min(1, num_layers - 1)
         return list(range(first, num_layers))
 
-    def _losses(self, layers: list[LayerPrediction], mask_features: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+    def _losses(
+        self,
+        layers: list[LayerPrediction],
+        mask_features: Tensor,
+        targets: list[Target],
+        temperature: float | Tensor,
+    ) -> dict[str, Tensor]:
         """Weighted losses, each (L,)."""
         class_logits = torch.stack([layer.class_logits for layer in layers]).float()
         mask_embed = torch.stack([layer.mask_embed for layer in layers]).float()
@@ -185,7 +192,7 @@ class MaskTextCriterion(nn.Module):
         }
         if self.similarity_loss is not None:
             similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, L, B, Q, K)
-            contrast = (self.similarity_loss(similarity, labels) * query_weights).sum((1, 2))
+            contrast = (self.similarity_loss(similarity, labels, temperature) * query_weights).sum((1, 2))
             losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
         return losses
 

@@ -10,13 +10,10 @@ With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* th
 Which of the first two names belongs to which form is our reading of the paper and its code.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 KINDS = ("MixNeg", "SeparateNeg", "AllPos")
-_MAX_SCALE = 100.0  # upper bound of a learned 1 / temperature, as in CLIP
 
 
 def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
@@ -45,49 +42,29 @@ def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
 
 
 class SimilarityLoss(nn.Module):
-    """`similarity_loss` with its temperature.
+    """`similarity_loss` of cosines.
 
     Args:
         kind: MixNeg | SeparateNeg | AllPos.
-        temperature: tau, above 0; 1 = raw cosines, as in the authors' code.
-        learn_temperature: makes 1 / tau a parameter (its logarithm, at most log 100), initialised from `temperature`.
     """
 
-    def __init__(self, *, kind: str, temperature: float = 1.0, learn_temperature: bool = False) -> None:
+    def __init__(self, *, kind: str) -> None:
         super().__init__()
         _check_kind(kind)
-        if not temperature > 0:
-            raise ValueError(f"the temperature of the similarity loss must be above 0, got {temperature}")
         self.kind = kind
-        self.learned = learn_temperature
-        log_scale = torch.tensor(-math.log(temperature))
-        # Named as in CLIP. A fixed one is no part of checkpoints: it belongs to the configuration.
-        if learn_temperature:
-            self.logit_scale = nn.Parameter(log_scale)
-        else:
-            self.register_buffer("logit_scale", log_scale, persistent=False)
 
-    @property
-    def temperature(self) -> Tensor:
-        """tau, a scalar."""
-        return 1.0 / self._scale()
-
-    def forward(self, similarity: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, similarity: Tensor, labels: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
         """Loss of every query, in float32.
 
         Args:
             similarity: (Z, ..., K) cosines in [-1, 1].
             labels: (...) int64, K - 1 = no object.
+            temperature: tau, above 0; 1 = raw cosines, as in the authors' code.
 
         Returns:
             (...), not weighted by class.
         """
-        return similarity_loss(similarity.float() * self._scale(), labels, self.kind)
-
-    def _scale(self) -> Tensor:
-        if self.learned:
-            return self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp()
-        return self.logit_scale.exp()
+        return similarity_loss(similarity.float() / temperature, labels, self.kind)
 
 
 def _check_kind(kind: str) -> None:

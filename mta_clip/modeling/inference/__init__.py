@@ -1,19 +1,18 @@
-"""From predictions to score maps and label maps: whole image, sliding window, test-time augmentation."""
+"""From predictions to scores and labels: whole images, sliding windows, test-time augmentation."""
 
-from .augmentation import AugmentedModel, build_tta_model
-from .prepare import prepare_for_inference
-from .semantic import MaskClassifier, classify_masks, score_blocks, semantic_inference, semantic_labels
-from .sliding_window import SlidingWindow, build_sliding_window
+from .augmentation import AugmentedModel
+from .output import make_output
+from .score_map import MaskScores, ScoreMap, Scores, WholeScores
+from .sliding_window import SlidingWindow, WindowScores, build_sliding_window
 
 __all__ = [
     "AugmentedModel",
-    "MaskClassifier",
+    "MaskScores",
+    "ScoreMap",
+    "Scores",
     "SlidingWindow",
+    "WholeScores",
+    "WindowScores",
     "build_sliding_window",
-    "build_tta_model",
-    "classify_masks",
-    "prepare_for_inference",
-    "score_blocks",
-    "semantic_inference",
-    "semantic_labels",
+    "make_output",
 ]

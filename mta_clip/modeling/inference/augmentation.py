@@ -1,6 +1,6 @@
 """Multi-scale and flip test-time augmentation for semantic segmentation (TEST.AUG).
 
-Shapes: C classes, h and w = image as it enters the model, H and W = wanted output, r = rows of a strip.
+Shapes: C classes, h and w = image as it enters the model, H and W = wanted output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,50 +11,46 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data.detection_utils import read_image
 from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from .progress import progress_bar
-from .strips import RowResizer, join_strips, prediction
+from ..ops import RowResizer
+from .output import make_output, resized_rows
+from .progress import Progress
+from .score_map import ScoreMap, Scores, WholeScores
 
 
 class AugmentedModel(nn.Module):
-    """Averages the score maps of resized and mirrored images; a drop-in for the model it wraps, at inference.
+    """Averages the scores of resized and mirrored images; a drop-in for the model it wraps, at inference.
 
-    Works with any meta-architecture that returns `sem_seg`. Augmented images go through the model one by one; what is
-    kept is one score map per size, at that size, from which the output is made in strips of rows.
+    Augmented images go through the model one by one; what is kept is one score map per size, at that size.
 
     Args:
-        model: the meta-architecture.
+        model: a `SegmentationModel`.
         min_sizes: short sides to resize to, in pixels.
         max_size: the long side is never longer.
         flip: also the mirror image at every size.
         image_format: channel order for images that are read again, such as RGB.
-        label_maps_only: returns label maps instead of score maps; memory is then bounded by the sizes above.
 
     Raises:
-        ValueError: no sizes.
+        ValueError: no sizes, or a model of another kind.
     """
 
     @configurable
     def __init__(
-        self,
-        *,
-        model: nn.Module,
-        min_sizes: Sequence[int],
-        max_size: int,
-        flip: bool,
-        image_format: str = "RGB",
-        label_maps_only: bool = False,
+        self, *, model: nn.Module, min_sizes: Sequence[int], max_size: int, flip: bool, image_format: str = "RGB"
     ) -> None:
         super().__init__()
         if not min_sizes:
             raise ValueError("TEST.AUG.MIN_SIZES is empty: test-time augmentation needs at least one size")
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        if not hasattr(model, "score_maps"):
+            raise ValueError(
+                f"test-time augmentation averages score maps, which a {type(model).__name__} does not give: derive the "
+                "model from mta_clip.modeling.SegmentationModel, or set TEST.AUG.ENABLED False"
+            )
+        self.model = model
         self.min_sizes = tuple(min_sizes)
         self.max_size = max_size
         self.flip = flip
         self.image_format = image_format
-        self.label_maps_only = label_maps_only
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict:
@@ -64,7 +60,6 @@ class AugmentedModel(nn.Module):
             "max_size": cfg.TEST.AUG.MAX_SIZE,
             "flip": cfg.TEST.AUG.FLIP,
             "image_format": cfg.INPUT.FORMAT,
-            "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
         }
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
@@ -73,54 +68,38 @@ class AugmentedModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict[str, Tensor]]:
-        """Predictions, image by image.
+        """Predictions as the model returns them, image by image.
 
         Args:
             batched_inputs: dicts with `image` (3, h, w), or `file_name` alone; optionally `height` and `width`.
-
-        Returns:
-            Per image `{"sem_seg": (C, height, width)}`, the mean of the model's score maps; with `label_maps_only`,
-            `{"labels": (height, width)}`, int64.
-
-        Raises:
-            ValueError: the model returns no `sem_seg`.
         """
-        return [self._segment(inputs) for inputs in batched_inputs]
+        results = []
+        for inputs in batched_inputs:
+            image = self._original_image(inputs)
+            size = inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1])
+            with self.model.inference_precision():
+                score_map = MeanScores(self._score_maps(image), size)
+                results.append(make_output(score_map, size, label_maps_only=self.model.label_maps_only))
+        return results
 
-    def _segment(self, inputs: dict) -> dict[str, Tensor]:
-        image = self._original_image(inputs)
-        output_size = inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1])
-        score_maps = self._score_maps(inputs, image)
-        strips = _mean_strips(score_maps, output_size)
-        return join_strips((prediction(strip, self.label_maps_only) for strip in strips), output_size)
-
-    def _score_maps(self, inputs: dict, image: np.ndarray) -> list[Tensor]:
+    def _score_maps(self, image: np.ndarray) -> list[Scores]:
         """The mean of an image's and its mirror image's scores, (C, h, w) at every size."""
         maps = []
-        with progress_bar(len(self.min_sizes) * (1 + self.flip), "augmented image") as progress:
+        with Progress(len(self.min_sizes) * (1 + self.flip), "augmented image") as progress:
             for resized in self._resized(image):
-                scores = self._scores(inputs, resized)
+                scores = self._scores(resized)
                 progress.update()
                 if self.flip:
-                    scores = scores.add_(self._scores(inputs, resized.flip(-1)).flip(-1)).div_(2)
+                    mirrored = self._scores(resized.flip(-1))
+                    scores = scores.map(lambda one, other: one.add_(other.flip(-1)).div_(2), mirrored)
                     progress.update()
                 maps.append(scores)
         return maps
 
-    def _scores(self, inputs: dict, image: Tensor) -> Tensor:
-        """The model's score maps (C, h, w) of an image (3, h, w)."""
-        augmented = {**inputs, "image": image, "height": image.shape[1], "width": image.shape[2]}
-        if hasattr(self.model, "segment"):  # gives scores even if the model is set to return label maps
-            (result,) = self.model.segment([augmented], label_maps_only=False)
-        else:
-            (result,) = self.model([augmented])
-        if "sem_seg" not in result:
-            raise ValueError(
-                f"test-time augmentation averages score maps, but the model returned {sorted(result)} and no "
-                "'sem_seg'; a model without SegmentationModel's method `segment` needs TEST.SEM_SEG.LABEL_MAPS_ONLY "
-                "False"
-            )
-        return result["sem_seg"]
+    def _scores(self, image: Tensor) -> Scores:
+        """The model's scores (C, h, w) of an image (3, h, w)."""
+        (score_map,) = self.model.score_maps(self.model.preprocess([{"image": image}]))
+        return score_map.whole()
 
     def _resized(self, image: np.ndarray) -> Iterator[Tensor]:
         """Yields (3, h, w) images from (H, W, 3)."""
@@ -138,16 +117,19 @@ class AugmentedModel(nn.Module):
         return read_image(inputs["file_name"], self.image_format)
 
 
-def _mean_strips(maps: list[Tensor], output_size: tuple[int, int]) -> Iterator[Tensor]:
-    """Strips (C, r, W) of the mean of maps (C, h, w), each resized to the output size."""
-    resizers = [RowResizer(scores.shape[-2:], output_size) for scores in maps]
-    step = min(resizer.rows_per_strip(scores) for resizer, scores in zip(resizers, maps, strict=True))
-    for start in range(0, output_size[0], step):
-        rows = slice(start, min(start + step, output_size[0]))
-        parts = (resizer(x[:, resizer.source(rows)], rows) for resizer, x in zip(resizers, maps, strict=True))
-        yield sum(parts) / len(maps)
+class MeanScores(ScoreMap):
+    """The mean of score maps of several sizes, each resized to the same size.
 
+    Args:
+        maps: (C, h, w) each.
+        size: (H, W).
+    """
 
-def build_tta_model(cfg: CfgNode, model: nn.Module) -> AugmentedModel:
-    """Wraps a model in the test-time augmentation of TEST.AUG."""
-    return AugmentedModel(cfg, model)
+    def __init__(self, maps: Sequence[Scores], size: tuple[int, int]) -> None:
+        score_maps = [WholeScores(scores) for scores in maps]
+        self.parts = [(score_map, RowResizer(score_map.size, size)) for score_map in score_maps]
+        super().__init__(size, sum(score_map.channels for score_map in score_maps), score_maps[0].device)
+
+    def rows(self, start: int, stop: int) -> Scores:
+        parts = [resized_rows(score_map, resizer, slice(start, stop)) for score_map, resizer in self.parts]
+        return parts[0].map(lambda *resized: sum(resized) / len(resized), *parts[1:])

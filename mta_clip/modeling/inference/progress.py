@@ -1,20 +1,38 @@
 """A progress bar within one image, where one takes long."""
 
+import time
+
 from detectron2.utils import comm
 from tqdm import tqdm
 
 DELAY = 3.0  # seconds of work on an image from which on a bar is shown
 
 
-class _Bar(tqdm):
-    monitor_interval = 0  # no thread beside: with one, the threads of PyTorch's CPU operators can take twice as long
-
-
-def progress_bar(total: int, unit: str) -> tqdm:
-    """A bar that appears in the main process after DELAY seconds and vanishes at the end.
+class Progress:
+    """Shows a bar in the main process once the work has taken DELAY seconds; it vanishes at the end.
 
     Args:
         total: number of units.
-        unit: what is counted, such as "window".
+        unit: what is counted, such as "row".
     """
-    return _Bar(total=total, unit=unit, leave=False, delay=DELAY, disable=not comm.is_main_process())
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit = total, unit
+        self.done = 0
+        self.bar: tqdm | None = None
+
+    def __enter__(self) -> "Progress":
+        self.start = time.monotonic()
+        return self
+
+    def update(self, units: int = 1) -> None:
+        """Counts finished units."""
+        self.done += units
+        if self.bar is not None:
+            self.bar.update(units)
+        elif time.monotonic() - self.start >= DELAY and comm.is_main_process():
+            self.bar = tqdm(total=self.total, initial=self.done, unit=self.unit, leave=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()

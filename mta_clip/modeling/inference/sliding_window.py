@@ -1,19 +1,20 @@
 """Inference in overlapping windows, for images larger than the network is trained on.
 
-Shapes: B images, n windows, C classes, H and W = image, h and w = window.
+Shapes: C classes, H and W = image, h and w = window, r rows.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import product
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, product
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from .progress import progress_bar
+from .score_map import ScoreMap, Scores
 
 BLENDS = ("uniform", "linear")
-Scores = Tensor | Iterable[tuple[slice, Tensor]]  # (C, h, w), or blocks: rows and their (C, r, w)
+Predict = Callable[[list[Tensor]], list[ScoreMap]]  # images (3, h, w) of one size -> score maps of that size
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
@@ -29,11 +30,7 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
 
 
 class SlidingWindow:
-    """Averages the scores of overlapping windows.
-
-    All windows of an image have the same size, so they go through the network in batches. Scores are summed in a band
-    as high as a window, (C, h, W), which rows leave when no further window reaches them. Beside it only the windows of
-    one batch exist.
+    """How an image is cut into windows; all windows of an image have the same size.
 
     Args:
         size: (h, w) in pixels.
@@ -71,103 +68,130 @@ class SlidingWindow:
         node = cfg.TEST.SLIDING_WINDOW
         return {"size": node.SIZE, "stride": node.STRIDE, "batch": node.BATCH, "blend": node.BLEND}
 
-    @torch.no_grad()
-    def __call__(self, predict: Callable[[Tensor], Iterable[Scores]], images: Tensor) -> Tensor:
-        """Scores of whole images.
 
-        Args:
-            predict: window images (n, 3, h, w) -> scores of each, whole or in blocks of rows.
-            images: (B, 3, H, W); where an image is smaller than a window, so is its window.
+class WindowScores(ScoreMap):
+    """The weighted mean of the scores of all windows; windows are predicted when their rows are read.
 
-        Returns:
-            (B, C, H, W) float32, on the device of the scores.
-        """
-        scores = None
-        for index, image in enumerate(images):
-            top = 0
-            for strip in self.strips(predict, image):
-                if scores is None:
-                    scores = strip.new_empty((len(images), len(strip), *images.shape[-2:]))
-                scores[index, :, top : top + strip.shape[1]] = strip
-                top += strip.shape[1]
-        return scores
-
-    @torch.no_grad()
-    def strips(self, predict: Callable[[Tensor], Iterable[Scores]], image: Tensor) -> Iterator[Tensor]:
-        """Scores of one image from top to bottom, as soon as no further window reaches them.
-
-        Args:
-            predict: see `__call__`.
-            image: (3, H, W).
-
-        Yields:
-            (C, r, W) float32, r at most h; overwritten when the next one is asked for.
-        """
-        height, width = (min(window, length) for window, length in zip(self.size, image.shape[-2:], strict=True))
-        tops, lefts = (window_starts(*axis) for axis in zip(image.shape[-2:], self.size, self.stride, strict=True))
-        band = _Band((height, width), (tops, lefts), image.shape[-2:], self.blend)
-        corners = list(product(tops, lefts))
-        with progress_bar(len(corners), "window") as progress:
-            for start in range(0, len(corners), self.batch):
-                batch = corners[start : start + self.batch]
-                crops = torch.stack([image[:, top : top + height, left : left + width] for top, left in batch])
-                # What was predicted has no name here, so it is freed before the next batch.
-                yield from band.add(predict(crops), batch)
-                progress.update(len(batch))
-        yield band.finish(image.shape[-2])
-
-
-class _Band:
-    """Weighted sums of window scores, of the rows that one row of windows covers.
+    Memory holds the rows that one row of windows covers, not the image.
 
     Args:
+        window: how to cut the image.
+        predict: scores some windows.
+        image: (3, H, W); where it is smaller than a window, so is its window.
+    """
+
+    def __init__(self, window: SlidingWindow, predict: Predict, image: Tensor) -> None:
+        size = tuple(image.shape[-2:])
+        self.predict, self.image, self.batch = predict, image, window.batch
+        self.window_size = tuple(min(pair) for pair in zip(window.size, size, strict=True))
+        tops, lefts = (window_starts(*axis) for axis in zip(size, window.size, window.stride, strict=True))
+        self.corners = list(product(tops, lefts))
+        self.predicted = 0  # windows
+        self.accumulator = WindowAccumulator(size, self.window_size, (tops, lefts), window.blend)
+        channels = self._predict_batch()  # the first windows tell how many classes there are
+        super().__init__(size, channels, image.device)
+
+    @property
+    def finished(self) -> int:
+        """Rows from the top that no further window reaches."""
+        return self.size[0] if self.predicted == len(self.corners) else self.corners[self.predicted][0]
+
+    def rows(self, start: int, stop: int) -> Scores:
+        while self.finished < stop:
+            self.accumulator.drop(start)
+            self._predict_batch()
+        return self.accumulator.take(start, stop)
+
+    def _predict_batch(self) -> int:
+        corners = self.corners[self.predicted : self.predicted + self.batch]
+        height, width = self.window_size
+        crops = [self.image[:, top : top + height, left : left + width] for top, left in corners]
+        for (top, left), score_map in zip(corners, self.predict(crops), strict=True):
+            for start, scores in score_map.blocks():
+                self.accumulator.add(scores, top, left, start)
+        self.predicted += len(corners)
+        return len(scores.classes)
+
+
+@dataclass
+class _Strip:
+    """Sums of some rows of the image."""
+
+    start: int
+    stop: int
+    sums: Scores | None = None  # (C, stop - start, W); None before the first window
+
+
+class WindowAccumulator:
+    """Weighted sums of window scores, for the rows that are in use.
+
+    The upper and lower edges of the windows cut the image into strips. A strip takes memory from the first window that
+    reaches it until it is dropped.
+
+    Args:
+        size: (H, W).
         window: (h, w).
         starts: first rows and first columns of the windows.
-        size: (H, W).
         blend: weights at overlaps.
     """
 
     def __init__(
-        self, window: tuple[int, int], starts: tuple[list[int], list[int]], size: tuple[int, int], blend: str
+        self, size: tuple[int, int], window: tuple[int, int], starts: tuple[list[int], list[int]], blend: str
     ) -> None:
         self.profiles = [_profile(length, blend) for length in window]
         # The weight of a window is a product over the axes, and so is the sum over all windows.
         self.totals = [_summed(*axis) for axis in zip(self.profiles, starts, size, strict=True)]
-        self.weight = None if blend == "uniform" else self.profiles[0][:, None] * self.profiles[1]
-        self.sums: Tensor | None = None  # (C, h, W)
-        self.top = 0  # row of the image that the band begins with
+        self.width = size[1]
+        edges = sorted({edge for top in starts[0] for edge in (top, top + window[0])})
+        self.strips = [_Strip(*rows) for rows in pairwise(edges)]
 
-    def add(self, windows: Iterable[Scores], corners: list[tuple[int, int]]) -> Iterator[Tensor]:
-        """Adds windows in the order of their rows; yields what is finished before each further row."""
-        for (top, left), window in zip(corners, windows, strict=True):
-            if top > self.top:
-                yield self.finish(top)
-                self._move(top)
-            for rows, scores in [(slice(None), window)] if isinstance(window, Tensor) else window:
-                if self.sums is None:
-                    self._begin(scores)
-                part = self.sums[:, rows, left : left + scores.shape[-1]]
-                part.add_(scores if self.weight is None else scores * self.weight[rows])
+    def add(self, scores: Scores, top: int, left: int, start: int = 0) -> None:
+        """Adds a window, or some of its rows.
 
-    def _begin(self, scores: Tensor) -> None:
-        height, width = len(self.profiles[0]), len(self.totals[1])
-        self.sums = torch.zeros((len(scores), height, width), device=scores.device)
-        self.totals = [total.to(scores.device) for total in self.totals]
-        self.weight = None if self.weight is None else self.weight.to(scores.device)
+        Args:
+            scores: (C, r, w).
+            top, left: corner of the window in the image.
+            start: row of the window that the scores begin with.
+        """
+        rows, columns = (profile.to(scores.classes.device) for profile in self.profiles)
+        weights = rows[start : start + scores.classes.shape[1], None] * columns
+        first, stop = top + start, top + start + len(weights)
+        for strip in self.strips:
+            low, high = max(strip.start, first), min(strip.stop, stop)
+            if low < high:
+                into, rows = slice(low - strip.start, high - strip.start), slice(low - first, high - first)
+                self._sums(strip, scores).map(
+                    lambda sums, part, into=into, rows=rows: sums[:, into, left : left + len(columns)].addcmul_(
+                        part[:, rows].float(), weights[rows]
+                    ),
+                    scores,
+                )
 
-    def finish(self, stop: int) -> Tensor:
-        """Scores of the rows above row `stop` of the image, a view of the band."""
-        strip = self.sums[:, : stop - self.top]
-        return strip.div_(self.totals[0][self.top : stop, None]).div_(self.totals[1])
+    def take(self, start: int, stop: int) -> Scores:
+        """The weighted mean (C, stop - start, W) of rows that are not dropped and that no further window reaches."""
+        parts = [
+            strip.sums.map(lambda sums, top=strip.start: sums[:, max(start - top, 0) : stop - top])
+            for strip in self.strips
+            if strip.start < stop and start < strip.stop
+        ]
+        sums = parts[0].map(lambda *pieces: torch.cat(pieces, dim=1), *parts[1:])
+        rows, columns = (total.to(sums.classes.device) for total in self.totals)
+        return sums.map(lambda part: part / (rows[start:stop, None] * columns))
 
-    def _move(self, top: int) -> None:
-        """Begins at another row, in place: a second band would double the memory."""
-        shift, self.top = top - self.top, top
-        kept = self.sums.shape[1] - shift
-        for start in range(0, kept, shift):  # in pieces that do not overlap where they go
-            stop = min(start + shift, kept)
-            self.sums[:, start:stop] = self.sums[:, start + shift : stop + shift]
-        self.sums[:, kept:] = 0
+    def drop(self, start: int) -> None:
+        """Frees the rows above row `start`."""
+        self.strips = [strip for strip in self.strips if strip.stop > start]
+        first = self.strips[0]
+        if first.start < start:
+            first.sums = first.sums.map(lambda sums: sums[:, start - first.start :].clone())
+            first.start = start
+
+    def _sums(self, strip: _Strip, scores: Scores) -> Scores:
+        """Sums of a strip, from zero on for maps like those of `scores`."""
+        if strip.sums is None:
+            size = strip.stop - strip.start, self.width
+            strip.sums = scores.map(lambda part: part.new_zeros((len(part), *size), dtype=torch.float32))
+        return strip.sums
 
 
 def build_sliding_window(cfg: CfgNode) -> SlidingWindow | None:

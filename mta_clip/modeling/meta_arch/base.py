@@ -1,17 +1,20 @@
-"""What every semantic segmentor here shares: normalise, pad, score (whole image or windows), resize.
+"""What the meta-architectures share: from dataset dicts to losses, and to labels or scores.
+
+At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or windows) -> `predict` of the subclass ->
+`make_output`, which reads score maps from top to bottom, resizes and labels them.
 
 Shapes: B images, C classes, H and W = padded input, h and w = one image before padding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import ImageList
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..inference.sliding_window import Scores, SlidingWindow
-from ..inference.strips import join_strips, prediction, resize_strips
+from ..inference import ScoreMap, SlidingWindow, WindowScores, build_sliding_window, make_output
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -21,11 +24,12 @@ class SegmentationModel(nn.Module):
 
     Args:
         pixel_mean, pixel_std: of the three RGB channels, on the scale 0..255.
+        ignore_label: value of label maps that belongs to no class.
         size_divisibility: images are padded, with zeros after normalisation and at the right and bottom, until both
             sides are a multiple of it.
         sliding_window: scores overlapping windows instead of the whole image at inference.
-        label_maps_only: inference returns label maps instead of score maps, computed strip by strip, so memory does
-            not grow with classes times output pixels.
+        label_maps_only: inference returns label maps instead of scores; memory then does not grow with classes times
+            output pixels.
         precision: of autocast at inference, float32 | bfloat16 | float16; training has its own, outside of the model.
 
     Raises:
@@ -38,6 +42,7 @@ class SegmentationModel(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         size_divisibility: int,
+        ignore_label: int = 255,
         sliding_window: SlidingWindow | None = None,
         label_maps_only: bool = False,
         precision: str = "float32",
@@ -48,46 +53,47 @@ class SegmentationModel(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.size_divisibility = size_divisibility
+        self.ignore_label = ignore_label
         self.sliding_window = sliding_window
         self.label_maps_only = label_maps_only
         self.inference_dtype = PRECISIONS[precision]
+
+    @staticmethod
+    def common_arguments(cfg: CfgNode) -> dict:
+        """The arguments above, but for `size_divisibility`, from a config."""
+        return {
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "sliding_window": build_sliding_window(cfg),
+            "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
+            "precision": cfg.TEST.PRECISION,
+        }
 
     @property
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Weighted scalar losses of one batch.
 
         Args:
             images: (B, 3, H, W), normalised and padded.
-            sem_segs: per image its label map, (h, w) int64.
+            labels: (B, H, W) int64, padded with the ignore label.
         """
         raise NotImplementedError
 
-    def scores(self, images: Tensor) -> Tensor:
-        """Score maps (B, C, H, W) of normalised images (B, 3, H, W) whose sides are divisible as required."""
+    def predict(self, images: ImageList) -> list[ScoreMap]:
+        """Score maps of normalised images, each of the size it had before padding."""
         raise NotImplementedError
 
     def networks(self) -> list[nn.Module]:
         """The modules that take the time, without what lies between them: targets, matching, output."""
         raise NotImplementedError
 
-    def autocast_modules(self) -> list[nn.Module]:
-        """Modules whose linear layers and convolutions, except under `full_precision`, run inside autocast."""
-        return []
-
     def compile(self, *args, **kwargs) -> None:
         """`nn.Module.compile` of each of the networks; what lies between them changes its shapes with the labels."""
         for network in self.networks():
             network.compile(*args, **kwargs)
-
-    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
-        images = [
-            (x["image"].to(self.device, torch.float32) - self.pixel_mean) / self.pixel_std for x in batched_inputs
-        ]
-        return ImageList.from_tensors(images, self.size_divisibility)
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training, predictions in evaluation.
@@ -98,55 +104,54 @@ class SegmentationModel(nn.Module):
 
         Returns:
             In training, weighted scalar losses by name. In evaluation, per image `{"sem_seg": (C, height, width)}`,
-            float scores; with `label_maps_only`, `{"labels": (height, width)}`, int64.
-        """
-        if not self.training:
-            return self.segment(batched_inputs, label_maps_only=self.label_maps_only)
-        missing = [x.get("file_name", "?") for x in batched_inputs if "sem_seg" not in x]
-        if missing:
-            raise ValueError(f"training needs a label map `sem_seg` for every image; without one: {missing}")
-        images = self.preprocess(batched_inputs)
-        return self.losses(images.tensor, [x["sem_seg"].to(self.device) for x in batched_inputs])
+            float scores; with `label_maps_only`, `{"labels": (height, width)}`, int64. See `make_output`.
 
-    @torch.no_grad()
-    def segment(self, batched_inputs: list[dict], *, label_maps_only: bool) -> list[dict[str, Tensor]]:
-        """What `forward` returns in evaluation, but label maps or scores as asked for, not as the model is set."""
-        images = self.preprocess(batched_inputs)
+        Raises:
+            ValueError: an image to train on has no label map of its size.
+        """
+        if self.training:
+            return self._training_losses(batched_inputs)
+        with torch.no_grad(), self.inference_precision():
+            images = self.preprocess(batched_inputs)
+            results = []
+            for inputs, score_map in zip(batched_inputs, self.score_maps(images), strict=True):
+                height, width = score_map.size
+                size = inputs.get("height", height), inputs.get("width", width)
+                results.append(make_output(score_map, size, label_maps_only=self.label_maps_only))
+            return results
+
+    def preprocess(self, batched_inputs: list[dict]) -> ImageList:
+        """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
+        images = [x["image"].to(self.device, torch.float32) for x in batched_inputs]
+        return self._stack([(image - self.pixel_mean) / self.pixel_std for image in images])
+
+    def score_maps(self, images: ImageList) -> list[ScoreMap]:
+        """Where scores come from: the whole image, or windows of it."""
+        if self.sliding_window is None:
+            return self.predict(images)
+        return [
+            WindowScores(self.sliding_window, lambda crops: self.predict(self._stack(crops)), image) for image in images
+        ]
+
+    @contextmanager
+    def inference_precision(self) -> Iterator[None]:
+        """Autocast to the data type of inference."""
         reduced = self.inference_dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
-            return self.inference(batched_inputs, images, label_maps_only)
+            yield
 
-    def inference(
-        self, batched_inputs: list[dict], images: ImageList, label_maps_only: bool
-    ) -> list[dict[str, Tensor]]:
-        """Predictions for a preprocessed batch; see `forward`."""
-        if self.sliding_window is None:
-            maps = zip(self.scores(images.tensor), images.image_sizes, strict=True)
-            score_strips = [[score_map[:, :h, :w]] for score_map, (h, w) in maps]
-        else:
-            score_strips = [self.sliding_window.strips(self.window_scores, image) for image in images]
-        results = []
-        for inputs, strips, (h, w) in zip(batched_inputs, score_strips, images.image_sizes, strict=True):
-            output_size = inputs.get("height", h), inputs.get("width", w)
-            resized = resize_strips(strips, (h, w), output_size)
-            results.append(join_strips((self.named_maps(strip, label_maps_only) for strip in resized), output_size))
-        return results
+    def _training_losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        for x in batched_inputs:
+            label_map = x.get("sem_seg")
+            if label_map is None or label_map.shape != x["image"].shape[-2:]:
+                raise ValueError(
+                    f"training needs a label map `sem_seg` of the size of each image, {tuple(x['image'].shape[-2:])}; "
+                    f"{x.get('file_name', 'an image')} has {None if label_map is None else tuple(label_map.shape)}"
+                )
+        labels = [x["sem_seg"].to(self.device, torch.int64) for x in batched_inputs]
+        labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=self.ignore_label)
+        return self.losses(self.preprocess(batched_inputs).tensor, labels.tensor)
 
-    def named_maps(self, scores: Tensor, label_maps_only: bool) -> dict[str, Tensor]:
-        """What `forward` returns, for some rows (C, r, width) of the resized score map."""
-        return prediction(scores, label_maps_only)
-
-    def window_scores(self, images: Tensor) -> Iterable[Scores]:
-        """What is summed up over windows: scores of each of the images, of any size, whole or in blocks of rows."""
-        return self.padded_scores(images)
-
-    def padded_scores(self, images: Tensor) -> Tensor:
-        """`scores` for images of any size: pads to the divisibility, crops the result."""
-        h, w = images.shape[-2:]
-        return self.scores(self.pad(images))[..., :h, :w]
-
-    def pad(self, images: Tensor) -> Tensor:
-        """Images (B, 3, h, w) with zeros at the right and below, so that the sides are divisible."""
-        h, w = images.shape[-2:]
-        divisor = max(self.size_divisibility, 1)
-        return F.pad(images, (0, -w % divisor, 0, -h % divisor))
+    def _stack(self, images: list[Tensor]) -> ImageList:
+        """Images (3, h, w) of a batch, padded with zeros at the right and bottom."""
+        return ImageList.from_tensors(images, self.size_divisibility)

@@ -1,27 +1,24 @@
 """TagCLIP (TPAMI 2024, arXiv 2304.07547): zero-shot segmentation that knows where to trust the classes it has seen.
 
-Shapes: B images, C classes of the vocabulary, K text rows in use, D joint width of CLIP, H and W = padded input, h and
-w = token grid.
+Shapes: B images, C classes of the vocabulary, D joint width of CLIP, H and W = padded input, h and w = token grid.
 """
 
 from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_sem_seg_head
+from detectron2.structures import ImageList
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..clip import CLIPTextEncoder, build_clip
-from ..inference.sliding_window import build_sliding_window
-from ..prompt import class_names_from_config
-from ..tagclip.class_text import ClassText
 from ..tagclip.labels import ClassSplit, TrainingLabels
 from ..tagclip.losses import TrustyCriterion
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
-from ..tagclip.trusty_scores import check_weighting, trusty_scores
+from ..tagclip.trusty_scores import TrustyScores, check_weighting
+from ..text import PromptLearner, TemplatePrompt
 from .base import SegmentationModel
 
 
@@ -31,16 +28,15 @@ class TagCLIP(SegmentationModel):
 
     Args:
         backbone: images (B, 3, H, W) -> image token (B, D) and patch map (B, D, h, w).
-        head: those and text (K, D) -> mask logits (B, K, h, w) and trusty logits (B, 1, h, w) or None.
-        class_text: K names -> text (K, D).
+        head: those and text (C, D) -> mask logits (B, C, h, w) and trusty logits (B, 1, h, w) or None.
+        class_text: gives the text of names.
         criterion: logits and labels -> weighted losses.
         labels: what the protocol lets training see; it also knows seen and unseen classes.
         pseudo_labels_from_iter: transductive training is inductive before this iteration.
         trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles image encoder and head at their first call.
-        pixel_mean, pixel_std, size_divisibility, sliding_window, label_maps_only, precision: see
-            SegmentationModel.
+        common: of SegmentationModel.
 
     Raises:
         ValueError: unknown `trusty_eval`, or one that needs the trusty token which the head does not have.
@@ -52,7 +48,7 @@ class TagCLIP(SegmentationModel):
         *,
         backbone: PromptedImageEncoder,
         head: TrustyHead,
-        class_text: nn.Module,
+        class_text: PromptLearner,
         criterion: TrustyCriterion,
         labels: TrainingLabels,
         pseudo_labels_from_iter: int = 0,
@@ -61,7 +57,7 @@ class TagCLIP(SegmentationModel):
         compile_networks: bool = False,
         **common,
     ):
-        super().__init__(**common)
+        super().__init__(ignore_label=labels.ignore_label, **common)
         check_weighting(trusty_eval, has_trusty_map=head.trusty_token is not None)
         self.backbone = backbone
         self.head = head
@@ -74,32 +70,21 @@ class TagCLIP(SegmentationModel):
         self.pseudo_labels_from_iter = pseudo_labels_from_iter
         self.trusty_eval = trusty_eval
         self.gamma = gamma
-        self.vocabulary: list[str] | None = None
         if compile_networks:
             self.compile()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        node, clip = cfg.MODEL.TAGCLIP, cfg.MODEL.CLIP
-        tower = {"name": clip.NAME, "pretrained": clip.PRETRAINED, "quick_gelu": clip.QUICK_GELU}
-        backbone = PromptedImageEncoder(
-            visual=build_clip(**tower).visual,
-            num_prompts=node.NUM_PROMPTS,
-            image_size=node.IMAGE_SIZE,
-            double_class_embedding=node.DOUBLE_CLASS_EMBEDDING,
-            dropout=node.DROPOUT,
-        )
+        node = cfg.MODEL.TAGCLIP
+        backbone = build_backbone(cfg)
+        head = build_sem_seg_head(cfg, backbone.output_shape())
+        class_text = TemplatePrompt(cfg)
         return {
+            **cls.common_arguments(cfg),
+            "size_divisibility": backbone.size_divisibility,
             "backbone": backbone,
-            "head": TrustyHead(
-                dim=backbone.embed_dim,
-                num_heads=node.NHEADS,
-                num_layers=node.DEC_LAYERS,
-                dropout=node.DROPOUT,
-                trusty_token=node.TRUSTY_TOKEN,
-                keep_unused=node.KEEP_UNUSED_PARAMETERS,
-            ),
-            "class_text": ClassText(text_encoder=CLIPTextEncoder(**tower), templates=cfg.MODEL.PROMPT.TEMPLATES),
+            "head": head,
+            "class_text": class_text,
             "criterion": TrustyCriterion(
                 mask_weight=node.MASK_WEIGHT,
                 dice_weight=node.DICE_WEIGHT,
@@ -107,7 +92,7 @@ class TagCLIP(SegmentationModel):
                 trusty_loss=node.TRUSTY_LOSS,
             ),
             "labels": TrainingLabels(
-                split=ClassSplit(class_names_from_config(cfg), cfg.DATASETS.UNSEEN_CLASSES),
+                split=ClassSplit(class_text.class_names, cfg.DATASETS.UNSEEN_CLASSES),
                 protocol=node.PROTOCOL,
                 ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
                 pseudo_labels=node.PSEUDO_LABELS,
@@ -117,13 +102,12 @@ class TagCLIP(SegmentationModel):
             "trusty_eval": node.TRUSTY_EVAL,
             "gamma": node.GAMMA,
             "compile_networks": cfg.MODEL.COMPILE,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "size_divisibility": backbone.patch_size,
-            "sliding_window": build_sliding_window(cfg),
-            "label_maps_only": cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY,
-            "precision": cfg.TEST.PRECISION,
         }
+
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """Names that inference looks for; None = the dataset's."""
+        return self.class_text.vocabulary
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
@@ -138,67 +122,46 @@ class TagCLIP(SegmentationModel):
         Raises:
             ValueError: a name occurs twice, is empty or too long for the text tower.
         """
-        if names is not None:
-            names = ClassSplit(names).class_names
-            self.class_text(names)
-        self.vocabulary = names
+        self.class_text.set_vocabulary(None if names is None else ClassSplit(names).class_names)
 
-    def predict(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Logits at input size of normalised images.
+    def logits(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Logits on the token grid of normalised images.
 
         Args:
             images: (B, 3, H, W).
-            names: K class names.
+            names: C class names.
 
         Returns:
-            Mask logits (B, K, H, W), and trusty logits (B, 1, H, W) or None without a trusty token.
+            Mask logits (B, C, h, w), and trusty logits (B, 1, h, w) or None without a trusty token.
         """
-        logits = self.head(*self.backbone(images), self.class_text(names))
+        return self.head(*self.backbone(images), self.class_text.ensemble(names))
+
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """See SegmentationModel."""
+        view = self.labels
+        if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
+            view = self.first_labels
+        visible = view(labels)
+        logits = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
         masks, trusty = (
             None if x is None else F.interpolate(x.float(), images.shape[-2:], mode="bilinear", align_corners=False)
             for x in logits
         )
-        return masks, trusty
+        trusty_target = None if trusty is None else view.trusty_target(labels)
+        return self.criterion(masks, view.complete(visible, masks), trusty, trusty_target)
 
-    def losses(self, images: Tensor, sem_segs: list[Tensor]) -> dict[str, Tensor]:
-        view = self.labels
-        if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
-            view = self.first_labels
-        originals = _pad_and_stack(sem_segs, images.shape[-2:], view.ignore_label)
-        labels = view(originals)
-        masks, trusty = self.predict(images, [self.split.class_names[i] for i in view.trained_classes])
-        trusty_target = None if trusty is None else view.trusty_target(originals)
-        return self.criterion(masks, view.complete(labels, masks), trusty, trusty_target)
-
-    @torch.no_grad()
-    def scores(self, images: Tensor) -> Tensor:
-        """Score maps, and the trusty map behind them.
-
-        Args:
-            images: (B, 3, H, W), normalised.
-
-        Returns:
-            (B, C, H, W); with a trusty token (B, C + 1, H, W), the last channel the probability of "seen class here".
-        """
+    def predict(self, images: ImageList) -> list[TrustyScores]:
+        """See SegmentationModel."""
         names = self.split.class_names if self.vocabulary is None else self.vocabulary
         trained = {self.split.class_names[i] for i in self.split.seen}
-        seen_mask = torch.tensor([name in trained for name in names], device=images.device)
-        masks, trusty = self.predict(images, names)
+        seen_mask = torch.tensor([name in trained for name in names], device=self.device)
+        masks, trusty = self.logits(images.tensor, names)
         if trusty is None:
-            return trusty_scores(masks.sigmoid(), None, seen_mask, gamma=self.gamma, weighting="none")
-        seen_prob = (trusty if self.labels.trusty_target_is_seen else -trusty).sigmoid()
-        scores = trusty_scores(masks.sigmoid(), 1 - seen_prob, seen_mask, gamma=self.gamma, weighting=self.trusty_eval)
-        return torch.cat([scores, seen_prob], dim=1)
-
-    def named_maps(self, scores: Tensor, label_maps_only: bool) -> dict[str, Tensor]:
-        """Adds `trusty` (height, width), the probability that a pixel is of a seen class, to the usual maps."""
-        if self.head.trusty_token is None:
-            return super().named_maps(scores, label_maps_only)
-        return super().named_maps(scores[:-1], label_maps_only) | {"trusty": scores[-1]}
-
-
-def _pad_and_stack(sem_segs: list[Tensor], size: tuple[int, int], ignore_label: int) -> Tensor:
-    """Label maps (h, w) of a batch as (B, H, W), padded at the right and bottom with the ignore label."""
-    height, width = size
-    padded = [F.pad(x.long(), (0, width - x.shape[1], 0, height - x.shape[0]), value=ignore_label) for x in sem_segs]
-    return torch.stack(padded)
+            trusty = [None] * len(masks)
+        elif not self.labels.trusty_target_is_seen:
+            trusty = -trusty
+        options = {"size": images.tensor.shape[-2:], "gamma": self.gamma, "weighting": self.trusty_eval}
+        return [
+            TrustyScores(*logits, seen_mask, crop=size, **options)
+            for *logits, size in zip(masks, trusty, images.image_sizes, strict=True)
+        ]

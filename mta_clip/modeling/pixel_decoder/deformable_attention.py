@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .sampling import TableLayout, sample_levels
+from ..ops import deformable_sampling
 
 
 def multi_scale_deformable_attention(
@@ -34,21 +33,18 @@ def multi_scale_deformable_attention(
     Raises:
         ValueError: the levels do not add up to S.
     """
-    spatial_shapes = [(int(h), int(w)) for h, w in spatial_shapes]
-    if sum(h * w for h, w in spatial_shapes) != value.shape[1]:
-        raise ValueError(f"the levels {spatial_shapes} do not add up to the {value.shape[1]} pixels of value")
-    heads, points = attention_weights.shape[2], attention_weights.shape[4]
-    layout = TableLayout.build(spatial_shapes, heads=heads, points=points, device=value.device)
-    x, y = sampling_locations.float().flatten(2, 4).unbind(-1)
-    x = x * layout.scale_x + 0.5
-    y = y * layout.scale_y + 0.5
-    return sample_levels(value.float(), x, y, attention_weights.float().flatten(2), layout)
+    sizes = [(int(h), int(w)) for h, w in spatial_shapes]
+    if sum(h * w for h, w in sizes) != value.shape[1]:
+        raise ValueError(f"the levels {sizes} do not add up to the {value.shape[1]} pixels of value")
+    in_pixels = sampling_locations * sampling_locations.new_tensor([(w, h) for h, w in sizes])[:, None] - 0.5
+    x, y = in_pixels.float().flatten(2, 4).unbind(-1)
+    return deformable_sampling(value.float(), x, y, attention_weights.float().flatten(2), sizes)
 
 
-def reference_points(spatial_shapes: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
+def reference_points(sizes: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
     """Positions (S, 2) of the centres of all pixels as (x, y) in (0, 1), level by level, row by row."""
     points = []
-    for h, w in spatial_shapes:
+    for h, w in sizes:
         y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
         x = (torch.arange(w, dtype=torch.float32, device=device) + 0.5) / w
         points.append(torch.stack([x.repeat(h), y.repeat_interleave(w)], dim=-1))
@@ -102,42 +98,34 @@ class MSDeformAttn(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def layout(self, spatial_shapes: Sequence[tuple[int, int]], device: torch.device) -> TableLayout:
-        """What sampling needs to know about maps of these sizes; to be shared by all layers and calls."""
-        return TableLayout.build(list(spatial_shapes), heads=self.num_heads, points=self.num_points, device=device)
+    def reference_pixels(
+        self, sizes: Sequence[tuple[int, int]], device: torch.device | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Where the pixels of all levels lie in each level: x and y (S, M) float32 in pixels, the first pixel at 0.
 
-    def forward(self, query: Tensor, value: Tensor, reference: tuple[Tensor, Tensor], layout: TableLayout) -> Tensor:
+        Args:
+            sizes: (h, w) of the L levels.
+        """
+        x, y = reference_points(sizes, device)[:, None].unbind(-1)
+        per_sample = torch.tensor(sizes, device=device).repeat_interleave(self.num_points, 0).repeat(self.num_heads, 1)
+        return x * per_sample[:, 1] - 0.5, y * per_sample[:, 0] - 0.5
+
+    def forward(
+        self, query: Tensor, value: Tensor, reference: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]
+    ) -> Tensor:
         """Attends.
 
         Args:
             query: (B, N, D), position encoding included.
             value: (B, S, D), pixels of all levels.
-            reference: x and y (N, M) float32 of the queries in the slot coordinates of `layout`; see `slot_references`.
+            reference: x and y (N, M) float32 of the queries in each level, in pixels.
+            sizes: (h, w) of the L levels.
 
         Returns:
             (B, N, D).
         """
         value = self.value_proj(value).unflatten(-1, (self.num_heads, -1))
-        x, y, weights = self._samples(query, reference)
-        with torch.autocast(query.device.type, enabled=False):
-            sampled = sample_levels(value, x, y, weights, layout)
+        offset_x, offset_y = self.sampling_offsets(query).float().unflatten(-1, (-1, 2)).unbind(-1)
+        weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(-1).flatten(2)
+        sampled = deformable_sampling(value, reference[0] + offset_x, reference[1] + offset_y, weights, sizes)
         return self.output_proj(sampled)
-
-    def _samples(self, query: Tensor, reference: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Slot coordinates x and y of the samples and their weights, each (B, N, M) float32."""
-        offsets, logits = self.sampling_offsets, self.attention_weights
-        # one product gives x, y and weights as contiguous blocks of columns
-        weight = torch.cat([offsets.weight[0::2], offsets.weight[1::2], logits.weight])
-        bias = torch.cat([offsets.bias[0::2], offsets.bias[1::2], logits.bias])
-        x, y, logits = F.linear(query, weight, bias).float().chunk(3, dim=-1)
-        logits = logits.unflatten(-1, (self.num_heads, -1))
-        # softmax by hand: torch's own is five times slower over so few values
-        weights = (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()
-        weights = weights / weights.sum(dim=-1, keepdim=True)
-        return x + reference[0], y + reference[1], weights.flatten(2)
-
-
-def slot_references(layout: TableLayout) -> tuple[Tensor, Tensor]:
-    """The pixels themselves as queries: x and y (S, M) float32 of their centres in the slot coordinates of a layout."""
-    points = reference_points(layout.spatial_shapes, layout.scale_x.device)
-    return points[:, :1] * layout.scale_x + 0.5, points[:, 1:] * layout.scale_y + 0.5

@@ -1,11 +1,10 @@
 """Mask2Former's pixel decoder: a deformable transformer encoder over three scales, then one FPN step to stride 4.
 
 Source: Mask2Former (arXiv 2112.01527), section 3.2.2 and its released configuration. Shapes: B images, D decoder
-width, Dm mask embedding width, S tokens of all encoder levels, M samples of a token (see sampling.py).
+width, Dm mask embedding width, S tokens of all encoder levels.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -14,12 +13,9 @@ from detectron2.layers import ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .deformable_attention import MSDeformAttn, slot_references
+from .deformable_attention import MSDeformAttn
 from .position_encoding import PositionEmbeddingSine
 from .registry import PIXEL_DECODERS
-from .sampling import TableLayout
-
-_BLOCK_BYTES = {"cpu": 1 << 22}  # hidden values of the feed-forward network at a time: they fit into a cache
 
 
 class DeformableEncoderLayer(nn.Module):
@@ -55,19 +51,17 @@ class DeformableEncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(
-        self, tokens: Tensor, position: Tensor, reference: tuple[Tensor, Tensor], layout: TableLayout
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        reference: tuple[Tensor, Tensor],
+        sizes: Sequence[tuple[int, int]],
     ) -> Tensor:
         """Refines tokens (B, S, D); `position` (S, D) is added to the queries only."""
-        attended = self.self_attn(tokens + position, tokens, reference, layout)
+        attended = self.self_attn(tokens + position, tokens, reference, sizes)
         tokens = self.norm1(tokens + self.dropout(attended))
-        rows = tokens.flatten(0, 1)
-        limit = _BLOCK_BYTES.get(rows.device.type, sys.maxsize)
-        blocks = rows.split(max(1, limit // (self.linear1.out_features * rows.element_size())))
-        hidden = torch.cat([self._feed_forward(block) for block in blocks]).view_as(tokens)
+        hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens), inplace=True)))
         return self.norm2(tokens + self.dropout(hidden))
-
-    def _feed_forward(self, rows: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(rows), inplace=True)))
 
 
 class ConvNorm(nn.Module):
@@ -240,12 +234,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 for size, level in zip(sizes, self.level_embed, strict=True)
             ]
         )
-        if len(self.layers):
-            # what depends on the sizes alone is computed once for all layers
-            layout = self.layers[0].self_attn.layout(sizes, tokens.device)
-            reference = slot_references(layout)
+        # depends on the sizes alone: the same for all layers
+        reference = self.layers[0].self_attn.reference_pixels(sizes, tokens.device) if len(self.layers) else None
         position = position.to(tokens.dtype)
         for layer in self.layers:
-            tokens = layer(tokens, position, reference, layout)
+            tokens = layer(tokens, position, reference, sizes)
         levels = tokens.split([math.prod(size) for size in sizes], dim=1)
         return [x.unflatten(1, size).permute(0, 3, 1, 2) for x, size in zip(levels, sizes, strict=True)]

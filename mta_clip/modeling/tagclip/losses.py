@@ -8,6 +8,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..criterion.mask_losses import dice_loss
+
 FOCAL_ALPHA = 0.25  # weight of positives; negatives get 1 - alpha
 FOCAL_GAMMA = 2.0
 
@@ -26,20 +28,6 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
     weight = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (weight * miss**FOCAL_GAMMA * entropy).flatten(-2).mean(-1)
-
-
-def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss of whole maps, smoothed by one pixel.
-
-    Args:
-        logits, targets: (..., H, W); targets in {0, 1}, floats.
-
-    Returns:
-        (...,), in [0, 1).
-    """
-    probs = logits.sigmoid().flatten(-2)
-    targets = targets.flatten(-2)
-    return 1 - (2 * (probs * targets).sum(-1) + 1) / (probs.sum(-1) + targets.sum(-1) + 1)
 
 
 def class_targets(labels: Tensor, num_classes: int) -> Tensor:
@@ -76,7 +64,7 @@ class TrustyCriterion(nn.Module):
         trusty_loss: str = "focal",
     ):
         super().__init__()
-        losses = {"focal": focal_loss, "dice": dice_loss}
+        losses = {"focal": focal_loss, "dice": _map_dice_loss}
         if trusty_loss not in losses:
             raise ValueError(f"MODEL.TAGCLIP.TRUSTY_LOSS must be one of {sorted(losses)}, got {trusty_loss!r}")
         self.mask_weight = mask_weight
@@ -109,7 +97,7 @@ class TrustyCriterion(nn.Module):
         normalizer = _mean_over_processes(present.sum()).clamp(min=1)
         losses = {
             "loss_mask": self.mask_weight * focal_loss(mask_logits, targets).sum() / normalizer,
-            "loss_dice": self.dice_weight * (dice_loss(mask_logits, targets) * present).sum() / normalizer,
+            "loss_dice": self.dice_weight * (_map_dice_loss(mask_logits, targets) * present).sum() / normalizer,
         }
         if trusty_logits is not None:
             target = trusty_target[:, None].to(mask_logits.dtype)
@@ -117,6 +105,11 @@ class TrustyCriterion(nn.Module):
                 self.trusty_weight * self.trusty_loss(trusty_logits.float(), target).sum() / normalizer
             )
         return losses
+
+
+def _map_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Dice loss (...,) of whole maps (..., H, W)."""
+    return dice_loss(logits.flatten(-2), targets.flatten(-2))
 
 
 def _mean_over_processes(count: Tensor) -> Tensor:

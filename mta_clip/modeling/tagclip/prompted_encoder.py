@@ -8,32 +8,14 @@ import math
 from collections.abc import Sequence
 
 import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def resize_position_table(table: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
-    """Resizes the grid part of a ViT's position table bilinearly, half-pixel centres, no antialiasing.
-
-    Args:
-        table: (1 + source rows * columns, W); row 0 belongs to the class token and is kept.
-        source: rows and columns of the grid that the table has.
-        target: rows and columns wanted.
-
-    Returns:
-        (1 + target rows * columns, W).
-
-    Raises:
-        ValueError: the table does not have as many rows as `source` says.
-    """
-    if table.shape[0] != 1 + source[0] * source[1]:
-        raise ValueError(f"a position table of {table.shape[0]} rows is no class token and a {source} grid")
-    if tuple(source) == tuple(target):
-        return table
-    grid = table[1:].T.reshape(1, -1, *source)
-    grid = F.interpolate(grid, size=tuple(target), mode="bilinear", align_corners=False)
-    return torch.cat([table[:1], grid[0].flatten(1).T])
+from ..clip import build_clip, resize_positions
 
 
 class VisualPrompts(nn.Module):
@@ -64,7 +46,8 @@ class VisualPrompts(nn.Module):
         return self.dropout(self.proj(prompts).expand(batch, -1, -1))
 
 
-class PromptedImageEncoder(nn.Module):
+@BACKBONE_REGISTRY.register()
+class PromptedImageEncoder(Backbone):
     """Image token and patch map, both in CLIP's joint space, of a frozen ViT steered by prompts.
 
     Args:
@@ -80,6 +63,7 @@ class PromptedImageEncoder(nn.Module):
         ValueError: the tower is no ViT of this kind, or `num_prompts` is below 1.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -95,7 +79,7 @@ class PromptedImageEncoder(nn.Module):
             raise ValueError(f"TagCLIP learns through its visual prompts; NUM_PROMPTS must be >= 1, got {num_prompts}")
         self.patch_size = int(visual.patch_size[0])
         self.grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)
-        table = resize_position_table(visual.positional_embedding.detach(), visual.grid_size, self.grid)
+        table = resize_positions(visual.positional_embedding.detach(), visual.grid_size, self.grid)
         visual.positional_embedding = nn.Parameter(table.clone())
         self.visual = visual.requires_grad_(False)
         width = visual.conv1.out_channels
@@ -108,6 +92,25 @@ class PromptedImageEncoder(nn.Module):
         )
         self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
         self.double_class_embedding = double_class_embedding
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict:
+        node, clip = cfg.MODEL.TAGCLIP, cfg.MODEL.CLIP
+        return {
+            "visual": build_clip(name=clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU).visual,
+            "num_prompts": node.NUM_PROMPTS,
+            "image_size": node.IMAGE_SIZE,
+            "double_class_embedding": node.DOUBLE_CLASS_EMBEDDING,
+            "dropout": node.DROPOUT,
+        }
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.patch_size
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Channels and stride of the patch map."""
+        return {"patch_map": ShapeSpec(channels=self.embed_dim, stride=self.patch_size)}
 
     @property
     def num_prompts(self) -> int:
@@ -142,7 +145,7 @@ class PromptedImageEncoder(nn.Module):
         """Class and patch tokens with positions (B, 1 + h*w, W), and the grid (h, w)."""
         patches = self.visual.conv1(images)
         grid = tuple(patches.shape[-2:])
-        positions = resize_position_table(self.visual.positional_embedding, self.grid, grid)
+        positions = resize_positions(self.visual.positional_embedding, self.grid, grid)
         class_token = self.visual.class_embedding * (2 if self.double_class_embedding else 1)
         tokens = torch.cat(
             [

@@ -4,6 +4,9 @@ Shapes: B images, C classes, K query rows (C, or C + 1 with the trusty row last)
 """
 
 import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
 from .decoder import AttentionToMaskDecoder
@@ -26,6 +29,7 @@ class RelationshipDescriptor(nn.Module):
         return self.proj(torch.cat([image_token[:, None] * text, text], dim=2))
 
 
+@SEM_SEG_HEADS_REGISTRY.register()
 class TrustyHead(nn.Module):
     """Mask logits of any number of classes, given by their text rows, and of the trusty token.
 
@@ -42,6 +46,7 @@ class TrustyHead(nn.Module):
         keep_unused: see AttentionToMaskDecoder.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -62,6 +67,23 @@ class TrustyHead(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.zeros_(self.relationship_descriptor.proj.bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        node = cfg.MODEL.TAGCLIP
+        if "patch_map" not in input_shape:
+            raise ValueError(
+                f"TrustyHead reads a patch map, but MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} gives "
+                f"{sorted(input_shape)}; TagCLIP needs PromptedImageEncoder"
+            )
+        return {
+            "dim": input_shape["patch_map"].channels,
+            "num_heads": node.NHEADS,
+            "num_layers": node.DEC_LAYERS,
+            "dropout": node.DROPOUT,
+            "trusty_token": node.TRUSTY_TOKEN,
+            "keep_unused": node.KEEP_UNUSED_PARAMETERS,
+        }
 
     def forward(self, image_token: Tensor, patch_map: Tensor, text: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores every class, and the trusty token, at every patch.

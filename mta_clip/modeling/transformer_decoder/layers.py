@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_GROUP_BYTES = 1 << 21  # scores of the heads that bfloat16 attention on a CPU takes at a time
-_HEAD_BYTES = 1 << 24  # scores of a head beyond which the fused kernel is faster
+from ..ops import attention_with_bias
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention on batch-first tensors: PyTorch's fused kernel, or what is faster in bfloat16 on a CPU.
+    """Multi-head attention on batch-first tensors.
 
     Parameters are named and packed as in `nn.MultiheadAttention`, so that released weights fit.
 
@@ -56,47 +55,8 @@ class MultiheadAttention(nn.Module):
                 (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
             )
         ]
-        by_heads = (
-            projected[0].dtype == torch.bfloat16
-            and query.device.type == "cpu"
-            and not torch.is_grad_enabled()
-            and _score_bytes(query, key) <= _HEAD_BYTES
-        )
-        attended = (_attention_by_heads if by_heads else _fused_attention)(*projected, bias)
+        attended = attention_with_bias(*projected, bias)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
-
-
-def _fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of (B, heads, N, d) to (B, heads, S, d), with a bias (B, N, S) that all heads share."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias[:, None])
-
-
-def _attention_by_heads(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """The same for bfloat16 on CPUs, whose matrix products the fused kernel does not use: 0.7 to 0.8 of its time.
-
-    Takes as many heads at a time as have scores that fit into a cache together.
-    """
-    query, key, value = (x.contiguous() for x in (query, key, value))  # products of views take up to 1.4 times as long
-    attended = torch.empty_like(query)
-    scale = query.shape[-1] ** -0.5
-    heads = max(1, _GROUP_BYTES // _score_bytes(query, key))
-    buffer = query.new_empty(min(heads, query.shape[1]), query.shape[-2], key.shape[-2])
-    bias = None if bias is None else bias.to(query.dtype)  # `out` is not for autocast, which would cast
-    for image in range(query.shape[0]):
-        groups = (x[image].split(heads) for x in (query, key.transpose(-1, -2), value, attended))
-        for q, k, v, out in zip(*groups, strict=True):
-            scores = buffer[: len(q)]
-            if bias is None:
-                torch.bmm(q * scale, k, out=scores)
-            else:
-                torch.baddbmm(bias[image].expand(len(q), -1, -1), q, k, alpha=scale, out=scores)
-            torch.bmm(torch.softmax(scores, dim=-1, out=scores), v, out=out)
-    return attended
-
-
-def _score_bytes(query: Tensor, key: Tensor) -> int:
-    """Memory of the bfloat16 scores of one head, from (..., N, d) and (..., S, d)."""
-    return 2 * query.shape[-2] * key.shape[-2]
 
 
 class MaskedDecoderLayer(nn.Module):

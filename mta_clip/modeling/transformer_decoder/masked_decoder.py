@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..ops import mask_bias
 from ..outputs import HeadOutput, LayerPrediction
 from ..pixel_decoder.position_encoding import PositionEmbeddingSine
 from .layers import MLP, MaskedDecoderLayer
@@ -152,12 +153,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     @torch.no_grad()
     def _attention_bias(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
-        """What masked attention adds to its scores, (B, N, S): 0 inside a query's mask, the lowest number outside.
-
-        A query with an empty mask looks everywhere. All in numbers, as CPUs turn booleans into them slowly.
-        """
+        """What masked attention adds to its scores, (B, N, S): nothing inside a query's mask, -inf outside."""
         if normed.shape[1] > self.num_queries:
             mask_embed = torch.cat([mask_embed, self.mask_embed(normed[:, self.num_queries :])], dim=1)
-        logits = mask_embed @ small_features
-        threshold = torch.where(logits.amax(dim=-1, keepdim=True) < 0, -torch.inf, 0.0)
-        return logits.lt_(threshold).mul_(torch.finfo(logits.dtype).min)
+        return mask_bias(mask_embed @ small_features)

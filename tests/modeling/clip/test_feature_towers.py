@@ -112,6 +112,8 @@ def test_resized_positions():
     grid = positions[1:].reshape(3, 2, 5).permute(2, 0, 1)
     expected = F.interpolate(grid[None], size=(6, 7), mode="bilinear", align_corners=False)[0]
     torch.testing.assert_close(resized[1:], expected.permute(1, 2, 0).reshape(42, 5))
+    with pytest.raises(ValueError, match="7 rows"):
+        resize_positions(positions, (3, 3), (4, 4))
 
 
 def test_timm_vit_gives_a_block_that_is_tapped_twice_twice():

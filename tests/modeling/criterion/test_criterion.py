@@ -207,11 +207,9 @@ def test_built_from_config():
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 11
     cfg.MODEL.MASK_FORMER.NO_OBJECT_WEIGHT = 0.2
     cfg.MODEL.MTA.SIMILARITY_LOSS = "AllPos"
-    cfg.MODEL.MTA.TEMPERATURE = 0.5
     criterion = MaskTextCriterion(cfg)
     assert criterion.empty_weight.shape == (12,) and criterion.empty_weight[-1].item() == pytest.approx(0.2)
     assert criterion.similarity_loss.kind == "AllPos"
-    assert criterion.similarity_loss.temperature.item() == pytest.approx(0.5)
     cfg.MODEL.MTA.SIMILARITY_WEIGHT = 0.0
     assert MaskTextCriterion(cfg).similarity_loss is None
     cfg.MODEL.MTA.SIMILARITY_WEIGHT = 1.0

@@ -1,30 +1,30 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from PIL import Image
 from tiny_models import batch, tiny_model
 from torch import nn
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.inference import AugmentedModel, build_tta_model, progress
-from mta_clip.modeling.inference.strips import RowResizer
+from mta_clip.modeling import SegmentationModel
+from mta_clip.modeling.inference import AugmentedModel, Scores, WholeScores, progress
+from mta_clip.modeling.ops import resizing
 
 
-class Segmentor(nn.Module):
+class Segmentor(SegmentationModel):
     """Scores that depend on the pixel, on its column and on the size of the image."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **options):
+        super().__init__(pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3, size_divisibility=1, **options)
         self.seen = []
+        self.eval()
 
-    def forward(self, batched_inputs):
-        (inputs,) = batched_inputs
-        image = inputs["image"].float()
+    def predict(self, images):
+        (image,) = images.tensor
         self.seen.append(tuple(image.shape[1:]))
         columns = torch.linspace(0, 1, image.shape[2]).expand(1, *image.shape[1:])
         scores = torch.cat([image, image[:1] * columns, torch.full_like(columns, image.shape[1])])
-        return [{"sem_seg": sem_seg_postprocess(scores, image.shape[1:], inputs["height"], inputs["width"])}]
+        return [WholeScores(Scores(scores, columns.clone()))]
 
 
 def make_image(height=20, width=30):
@@ -78,14 +78,14 @@ def resized_each(model, inputs, sizes, flip):
 @pytest.mark.parametrize("output_size", [(20, 30), (37, 51), (7, 90)])
 @pytest.mark.parametrize("strip_bytes", [1, 5000, 1 << 26])
 def test_equals_averaging_at_the_output_size(output_size, flip, strip_bytes, monkeypatch):
-    monkeypatch.setattr(RowResizer.rows_per_strip, "__defaults__", (strip_bytes,))
+    monkeypatch.setitem(resizing._BLOCK_BYTES, "cpu", strip_bytes)
     inputs = {"image": make_image(), "height": output_size[0], "width": output_size[1]}
     expected = resized_each(Segmentor(), inputs, [(10, 15), (40, 60)], flip)
     options = {"min_sizes": [10, 40], "flip": flip}
     scores = wrap(Segmentor(), **options)([inputs])[0]["sem_seg"]
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-3)  # scores up to 255
-    (result,) = wrap(Segmentor(), label_maps_only=True, **options)([inputs])
-    assert result.keys() == {"labels"} and result["labels"].dtype == torch.int64
+    (result,) = wrap(Segmentor(label_maps_only=True), **options)([inputs])
+    assert result.keys() == {"labels", "trusty"} and result["labels"].dtype == torch.int64
     chosen = expected.gather(0, result["labels"][None])[0]
     torch.testing.assert_close(
         chosen, expected.amax(0), rtol=1e-5, atol=1e-3
@@ -98,17 +98,21 @@ WINDOWS = ["TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.SIZE", [40,
 @pytest.mark.parametrize(
     "overrides", [[], [*WINDOWS, "TEST.SLIDING_WINDOW.STRIDE", [20, 20]]], ids=["whole", "windows"]
 )
-def test_a_model_set_to_label_maps(overrides):
-    """It gives scores when asked, and is as it was afterwards; scores of whole images and of windows."""
+def test_labels_are_those_of_the_scores(overrides):
     inputs = {**batch(1)[0], "height": 60, "width": 80}
     options = {"min_sizes": [48, 64], "flip": True}
-    model = tiny_model("TEST.SEM_SEG.LABEL_MAPS_ONLY", True, *overrides).eval()
+    model = tiny_model(*overrides).eval()
     scores = wrap(model, **options)([inputs])[0]["sem_seg"]
-    expected = resized_each(tiny_model(*overrides).eval(), inputs, [(48, 54), (64, 72)], flip=True)
-    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
-    (result,) = wrap(model, **options, label_maps_only=True)([inputs])
+    torch.testing.assert_close(scores, resized_each(model, inputs, [(48, 54), (64, 72)], flip=True), rtol=0, atol=1e-4)
+    model.label_maps_only = True
+    (result,) = wrap(model, **options)([inputs])
     assert torch.equal(result["labels"], scores.argmax(0))
-    assert model([inputs])[0].keys() == {"labels"}
+
+
+def test_the_trusty_map_is_averaged():
+    inputs = {"image": make_image(), "height": 20, "width": 30}
+    trusty = wrap(Segmentor(), flip=True)([inputs])[0]["trusty"]
+    torch.testing.assert_close(trusty, torch.full((20, 30), 0.5))  # columns rise to the right, and in the mirror fall
 
 
 def test_the_vocabulary_is_the_models():
@@ -120,12 +124,11 @@ def test_the_vocabulary_is_the_models():
     assert model.vocabulary is None
 
 
-@pytest.mark.parametrize("label_maps_only", [False, True])
-def test_progress(label_maps_only, monkeypatch, capsys):
+def test_progress(monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", 0)
-    options = {"min_sizes": [10, 20], "flip": True, "label_maps_only": label_maps_only}
+    options = {"min_sizes": [10, 20], "flip": True}
     wrap(Segmentor(), **options)([{"image": make_image()}])
-    assert "0/4" in (text := capsys.readouterr().err) and "augmented image" in text
+    assert "1/4" in (text := capsys.readouterr().err) and "augmented image" in text
     monkeypatch.setattr(progress, "DELAY", 1000)
     wrap(Segmentor(), **options)([{"image": make_image()}])
     assert capsys.readouterr().err == ""
@@ -159,12 +162,8 @@ def test_errors():
     with pytest.raises(ValueError, match="MIN_SIZES"):
         wrap(Segmentor(), min_sizes=[])
 
-    class LabelMaps(nn.Module):
-        def forward(self, batched_inputs):
-            return [{"labels": torch.zeros(2, 2)}]
-
-    with pytest.raises(ValueError, match=r"\['labels'\].*LABEL_MAPS_ONLY"):
-        wrap(LabelMaps())([{"image": make_image()}])
+    with pytest.raises(ValueError, match="which a Linear does not give: derive the model from"):
+        wrap(nn.Linear(1, 1))
 
 
 def test_built_from_config():
@@ -173,9 +172,6 @@ def test_built_from_config():
     cfg.TEST.AUG.MAX_SIZE = 999
     cfg.TEST.AUG.FLIP = False
     model = Segmentor()
-    wrapped = build_tta_model(cfg, model)
+    wrapped = AugmentedModel(cfg, model)
     assert wrapped.model is model
     assert (wrapped.min_sizes, wrapped.max_size, wrapped.flip) == ((256, 384), 999, False)
-    assert not wrapped.label_maps_only
-    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True
-    assert build_tta_model(cfg, model).label_maps_only

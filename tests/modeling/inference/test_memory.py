@@ -33,9 +33,7 @@ overrides += ["TEST.SLIDING_WINDOW.ENABLED", mode == "windows", "TEST.SLIDING_WI
 overrides += ["TEST.SLIDING_WINDOW.SIZE", [512, 512], "TEST.SLIDING_WINDOW.STRIDE", [512, 512]]
 model = tiny_model(*overrides).eval()
 if mode == "augmented":
-    model = AugmentedModel(
-        model=model, min_sizes=[384, 512], max_size=1024, flip=True, label_maps_only=label_maps_only
-    )
+    model = AugmentedModel(model=model, min_sizes=[384, 512], max_size=1024, flip=True)
 model([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "height": 64, "width": 64}])
 image = torch.randint(0, 256, (3, 3000, 4000), dtype=torch.uint8)
 if mode == "whole":

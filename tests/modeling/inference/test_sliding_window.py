@@ -4,18 +4,29 @@ import pytest
 import torch
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.inference import SlidingWindow, build_sliding_window, progress
-from mta_clip.modeling.inference.sliding_window import window_starts
+from mta_clip.modeling.inference import Scores, SlidingWindow, WholeScores, WindowScores, build_sliding_window
+from mta_clip.modeling.inference.sliding_window import WindowAccumulator, window_starts
+from mta_clip.modeling.ops import resizing
 
 
-def pointwise(images):
+def pointwise(image):
     """Scores that depend on the pixel alone, so that windows must not change them."""
-    return torch.cat([images, images.sum(1, keepdim=True)], 1)
+    return torch.cat([image, image.sum(0, keepdim=True)])
 
 
-def context(images):
+def context(image):
     """Scores that depend on the whole window."""
-    return pointwise(images) + images.mean((1, 2, 3), keepdim=True)
+    return pointwise(image) + image.mean()
+
+
+def predict_with(function):
+    """What a model does with windows, from a function of one image."""
+    return lambda crops: [WholeScores(Scores(function(crop))) for crop in crops]
+
+
+def window_scores(image, function=pointwise, **options):
+    window = SlidingWindow(**({"size": (8, 8), "stride": (8, 8)} | options))
+    return WindowScores(window, predict_with(function), image)
 
 
 @pytest.mark.parametrize(
@@ -39,73 +50,73 @@ def test_windows_cover_everything_and_stay_inside():
 @pytest.mark.parametrize("shape", [(20, 31), (8, 8), (9, 8), (5, 30), (3, 4)])
 @pytest.mark.parametrize("stride", [(8, 8), (5, 3), (1, 7)])
 def test_pointwise_scores_are_those_of_the_whole_image(shape, stride, blend):
-    images = torch.randn(2, 3, *shape)
-    scores = SlidingWindow(size=(8, 8), stride=stride, batch=3, blend=blend)(pointwise, images)
-    assert scores.shape == (2, 4, *shape) and scores.dtype == torch.float32
-    assert torch.allclose(scores, pointwise(images), atol=1e-5)
+    image = torch.randn(3, *shape)
+    scores = window_scores(image, stride=stride, batch=3, blend=blend).whole().classes
+    assert scores.shape == (4, *shape) and scores.dtype == torch.float32
+    torch.testing.assert_close(scores, pointwise(image), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(8, 10), (5, 7), (1, 1)])
 def test_an_image_within_the_window_equals_whole_image_inference_exactly(shape):
-    images = torch.randn(1, 3, *shape)
-    assert torch.equal(SlidingWindow(size=(8, 10), stride=(4, 4))(context, images), context(images))
+    image = torch.randn(3, *shape)
+    assert torch.equal(window_scores(image, context, size=(8, 10), stride=(4, 4)).whole().classes, context(image))
 
 
-def test_overlaps_are_averaged():
-    image = torch.zeros(1, 3, 4, 6)
+@pytest.mark.parametrize("blend, expected", [("uniform", [1, 1, 2.5, 2.5, 4, 4]), ("linear", [1, 1, 2, 3, 4, 4])])
+def test_overlaps_are_averaged(blend, expected):
+    """Linear weights are 1 2 2 1 | 1 2 2 1, so that at the overlap they are 2 and 1, then 1 and 2."""
     values = iter([1.0, 4.0])
-
-    def constant(images):
-        return torch.stack([torch.full((1, *images.shape[2:]), next(values)) for _ in images])
-
-    scores = SlidingWindow(size=(4, 4), stride=(4, 2), batch=2)(constant, image)
-    assert scores[0, 0, 0].tolist() == [1, 1, 2.5, 2.5, 4, 4]
-    values = iter([1.0, 4.0])
-    scores = SlidingWindow(size=(4, 4), stride=(4, 2), batch=2, blend="linear")(constant, image)
-    # weights 1 2 2 1 | 1 2 2 1, so that at the overlap they are 2 and 1, then 1 and 2
-    assert scores[0, 0, 0].tolist() == pytest.approx([1, 1, 2, 3, 4, 4])
+    image = torch.zeros(3, 4, 6)
+    scores = window_scores(
+        image, lambda crop: torch.full_like(crop, next(values)), size=(4, 4), stride=(4, 2), blend=blend
+    )
+    assert scores.whole().classes[0, 0].tolist() == pytest.approx(expected)
 
 
 def test_batches_of_windows_do_not_change_the_result():
-    images = torch.randn(1, 3, 19, 23)
-    sizes = []
+    image = torch.randn(3, 19, 23)
+    counts = []
 
-    def counting(windows):
-        sizes.append(windows.shape)
-        return context(windows)
+    def counting(crops):
+        counts.append(len(crops))
+        assert {crop.shape for crop in crops} == {(3, 8, 8)}
+        return predict_with(context)(crops)
 
-    one, many = (SlidingWindow(size=(8, 8), stride=(5, 5), batch=batch)(counting, images) for batch in (1, 5))
-    assert torch.allclose(one, many, atol=1e-6)
-    assert sizes[:16] == [(1, 3, 8, 8)] * 16 and [shape[0] for shape in sizes[16:]] == [5, 5, 5, 1]
-
-
-@pytest.mark.parametrize("blend", ["uniform", "linear"])
-def test_blocks_of_rows_add_up_to_whole_windows(blend):
-    def in_blocks(images):
-        slices = [slice(0, 3), slice(3, 4), slice(4, 8)]
-        return (((rows, scores[:, rows]) for rows in slices) for scores in context(images))
-
-    window = SlidingWindow(size=(8, 8), stride=(5, 6), batch=3, blend=blend)
-    images = torch.randn(2, 3, 21, 19)
-    assert torch.equal(window(in_blocks, images), window(context, images))
+    one, many = (
+        WindowScores(SlidingWindow(size=(8, 8), stride=(5, 5), batch=batch), counting, image).whole()
+        for batch in (1, 5)
+    )
+    torch.testing.assert_close(one.classes, many.classes, rtol=0, atol=1e-6)
+    assert counts == [1] * 16 + [5, 5, 5, 1]
 
 
 def test_half_precision_scores_are_summed_in_float32():
-    images = torch.rand(1, 3, 16, 16)
-    scores = SlidingWindow(size=(8, 8), stride=(1, 1))(lambda x: pointwise(x).bfloat16(), images)
-    assert torch.allclose(scores, pointwise(images).bfloat16().float(), atol=1e-5)
+    image = torch.rand(3, 16, 16)
+    scores = window_scores(image, lambda crop: pointwise(crop).bfloat16(), stride=(1, 1)).whole().classes
+    torch.testing.assert_close(scores, pointwise(image).bfloat16().float(), rtol=0, atol=1e-5)
+
+
+def test_what_comes_with_the_scores_is_averaged_too():
+    image = torch.rand(3, 12, 12)
+
+    def predict(crops):
+        return [WholeScores(Scores(pointwise(crop), crop[:1] + crop.mean())) for crop in crops]
+
+    scores = WindowScores(SlidingWindow(size=(8, 8), stride=(4, 4)), predict, image).whole()
+    alone = window_scores(image, lambda crop: crop[:1] + crop.mean(), stride=(4, 4)).whole().classes
+    assert torch.equal(scores.trusty, alone)
 
 
 def test_scores_of_earlier_windows_are_gone_when_the_next_batch_is_predicted():
     alive = []
 
-    def predict(images):
+    def predict(crop):
         assert not any(reference() is not None for reference in alive)
-        scores = pointwise(images)
+        scores = pointwise(crop)
         alive.append(weakref.ref(scores.untyped_storage()))
         return scores
 
-    SlidingWindow(size=(4, 4), stride=(2, 2), batch=1)(predict, torch.randn(1, 3, 12, 12))
+    window_scores(torch.randn(3, 12, 12), predict, size=(4, 4), stride=(2, 2), batch=1).whole()
     assert len(alive) == 25
 
 
@@ -127,61 +138,62 @@ def summed_whole(window, predict, image):
 
 
 @pytest.mark.parametrize("blend", ["uniform", "linear"])
-@pytest.mark.parametrize("shape", [(20, 31), (8, 8), (9, 8), (5, 30), (30, 5), (3, 4), (41, 10)])
-@pytest.mark.parametrize("stride", [(8, 8), (5, 3), (1, 7), (3, 8)])
-@pytest.mark.parametrize("batch", [1, 3, 100])
-def test_strips_equal_the_sum_over_the_whole_image(shape, stride, batch, blend):
-    """Also where a batch holds several rows of windows, or more than there are."""
+@pytest.mark.parametrize(
+    "shape, stride, batch",
+    [((20, 31), (5, 3), 3), ((9, 8), (8, 8), 1), ((30, 5), (1, 7), 100), ((3, 4), (3, 8), 3), ((41, 10), (3, 8), 3)],
+)
+@pytest.mark.parametrize("block_bytes", [1, 600])
+def test_equal_the_sum_over_the_whole_image(shape, stride, batch, blend, block_bytes, monkeypatch):
+    """Also where a batch holds several rows of windows, or more than there are, and rows come one by one."""
+    monkeypatch.setitem(resizing._BLOCK_BYTES, "cpu", block_bytes)
     image = torch.randn(3, *shape)
     window = SlidingWindow(size=(8, 8), stride=stride, batch=batch, blend=blend)
-    expected = summed_whole(window, context, image)
-    strips = [strip.clone() for strip in window.strips(context, image)]
-    tops = window_starts(shape[0], 8, stride[0])
-    assert [strip.shape[1] for strip in strips] == torch.tensor([*tops, shape[0]]).diff().tolist()
-    torch.testing.assert_close(torch.cat(strips, 1), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(window(context, image[None])[0], expected, rtol=0, atol=1e-5)
+    expected = summed_whole(window, lambda crops: torch.stack([context(crop) for crop in crops]), image)
+    scores = WindowScores(window, predict_with(context), image).whole().classes
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
-def test_strips_come_while_windows_are_still_to_be_predicted():
+def test_windows_are_predicted_when_their_rows_are_read():
     predicted = []
 
-    def counting(images):
-        predicted.extend(images)
-        return pointwise(images)
+    def counting(crop):
+        predicted.append(crop)
+        return pointwise(crop)
 
-    strips = SlidingWindow(size=(4, 4), stride=(2, 4), batch=3).strips(counting, torch.randn(3, 8, 8))
-    assert [len(predicted) for _ in strips] == [3, 6, 6]  # two windows in each of three rows
-
-
-def test_the_band_is_as_high_as_a_window(monkeypatch):
-    """Nothing of the image's size is allocated, and the band is not allocated again."""
-    made = []
-    zeros = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *a, **named: made.append(zeros(*a, **named)) or made[-1])
-    pointers = set()
-    for strip in SlidingWindow(size=(4, 4), stride=(3, 3), batch=2).strips(pointwise, torch.randn(3, 40, 12)):
-        pointers.add(strip.untyped_storage().data_ptr())
-    assert len(pointers) == 1 and max(map(torch.numel, made)) == 4 * 4 * 12
+    scores = window_scores(torch.randn(3, 8, 8), counting, size=(4, 4), stride=(2, 4), batch=2)
+    counts = []
+    for row in range(8):
+        scores.rows(row, row + 1)
+        counts.append(len(predicted))
+    assert counts == [2, 2, 4, 4, 6, 6, 6, 6]  # two windows in each of three rows
 
 
-@pytest.mark.parametrize("delay, shown", [(0, True), (1000, False)])
-def test_progress_of_slow_images(delay, shown, monkeypatch, capsys):
-    monkeypatch.setattr(progress, "DELAY", delay)
-    SlidingWindow(size=(2, 2), stride=(2, 2))(pointwise, torch.randn(1, 3, 4, 4))
-    assert ("4 [" in (text := capsys.readouterr().err) and "window" in text) == shown
+def test_rows_may_be_read_again_until_later_ones_are():
+    image = torch.randn(3, 40, 12)
+    scores = window_scores(image, size=(4, 4), stride=(3, 3))
+    for start in range(0, 38):
+        rows = scores.rows(start, start + 3).classes
+        torch.testing.assert_close(rows, pointwise(image)[:, start : start + 3], rtol=0, atol=1e-5)
 
 
-def test_progress_starts_no_thread(monkeypatch):
-    monkeypatch.setattr(progress.tqdm, "monitor", None)
-    with progress.progress_bar(2, "window") as bar:
-        assert type(bar).monitor is None
+def test_memory_holds_the_rows_of_one_row_of_windows():
+    image = torch.randn(3, 40, 12)
+    scores = window_scores(image, size=(4, 4), stride=(3, 3), batch=2)
+    for row in range(39):
+        scores.rows(row, row + 2)
+        strips = [strip for strip in scores.accumulator.strips if strip.sums is not None]
+        assert sum(strip.sums.classes.shape[1] for strip in strips) <= 4 + 3
 
 
-def test_progress_in_the_main_process_only(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "DELAY", 0)
-    monkeypatch.setattr(progress.comm, "is_main_process", lambda: False)
-    SlidingWindow(size=(2, 2), stride=(2, 2))(pointwise, torch.randn(1, 3, 4, 4))
-    assert capsys.readouterr().err == ""
+def test_the_accumulator_by_hand():
+    accumulator = WindowAccumulator((3, 2), (2, 2), ([0, 1], [0]), "uniform")
+    accumulator.add(Scores(torch.tensor([[[1.0, 1.0], [2.0, 2.0]]])), top=0, left=0)
+    assert accumulator.take(0, 1).classes.tolist() == [[[1, 1]]]
+    accumulator.add(Scores(torch.tensor([[[4.0, 8.0]]])), top=1, left=0)
+    accumulator.add(Scores(torch.tensor([[[5.0, 5.0]]])), top=1, left=0, start=1)
+    assert accumulator.take(0, 3).classes.tolist() == [[[1, 1], [3, 5], [5, 5]]]
+    accumulator.drop(2)
+    assert accumulator.take(2, 3).classes.tolist() == [[[5, 5]]]
 
 
 @pytest.mark.parametrize(

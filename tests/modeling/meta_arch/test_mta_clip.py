@@ -6,7 +6,6 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from tiny_models import IGNORE, NAMES, accuracy, batch, tiny_config, tiny_model
 
 from mta_clip.engine.optimizer import build_optimizer
-from mta_clip.modeling.inference import semantic
 
 WITH_AND_WITHOUT_TEXT = pytest.mark.parametrize("text", [True, False], ids=["text", "no text"])
 
@@ -36,13 +35,16 @@ def test_label_maps_of_windows_equal_the_argmax_of_their_scores(output_size):
     height, width = output_size
     samples = [{**x, "height": height, "width": width} for x in batch(1) + batch(1, (50, 33))]
     model = tiny_model(*windows).eval()
-    for result, sample in zip(model.segment(samples, label_maps_only=True), samples, strict=True):
-        image = model.preprocess([sample])
-        scores = model.sliding_window(model.padded_scores, image[0][None])
-        scores = sem_seg_postprocess(scores[0], image.image_sizes[0], height, width)
+    scores = [result["sem_seg"] for result in model(samples)]
+    model.label_maps_only = True
+    for result, expected, sample in zip(model(samples), scores, samples, strict=True):
         assert result.keys() == {"labels"}
-        assert (result["labels"] == scores.argmax(0)).float().mean() > 0.999
-        torch.testing.assert_close(model([sample])[0]["sem_seg"], scores, rtol=0, atol=1e-5)
+        assert (result["labels"] == expected.argmax(0)).float().mean() > 0.999
+        images = model.preprocess([sample])
+        with torch.no_grad():
+            (score_map,) = model.score_maps(images)
+            alone = sem_seg_postprocess(score_map.whole().classes, images.image_sizes[0], height, width)
+        torch.testing.assert_close(expected, alone, rtol=0, atol=1e-5)
 
 
 @WITH_AND_WITHOUT_TEXT
@@ -137,25 +139,13 @@ def test_window_larger_than_the_image_is_the_whole_image():
     torch.testing.assert_close(windows(sample)[0]["sem_seg"], whole, atol=1e-5, rtol=1e-4)
 
 
-def test_blocks_of_windows_are_their_scores(monkeypatch):
-    monkeypatch.setitem(semantic._BLOCK_BYTES, "cpu", 1 << 14)
-    model = tiny_model().eval()
-    images = torch.randn(2, 3, 70, 45)
-    with torch.no_grad():
-        expected = model.padded_scores(images)
-        for blocks, scores in zip(model.window_scores(images), expected, strict=True):
-            blocks = list(blocks)
-            assert len(blocks) > 1
-            torch.testing.assert_close(torch.cat([block for _, block in blocks], 1), scores)
-
-
 def test_windows_cost_no_text_work_after_the_first():
     overrides = ["TEST.SLIDING_WINDOW.ENABLED", True, "TEST.SLIDING_WINDOW.SIZE", [32, 32]]
     model = tiny_model(*overrides, "TEST.SLIDING_WINDOW.STRIDE", [32, 32]).eval()
     calls = []
     learner = model.prompt_learner
-    encode = learner.encode_classes
-    learner.encode_classes = lambda: calls.append(1) or encode()
+    encode = learner.encode_names
+    learner.encode_names = lambda names: calls.append(1) or encode(names)
     model(batch(1, (64, 128)))
     model(batch(1, (64, 128)))
     assert len(calls) == 1

@@ -5,6 +5,7 @@ from detectron2.utils.events import EventStorage
 from golden_files import compare, golden_params, load
 from tagclip_reference import our_weights, reference_encoder, reference_head
 from torch import nn
+from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
 from mta_clip.modeling.inference.sliding_window import SlidingWindow
@@ -19,11 +20,13 @@ UNSEEN = ["green square", "yellow ring"]
 class FixedText(nn.Module):
     """Stored text features by name."""
 
+    vocabulary = None
+
     def __init__(self, names: list[str], features: torch.Tensor):
         super().__init__()
         self.features = dict(zip(names, features, strict=True))
 
-    def forward(self, names: list[str]) -> torch.Tensor:
+    def ensemble(self, names: list[str]) -> torch.Tensor:
         return torch.stack([self.features[name] for name in names])
 
 
@@ -77,8 +80,9 @@ def test_reference_sliding_window(path):
     window = SlidingWindow(size=(config["crop"],) * 2, stride=(config["stride"],) * 2, batch=3)
     model = reference_model(config, arrays, sliding_window=window)
     with torch.no_grad():
-        scores = window(model.padded_scores, arrays["slide_img"])
-    compare("scores, sliding window", scores[:, :-1], arrays["slide_score_both_g01"], atol=2e-5)
+        (score_map,) = model.score_maps(model.preprocess([{"image": arrays["slide_img"][0]}]))
+        scores = score_map.whole().classes[None]
+    compare("scores, sliding window", scores, arrays["slide_score_both_g01"], atol=2e-5)
     height, width = config["ori_shape"]
     output = model([{"image": arrays["slide_img"][0], "height": height, "width": width}])[0]
     assert torch.equal(output["sem_seg"].argmax(0), arrays["slide_argmax_both_g01"][0].long())
@@ -106,7 +110,8 @@ def test_reference_training_step(path):
         compare("model gradients", gradients[prefix + ours], arrays[name], atol=limit)
 
     with torch.no_grad():
-        masks, _ = model.predict(arrays["train/img"], [f"class {i}" for i in config["seen"]])
+        masks, _ = model.logits(arrays["train/img"], [f"class {i}" for i in config["seen"]])
+        masks = F.interpolate(masks, arrays["train/img"].shape[-2:], mode="bilinear", align_corners=False)
     labels = model.labels(arrays["train/gt"])
     hits = (masks.argmax(1) == labels)[labels != 255].float()
     compare("pixel accuracy", 100 * hits.mean(), arrays["train/acc_seg"], atol=0.1)
@@ -115,6 +120,7 @@ def test_reference_training_step(path):
 def tiny_config(**changes):
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "TagCLIP"
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "PromptedImageEncoder", "TrustyHead"
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "mta-tiny-vit", ""
     cfg.MODEL.PROMPT.CLASS_NAMES = NAMES
@@ -318,7 +324,9 @@ def test_label_maps_and_trusty_maps_of_windows():
     model = tiny_model().eval()
     model.sliding_window = SlidingWindow(size=(16, 24), stride=(8, 24), batch=3)
     inputs = [{**batch(1)[0], "height": 50, "width": 70}]
-    (scores,), (labels,) = (model.segment(inputs, label_maps_only=only) for only in (False, True))
+    (scores,) = model(inputs)
+    model.label_maps_only = True
+    (labels,) = model(inputs)
     assert scores["sem_seg"].shape == (5, 50, 70) and scores["trusty"].shape == (50, 70)
     assert torch.equal(labels["labels"], scores["sem_seg"].argmax(0))
     assert torch.equal(labels["trusty"], scores["trusty"])
@@ -341,6 +349,21 @@ def test_label_maps_and_trusty_maps_of_windows():
 def test_bad_configs(changes, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(**changes)
+
+
+@pytest.mark.parametrize(
+    "key, name, error, message",
+    [
+        ("BACKBONE", "PromptedEncoder", KeyError, "PromptedEncoder"),
+        ("SEM_SEG_HEAD", "TrustyHed", KeyError, "TrustyHed"),
+        ("BACKBONE", "CLIPImageEncoder", ValueError, "TagCLIP needs PromptedImageEncoder"),
+    ],
+)
+def test_parts_are_chosen_by_name(key, name, error, message):
+    cfg = tiny_config()
+    cfg.MODEL[key].NAME, cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = name, []
+    with pytest.raises(error, match=message):
+        build_model(cfg)
 
 
 def test_labels_out_of_range_name_the_value():

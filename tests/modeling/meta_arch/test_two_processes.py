@@ -27,6 +27,9 @@ def train(bn_mode: str) -> dict[str, torch.Tensor]:
     # SGD: Adam's first steps go by the sign of a gradient, which rounding decides where it is tiny.
     overrides = ["MODEL.CLIP.BN_MODE", bn_mode, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", 0.001]
     model = tiny_model(*overrides).train()
+    for layer in model.sem_seg_head.pixel_decoder.layers:
+        # Samples start on pixel centres, where bilinear interpolation has no unique slope: move them away.
+        torch.nn.init.normal_(layer.self_attn.sampling_offsets.weight, std=0.02)
     for part in (model.criterion.matcher, model.criterion.mask_loss):
         part.draw_points = grid_points
     optimizer = build_optimizer(tiny_config(*overrides), model)
@@ -62,5 +65,5 @@ def test_equal_one_process(of_two, bn_mode):
     for name, value in one.items():
         if value.is_floating_point():
             torch.testing.assert_close(of_two[bn_mode][name], value, atol=2e-5, rtol=1e-4, msg=lambda m, n=name: n + m)
-            moved = max(moved, (value - start[name]).abs().max().item())
+            moved = max(moved, (value - start[name]).abs().max().item() if "sampling" not in name else 0.0)
     assert moved > 1e-4  # there was something to agree on

@@ -1,15 +1,17 @@
+from unittest import mock
+
 import pytest
 import torch
 from golden_files import compare, golden_params, load
 from torch.nn import functional as F
 
+from mta_clip.modeling.ops import deformable_sampling
+from mta_clip.modeling.pixel_decoder import deformable_attention
 from mta_clip.modeling.pixel_decoder.deformable_attention import (
     MSDeformAttn,
     multi_scale_deformable_attention,
     reference_points,
-    slot_references,
 )
-from mta_clip.modeling.pixel_decoder.sampling import sample_levels
 
 
 def grid_sample_reference(value, spatial_shapes, locations, weights):
@@ -109,8 +111,7 @@ class TestModule:
     shapes = ((2, 3), (4, 5))
 
     def attend(self, module, query, value):
-        layout = module.layout(self.shapes, value.device)
-        return module(query, value, slot_references(layout), layout)
+        return module(query, value, module.reference_pixels(self.shapes), self.shapes)
 
     def test_equals_its_definition(self):
         module = MSDeformAttn(embed_dim=12, num_heads=3, num_levels=2, num_points=2)
@@ -141,21 +142,25 @@ class TestModule:
         module = MSDeformAttn(embed_dim=16, num_heads=2, num_levels=2, num_points=4)
         torch.nn.init.normal_(module.sampling_offsets.weight, std=1.0)
         query, value = torch.randn(1, 26, 16), torch.randn(1, 26, 16)
-        layout = module.layout(self.shapes, value.device)
-        references = [reference + 1000 for reference in slot_references(layout)]  # bfloat16 would round to 8 pixels
-        exact = module._samples(query, references)
-        sampled = []
-        module.output_proj.register_forward_pre_hook(lambda _, inputs: sampled.append(inputs[0]))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            samples = module._samples(query, references)
-            output = module(query, value, slot_references(layout), layout)
-            values = module.value_proj(value).unflatten(-1, (2, -1))
-            summed = sample_levels(values.float(), *module._samples(query, slot_references(layout)), layout)
+        # bfloat16 would round positions of a thousand pixels to 8: move the maps' content, and all samples, there
+        far = [reference + 1000 for reference in module.reference_pixels(self.shapes)]
+        seen = []
+        with mock.patch.object(deformable_attention, "deformable_sampling", self.record(seen)):
+            module(query, value, far, self.shapes)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                output = module(query, value, far, self.shapes)
         assert output.dtype == torch.bfloat16
-        assert torch.equal(sampled[0], summed.bfloat16())
-        for actual, expected in zip(samples, exact, strict=True):
+        for exact, actual in zip(*seen, strict=True):
             assert actual.dtype == torch.float32
-            torch.testing.assert_close(actual, expected, atol=0.1, rtol=0)
+            torch.testing.assert_close(actual, exact, atol=0.1, rtol=0)
+
+    @staticmethod
+    def record(seen):
+        def sampling(value, x, y, weights, sizes):
+            seen.append((x, y, weights))
+            return deformable_sampling(value, x, y, weights, sizes)
+
+        return sampling
 
     def test_large_logits_stay_finite(self):
         module = MSDeformAttn(embed_dim=16, num_heads=2, num_levels=2, num_points=4)

@@ -8,7 +8,8 @@ from open_clip.transformer import VisionTransformer
 from tagclip_reference import our_weights, reference_encoder
 from torch import nn
 
-from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder, VisualPrompts, resize_position_table
+from mta_clip.modeling.clip import resize_positions
+from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder, VisualPrompts
 
 
 def tiny_tower(**changes) -> VisionTransformer:
@@ -61,7 +62,7 @@ def test_reference_position_table(path):
     encoder = reference_encoder(config, state)
     source = config["ckpt_grid"]
     source = (source, source) if isinstance(source, int) else tuple(source)
-    resized = resize_position_table(arrays["pos_ckpt"], source, encoder.grid)
+    resized = resize_positions(arrays["pos_ckpt"], source, encoder.grid)
     compare("position table", resized, state["visual.positional_embedding"], atol=1e-6)
 
 
@@ -164,15 +165,6 @@ def test_dropout_is_the_only_difference_between_train_and_eval():
     encoder = tiny_encoder(dropout=0.0)
     images = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(encoder.train()(images)[1], encoder.eval()(images)[1], atol=1e-5, rtol=0)
-
-
-def test_position_table_keeps_class_row_and_checks_its_size():
-    table = torch.randn(1 + 6, 4)
-    resized = resize_position_table(table, (2, 3), (5, 4))
-    assert resized.shape == (21, 4) and torch.equal(resized[0], table[0])
-    assert torch.equal(resize_position_table(table, (2, 3), (2, 3)), table)
-    with pytest.raises(ValueError, match="7 rows"):
-        resize_position_table(table, (3, 3), (4, 4))
 
 
 def test_unfit_towers_are_refused():

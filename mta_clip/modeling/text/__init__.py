@@ -1,4 +1,4 @@
-"""Prompt learners: from class names to text features."""
+"""Text: class names, prompts, their cached features, the vocabulary of inference, and the temperature."""
 
 from detectron2.config import CfgNode
 
@@ -6,18 +6,16 @@ from .class_names import class_names_from_config, clean_class_names
 from .context import ContextPromptLearner
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
-from .template import TemplatePrompt, average_templates, encode_templates
+from .template import TemplatePrompt
 
 __all__ = [
     "PROMPT_LEARNERS",
     "ContextPromptLearner",
     "PromptLearner",
     "TemplatePrompt",
-    "average_templates",
     "build_prompt_learner",
     "class_names_from_config",
     "clean_class_names",
-    "encode_templates",
 ]
 
 

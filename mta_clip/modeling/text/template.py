@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..clip.text_encoder import CLIPTextEncoder
 from .prompt_learner import PromptLearner
@@ -23,6 +22,7 @@ class TemplatePrompt(PromptLearner):
     Args:
         text_encoder, class_names, no_object_name: as in `PromptLearner`.
         templates: Z texts with one `{}` each, where the name goes.
+        temperature: `temperature` and `learn_temperature` of `PromptLearner`.
 
     Raises:
         ValueError: no templates, or one without exactly one `{}`; a prompt that is too long.
@@ -38,8 +38,11 @@ class TemplatePrompt(PromptLearner):
         class_names: Sequence[str],
         no_object_name: str = "none",
         templates: Sequence[str] = ("a photo of a {}.",),
+        **temperature: Any,
     ):
-        super().__init__(text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name)
+        super().__init__(
+            text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name, **temperature
+        )
         self.templates = list(templates)
         for prompts in fill_templates([*self.class_names, no_object_name], self.templates):
             text_encoder.tokenize(prompts)  # refuses long names now, not at the first image
@@ -56,7 +59,8 @@ class TemplatePrompt(PromptLearner):
         return len(self.templates)
 
     def encode_names(self, names: list[str]) -> Tensor:
-        return encode_templates(self.text_encoder, names, self.templates)
+        prompts = fill_templates(names, self.templates)
+        return torch.cat([self.text_encoder(self.text_encoder.tokenize(texts)) for texts in prompts])
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
@@ -71,19 +75,3 @@ def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[list[
         if template.count("{}") != 1:
             raise ValueError(f"template {template!r} must contain {{}} once, where the class name goes")
     return [[template.replace("{}", name) for name in names] for template in templates]
-
-
-def encode_templates(text_encoder: CLIPTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Text features (Z, K, Dt), not normalised, of K names in Z templates."""
-    features = [text_encoder(text_encoder.tokenize(prompts)) for prompts in fill_templates(names, templates)]
-    return torch.cat(features)
-
-
-@torch.no_grad()
-def average_templates(text_encoder: CLIPTextEncoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Prompt ensemble: features normalised per template, averaged, normalised again (CLIP; ZegCLIP, TagCLIP).
-
-    Returns:
-        (C, Dt), rows of L2 norm 1.
-    """
-    return F.normalize(F.normalize(encode_templates(text_encoder, names, templates), dim=-1).mean(dim=0), dim=-1)

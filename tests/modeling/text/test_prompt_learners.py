@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mta_clip.modeling.clip import CLIPTextEncoder
-from mta_clip.modeling.prompt import ContextPromptLearner, PromptLearner, TemplatePrompt, average_templates
+from mta_clip.modeling.text import ContextPromptLearner, PromptLearner, TemplatePrompt
 
 NAMES = ["red disc", "blue ring", "striped green square"]
 
@@ -131,7 +131,60 @@ def test_follows_every_change(learner):
     assert learner.double()().dtype == torch.float64
     parent.float()
     assert learner().dtype == torch.float32
-    assert parent.to("meta")["prompt"]._cache is None
+    assert not parent.to("meta")["prompt"]._cache
+
+
+def test_a_vocabulary_set_before_weights_are_loaded_follows_them(learner):
+    """Its features were once those of the weights at the time it was set."""
+    learner = copy.deepcopy(learner).eval()
+    learner.set_vocabulary(["sea", "boat"])
+    before = learner.encode(learner.vocabulary)
+    other = copy.deepcopy(learner)
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    other.train().eval()
+    learner.load_state_dict(other.state_dict())
+    after = learner.encode(learner.vocabulary)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, other.encode(["sea", "boat"]))
+
+
+def test_a_vocabulary_is_checked_when_set(learner):
+    learner = copy.deepcopy(learner).eval()
+    with pytest.raises(ValueError, match="too long"):
+        learner.set_vocabulary(["very " * 80])
+    with pytest.raises(ValueError, match="empty"):
+        learner.set_vocabulary(["sea", " "])
+    assert learner.vocabulary is None
+    learner.set_vocabulary(["sea"])
+    learner.set_vocabulary(None)
+    assert learner.vocabulary is None
+
+
+def test_each_list_of_names_is_encoded_once(learner, monkeypatch):
+    learner.eval()
+    calls = count_calls(learner, monkeypatch)
+    learner(), learner.encode(["sea"])
+    passes = len(calls)
+    learner(), learner.encode(["sea"]), learner.ensemble(["sea"])
+    assert len(calls) == passes
+    for number in range(10):
+        learner.encode([f"name {number}"])
+    assert len(learner._cache) <= 4
+
+
+def test_a_fixed_temperature_is_not_saved_and_a_learned_one_is_bounded(text_encoder):
+    fixed = TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, temperature=0.07)
+    assert fixed.temperature == 0.07 and "logit_scale" not in fixed.state_dict()
+    learned = TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, temperature=0.07, learn_temperature=True)
+    assert learned.temperature.item() == pytest.approx(0.07)
+    learned.temperature.backward()
+    assert learned.logit_scale.grad.abs() > 0
+    with torch.no_grad():
+        learned.logit_scale.fill_(50.0)
+    assert learned.temperature.item() == pytest.approx(0.01)
+    with pytest.raises(ValueError, match="TEMPERATURE must be above 0, got 0"):
+        TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, temperature=0)
 
 
 def test_training_mode_discards_what_was_cached(contexts):
@@ -154,7 +207,7 @@ def test_cache_made_in_inference_mode_or_autocast_serves_training(templates):
 
 def test_averaged_templates(text_encoder):
     texts = ["a photo of a {}.", "a {} in the scene."]
-    features = average_templates(text_encoder, NAMES, texts)
+    features = TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=texts).ensemble(NAMES)
     each = [text_encoder(text_encoder.tokenize([t.replace("{}", n) for n in NAMES]))[0] for t in texts]
     expected = F.normalize(sum(F.normalize(e, dim=-1) for e in each) / 2, dim=-1)
     assert features.shape == (3, 128)

@@ -24,6 +24,7 @@ class ContextPromptLearner(PromptLearner):
         num_contexts: Z.
         context_length: n.
         init_std: of the normal distribution, cut off at two standard deviations, that contexts are drawn from.
+        temperature: `temperature` and `learn_temperature` of `PromptLearner`.
 
     Raises:
         ValueError: a class name that does not fit beside the contexts, or no contexts.
@@ -39,8 +40,11 @@ class ContextPromptLearner(PromptLearner):
         num_contexts: int = 3,
         context_length: int = 8,
         init_std: float = 0.02,
+        **temperature: Any,
     ):
-        super().__init__(text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name)
+        super().__init__(
+            text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name, **temperature
+        )
         if num_contexts < 1 or context_length < 1:
             raise ValueError(
                 f"NUM_CONTEXTS {num_contexts} and CONTEXT_LENGTH {context_length} must be at least 1; for prompts "

@@ -1,21 +1,19 @@
-"""Bilinear sampling of several feature maps at many points, as one weighted sum of table rows per query and head.
+"""Deformable sampling as one weighted sum of table rows per query and head.
 
 A bilinear sample is a weighted sum of four pixels, and a deformable attention head sums L * P weighted samples: so
 its output is one bag of 4 * L * P weighted rows, which `F.embedding_bag` sums without storing a single sample. The
 rows come from a table in which every level has a border of zeros; points outside a map then need no special case.
 
-Shapes: B images, S pixels of all levels, N queries, A heads, d channels per head, L levels, P points per head, query
-and level; M = A * L * P samples of a query (head, level, point). A cell is the top left of the four pixels of a sample.
+Shapes: as in sampling.py. A cell is the top left of the four pixels of a sample.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-
-_BLOCK_SAMPLES = {"cpu": 1 << 17}  # summed at a time: memory for rows and weights does not grow with the image
 
 
 @dataclass(frozen=True)
@@ -26,86 +24,71 @@ class TableLayout:
     left, which also ends the row before. Coordinates count slots: pixel (0, 0) of a level is at x = 1, y = 1.
     """
 
-    spatial_shapes: tuple[tuple[int, int], ...]  # (h, w) of the L levels
+    sizes: tuple[tuple[int, int], ...]  # (height, width) of the L levels
     starts: tuple[int, ...]  # first slot of each level
     slots: int  # of one image
     heads: int
-    scale_x: Tensor  # (M,) float32, level width: x = scale_x * (0..1 position) + 0.5
-    scale_y: Tensor  # (M,) float32, level height
+    widths: Tensor  # (M,) float32
+    heights: Tensor  # (M,) float32
     row_stride: Tensor  # (M,) int32, table rows from a pixel to the one below
     first_row: Tensor  # (M,) int32, table row of x = 0, y = 0
 
     @classmethod
-    def build(
-        cls, spatial_shapes: list[tuple[int, int]], *, heads: int, points: int, device: torch.device
-    ) -> "TableLayout":
-        sizes = [(h + 2) * (w + 1) for h, w in spatial_shapes]
-        starts = tuple(sum(sizes[:level]) for level in range(len(sizes)))
-        # the four pixels of a point at the last corner reach one row and two slots past the end
-        slots = sum(sizes) + spatial_shapes[-1][1] + 3
+    def build(cls, sizes: Sequence[tuple[int, int]], *, heads: int, points: int, device: torch.device) -> "TableLayout":
+        counts = [(h + 2) * (w + 1) for h, w in sizes]
+        starts = tuple(sum(counts[:level]) for level in range(len(counts)))
 
         def per_sample(values: list[int], dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device).repeat_interleave(points).repeat(heads)
 
         head = torch.arange(heads, dtype=torch.int32, device=device).repeat_interleave(len(sizes) * points)
         return cls(
-            spatial_shapes=tuple(spatial_shapes),
+            sizes=tuple(sizes),
             starts=starts,
-            slots=slots,
+            # the four pixels of a point at the last corner reach one row and two slots past the end
+            slots=sum(counts) + sizes[-1][1] + 3,
             heads=heads,
-            scale_x=per_sample([w for _, w in spatial_shapes], torch.float32),
-            scale_y=per_sample([h for h, _ in spatial_shapes], torch.float32),
-            row_stride=per_sample([(w + 1) * heads for _, w in spatial_shapes], torch.int32),
+            widths=per_sample([w for _, w in sizes], torch.float32),
+            heights=per_sample([h for h, _ in sizes], torch.float32),
+            row_stride=per_sample([(w + 1) * heads for _, w in sizes], torch.int32),
             first_row=per_sample([start * heads for start in starts], torch.int32) + head,
         )
 
     def level(self, table: Tensor, level: int) -> Tensor:
         """View (B, h + 2, w + 1, A, d) of one level in a table (B, slots, A, d)."""
-        h, w = self.spatial_shapes[level]
+        h, w = self.sizes[level]
         rows = table[:, self.starts[level] : self.starts[level] + (h + 2) * (w + 1)]
         return rows.unflatten(1, (h + 2, w + 1))
 
     def pixels(self, tokens: Tensor) -> list[Tensor]:
         """Views (B, h, w, A, d) of the levels in tokens (B, S, A, d)."""
-        levels = tokens.split([h * w for h, w in self.spatial_shapes], dim=1)
-        return [level.unflatten(1, size) for level, size in zip(levels, self.spatial_shapes, strict=True)]
+        levels = tokens.split([h * w for h, w in self.sizes], dim=1)
+        return [level.unflatten(1, size) for level, size in zip(levels, self.sizes, strict=True)]
 
 
-def sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
-    """Weighted sum over a head's samples, zero outside the maps; differentiable (once) in its four tensors.
-
-    Args:
-        value: (B, S, A, d), pixels of all levels, row by row.
-        x: (B, N, M) float32, slot coordinates (see TableLayout).
-        y: (B, N, M) float32.
-        weights: (B, N, M) float32.
-
-    Returns:
-        (B, N, A * d), summed in float32, in the type of `value`.
-    """
+def deformable_sampling(
+    value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """`sampling.deformable_sampling`, summed in float32; differentiable (once) in its four tensors."""
+    points = x.shape[-1] // (value.shape[2] * len(sizes))
+    layout = TableLayout.build(sizes, heads=value.shape[2], points=points, device=value.device)
     if torch.compiler.is_compiling() and not torch.is_grad_enabled():
-        # without blocks: the index arithmetic becomes one loop, which keeps only rows and weights
         return _sum_bags(_zero_bordered(value, layout), x, y, weights, layout).to(value.dtype)
-    return _differentiable_sample_levels(value, x, y, weights, layout)
+    return _differentiable_sampling(value, x, y, weights, layout)
 
 
 @torch.compiler.disable  # its backward pass cannot be traced
-def _differentiable_sample_levels(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
-    return _SampleLevels.apply(value, x, y, weights, layout)
+def _differentiable_sampling(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
+    return _Sampling.apply(value, x, y, weights, layout)
 
 
-class _SampleLevels(torch.autograd.Function):
+class _Sampling(torch.autograd.Function):
     @staticmethod
     def forward(ctx, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
         table = _zero_bordered(value, layout)
         ctx.layout = layout
         ctx.save_for_backward(table, x, y, weights)
-        limit = _BLOCK_SAMPLES.get(x.device.type, x.numel())
-        queries = max(1, limit // (x.shape[0] * x.shape[2]))
-        sampled = value.new_empty(*x.shape[:2], value.shape[2] * value.shape[3])
-        for block in zip(*(part.split(queries, dim=1) for part in (x, y, weights, sampled)), strict=True):
-            block[-1].copy_(_sum_bags(table, *block[:-1], layout))
-        return sampled
+        return _sum_bags(table, x, y, weights, layout).to(value.dtype)
 
     @staticmethod
     @once_differentiable
@@ -124,15 +107,15 @@ class _SampleLevels(torch.autograd.Function):
             grad_weights = torch.lerp(top, bottom, fy)
             slope_x = torch.lerp(top_right - top_left, bottom_right - bottom_left, fy)
             # a clamped coordinate lies outside the map, where moving the point changes nothing
-            grad_x = weights * slope_x * _inside(x, layout.scale_x)
-            grad_y = weights * (bottom - top) * _inside(y, layout.scale_y)
+            grad_x = weights * slope_x * _inside(x, layout.widths)
+            grad_y = weights * (bottom - top) * _inside(y, layout.heights)
         if ctx.needs_input_grad[0]:
             grad_value = _value_gradient(grad, cells, _corner_weights(fx, fy, weights), table, layout)
         return grad_value, grad_x, grad_y, grad_weights, None
 
 
 def _sum_bags(table: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
-    """The forward pass for some of the queries: (B, n, A * d) of samples (B, n, M)."""
+    """The forward pass: (B, N, A * d) of samples (B, N, M)."""
     cells, fx, fy = _locate(x, y, layout)
     bags = x.shape[0] * x.shape[1] * layout.heads
     sampled = F.embedding_bag(
@@ -154,17 +137,17 @@ def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
 
 def _locate(x: Tensor, y: Tensor, layout: TableLayout) -> tuple[Tensor, Tensor, Tensor]:
     """Table rows of the cells (B, N, M) int32, and the points' position inside them, fx and fy (B, N, M) in [0, 1)."""
-    zero = torch.zeros_like(layout.scale_x)
-    x = torch.clamp(x, zero, layout.scale_x + 1)
-    y = torch.clamp(y, zero, layout.scale_y + 1)
+    zero = torch.zeros_like(layout.widths)
+    x = torch.clamp(x + 1, zero, layout.widths + 1)
+    y = torch.clamp(y + 1, zero, layout.heights + 1)
     image = torch.arange(x.shape[0], dtype=torch.int32, device=x.device)[:, None, None] * (layout.slots * layout.heads)
     cells = torch.addcmul(layout.first_row + image, y.to(torch.int32), layout.row_stride)
     cells.add_(x.to(torch.int32), alpha=layout.heads)
     return cells, x.frac(), y.frac()
 
 
-def _inside(coordinate: Tensor, size: Tensor) -> Tensor:
-    return (coordinate > 0) & (coordinate < size + 1)
+def _inside(pixel: Tensor, size: Tensor) -> Tensor:
+    return (pixel > -1) & (pixel < size)
 
 
 def _corner_rows(cells: Tensor, layout: TableLayout) -> Tensor:
@@ -207,7 +190,7 @@ def _value_gradient(grad: Tensor, cells: Tensor, corner_weights: Tensor, table: 
         for weight in weights
     ]
     pixels = []
-    for level in range(len(layout.spatial_shapes)):
+    for level in range(len(layout.sizes)):
         top_left, top_right, bottom_left, bottom_right = (layout.level(corner, level) for corner in corners)
         pixels.append(
             top_left[:, 1:-1, 1:] + top_right[:, 1:-1, :-1] + bottom_left[:, :-2, 1:] + bottom_right[:, :-2, :-1]

@@ -5,7 +5,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.prompt import (
+from mta_clip.modeling.text import (
     PROMPT_LEARNERS,
     ContextPromptLearner,
     TemplatePrompt,

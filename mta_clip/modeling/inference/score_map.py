@@ -1,0 +1,107 @@
+"""What a model says about an image: class scores, read a few rows at a time so that no (C, H, W) tensor has to exist.
+
+Shapes: Q mask queries, C classes, h and w = mask logits, H and W = image, r rows of it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..ops import mask_probabilities, row_blocks
+
+
+@dataclass
+class Scores:
+    """Scores of some rows of an image, or of all."""
+
+    classes: Tensor  # (C, r, W), larger is more likely
+    trusty: Tensor | None = None  # (1, r, W), probability that a pixel is of a seen class; TagCLIP only
+
+    def map(self, function: Callable[..., Tensor], *others: "Scores") -> "Scores":
+        """Applies a function to each of the tensors, together with those of other scores."""
+        names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return Scores(**{name: function(*(getattr(scores, name) for scores in (self, *others))) for name in names})
+
+
+class ScoreMap(ABC):
+    """Scores of one image, computed as they are read.
+
+    Args:
+        size: (H, W).
+        channels: about how many numbers per pixel reading a row takes; decides how many rows are read at a time.
+    """
+
+    def __init__(self, size: tuple[int, int], channels: int, device: torch.device) -> None:
+        self.size = tuple(size)
+        self.channels = channels
+        self.device = device
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Scores:
+        """Scores (C, stop - start, W) of some rows, in memory of their own; rows are asked for from top to bottom."""
+
+    def blocks(self) -> Iterator[tuple[int, Scores]]:
+        """From top to bottom, first rows of blocks and their scores (C, r, W)."""
+        for rows in row_blocks(self.size[0], 4 * self.channels * self.size[1], self.device):
+            yield rows.start, self.rows(rows.start, rows.stop)
+
+    def whole(self) -> Scores:
+        """Scores (C, H, W) float32 of all rows."""
+        result: Scores | None = None
+        for start, scores in self.blocks():
+            if result is None:
+                result = scores.map(lambda part: part.new_empty((len(part), *self.size), dtype=torch.float32))
+            result.map(partial(_copy_rows, start=start), scores)
+        return result
+
+
+class WholeScores(ScoreMap):
+    """Scores that exist as one tensor."""
+
+    def __init__(self, scores: Scores) -> None:
+        super().__init__(scores.classes.shape[1:], len(scores.classes), scores.classes.device)
+        self.scores = scores
+
+    def rows(self, start: int, stop: int) -> Scores:
+        return self.scores.map(lambda part: part[:, start:stop])
+
+
+class MaskScores(ScoreMap):
+    """score[c] = sum over queries of p(c | query) * sigmoid(mask of the query) (Mask2Former, semantic inference).
+
+    Unnormalised: scores can exceed 1 and do not sum to 1 over classes.
+
+    Args:
+        class_probs: (Q, C).
+        mask_logits: (Q, h, w); their type is that of the sums.
+        size: (H, W) of the padded image, to which masks are upsampled bilinearly.
+        crop: rows and columns of the image without padding; None = all.
+
+    Raises:
+        ValueError: the image is larger than the padded one.
+    """
+
+    def __init__(
+        self, class_probs: Tensor, mask_logits: Tensor, size: tuple[int, int], crop: tuple[int, int] | None = None
+    ) -> None:
+        crop = crop or size
+        if crop[0] > size[0] or crop[1] > size[1]:
+            raise ValueError(f"an image of {crop} (height, width) cannot be a part of one of {size}")
+        super().__init__(crop, sum(class_probs.shape), mask_logits.device)
+        self.weights = class_probs.t().to(mask_logits.dtype)  # (C, Q)
+        self.mask_logits = mask_logits.float()  # resized in float32 also where the sums are not: CPUs are faster at it
+        self.padded_size = tuple(size)
+
+    def rows(self, start: int, stop: int) -> Scores:
+        masks = mask_probabilities(self.mask_logits, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
+        scores = self.weights @ masks.flatten(1).to(self.weights.dtype)
+        return Scores(scores.unflatten(1, masks.shape[1:]))
+
+
+def _copy_rows(whole: Tensor, rows: Tensor, *, start: int) -> Tensor:
+    whole[:, start : start + rows.shape[1]] = rows
+    return whole

@@ -1,0 +1,130 @@
+"""Class probabilities of masks: from class logits, from their similarity to text, or from both.
+
+Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class.
+"""
+
+import torch
+from detectron2.config import CfgNode, configurable
+from torch import Tensor, nn
+
+from .outputs import LayerPrediction
+from .text import PromptLearner
+
+CLASSIFIERS = ("linear", "text", "ensemble")
+
+
+def classify_masks(
+    class_logits: Tensor,
+    similarity: Tensor | None = None,
+    *,
+    classifier: str = "linear",
+    temperature: float | Tensor = 0.07,
+    ensemble_weight: float = 0.5,
+) -> Tensor:
+    """Class probabilities of masks.
+
+    - linear: softmax of the class logits.
+    - text: softmax of similarity / temperature over the Z * K prompts, as in the denominator of L_sim, then summed
+      over the contexts of each class.
+    - ensemble: their geometric mean, normalised over the K rows.
+
+    Args:
+        class_logits: (B, Q, K).
+        similarity: (Z, B, Q, K) cosines; for `text` its K may be another than that of the class logits.
+        classifier: linear | text | ensemble.
+        temperature: of the text softmax, above 0.
+        ensemble_weight: share of text in the ensemble, 0 (linear) .. 1 (text).
+
+    Returns:
+        (B, Q, C) float32, what no-object leaves of 1.
+
+    Raises:
+        ValueError: unknown classifier, no similarity where it is needed, or an ensemble over different rows.
+    """
+    if classifier not in CLASSIFIERS:
+        raise ValueError(f"unknown classifier {classifier!r} (MODEL.MTA.CLASSIFIER): one of {', '.join(CLASSIFIERS)}")
+    if classifier == "linear":
+        return class_logits.float().softmax(-1)[..., :-1]
+    if similarity is None:
+        raise ValueError(
+            f"MODEL.MTA.CLASSIFIER {classifier!r} compares masks with text, but the head predicts no similarity: "
+            "use 'linear', or a model trained with text (MODEL.PROMPT.NAME) and MODEL.MTA.SIMILARITY_WEIGHT above 0"
+        )
+    prompts = similarity.float() / temperature
+    log_text = prompts.logsumexp(0)
+    log_text = log_text - log_text.logsumexp(-1, keepdim=True)
+    if classifier == "text":
+        return log_text.exp()[..., :-1]
+    if log_text.shape != class_logits.shape:
+        raise ValueError(
+            f"an ensemble needs the same classes on both sides: class logits have {class_logits.shape[-1]} rows, the "
+            f"similarity {log_text.shape[-1]}; classify other names with 'text'"
+        )
+    log_linear = class_logits.float().log_softmax(-1)
+    return torch.lerp(log_linear, log_text, ensemble_weight).softmax(-1)[..., :-1]
+
+
+class MaskClassifier(nn.Module):
+    """`classify_masks` with its settings.
+
+    Args:
+        classifier: linear | text | ensemble.
+        ensemble_weight: share of text in the ensemble.
+        text_temperature: of the text softmax, if the similarity was trained as raw cosines and has none.
+
+    Raises:
+        ValueError: unknown classifier, a temperature that is not positive, or a share outside 0..1.
+    """
+
+    @configurable
+    def __init__(
+        self, *, classifier: str = "linear", ensemble_weight: float = 0.5, text_temperature: float = 0.07
+    ) -> None:
+        super().__init__()
+        if classifier not in CLASSIFIERS:
+            raise ValueError(
+                f"unknown classifier {classifier!r} (MODEL.MTA.CLASSIFIER): one of {', '.join(CLASSIFIERS)}"
+            )
+        if not text_temperature > 0 or not 0 <= ensemble_weight <= 1:
+            raise ValueError(
+                f"the text temperature must be above 0 and the ensemble weight in 0..1, got {text_temperature} and "
+                f"{ensemble_weight}"
+            )
+        self.classifier = classifier
+        self.ensemble_weight = ensemble_weight
+        self.text_temperature = text_temperature
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        node = cfg.MODEL.MTA
+        return {
+            "classifier": node.CLASSIFIER,
+            "ensemble_weight": node.ENSEMBLE_WEIGHT,
+            "text_temperature": node.TEXT_TEMPERATURE,
+        }
+
+    def forward(self, prediction: LayerPrediction, prompts: PromptLearner | None = None) -> Tensor:
+        """Class probabilities of one layer's masks.
+
+        Args:
+            prediction: of the last layer.
+            prompts: the text side. With a vocabulary of other names masks are classified by `text`, whatever the
+                setting, since the linear classifier knows the training classes only.
+
+        Returns:
+            (B, Q, C), or with a vocabulary (B, Q, number of its names).
+        """
+        classifier, similarity = self.classifier, prediction.similarity
+        if prompts is not None and prompts.vocabulary is not None:
+            classifier, similarity = "text", prediction.similarity_to(prompts.encode(prompts.vocabulary))
+        return classify_masks(
+            prediction.class_logits,
+            similarity,
+            classifier=classifier,
+            temperature=self._temperature(prompts),
+            ensemble_weight=self.ensemble_weight,
+        )
+
+    def _temperature(self, prompts: PromptLearner | None) -> float | Tensor:
+        raw_cosines = prompts is None or prompts.fixed_temperature == 1
+        return self.text_temperature if raw_cosines else prompts.temperature

@@ -1,0 +1,29 @@
+"""Operators with a plain form, the definition in a few lines of PyTorch, and a fast one where that pays.
+
+This table is the one place that chooses. Layers call an operator and know neither device nor memory.
+"""
+
+from . import argmax, attention, embedding_bag, masks, sampling
+from .attention import mask_bias
+from .dispatch import dispatch, plain_forms
+from .resizing import RowResizer, row_blocks
+
+# (B, N, A * d) of values (B, S, A, d): sums of weighted bilinear samples
+deformable_sampling = dispatch(sampling.deformable_sampling, everywhere=embedding_bag.deformable_sampling)
+# (B, heads, N, d): attention with a bias that all heads share
+attention_with_bias = dispatch(attention.attention_with_bias, everywhere=attention.fused_attention)
+# (N, r, W) rows of upsampled mask probabilities from logits (N, h, w)
+mask_probabilities = dispatch(masks.mask_probabilities, everywhere=masks.mask_probabilities_by_row)
+# (...) of (C, ...): the first largest
+argmax_classes = dispatch(argmax.argmax_classes, cpu=argmax.argmax_by_comparison)
+
+__all__ = [
+    "RowResizer",
+    "argmax_classes",
+    "attention_with_bias",
+    "deformable_sampling",
+    "mask_bias",
+    "mask_probabilities",
+    "plain_forms",
+    "row_blocks",
+]

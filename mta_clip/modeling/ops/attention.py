@@ -1,0 +1,45 @@
+"""Attention with a bias that all heads share, and the bias of masked attention (Mask2Former, section 3.2.1).
+
+Shapes: B images, A heads, N queries, S memory tokens, d channels per head.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attention_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """softmax(q k / sqrt(d) + bias) v.
+
+    Args:
+        query: (B, A, N, d).
+        key, value: (B, A, S, d).
+        bias: (B, N, S); None = 0.
+
+    Returns:
+        (B, A, N, d).
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias[:, None]
+    return scores.softmax(-1) @ value
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """`attention_with_bias` by PyTorch's fused kernel."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias[:, None])
+
+
+@torch.no_grad()
+def mask_bias(mask_logits: Tensor) -> Tensor:
+    """What masked attention adds to its scores: -inf where a mask is less likely than not, else 0.
+
+    Args:
+        mask_logits: (B, N, S).
+
+    Returns:
+        (B, N, S); 0 everywhere for a query whose mask is empty, which so attends to all.
+    """
+    outside = mask_logits < 0
+    outside &= ~outside.all(dim=-1, keepdim=True)
+    return torch.zeros_like(mask_logits).masked_fill_(outside, -torch.inf)

@@ -1,0 +1,35 @@
+"""Deformable sampling: sums of weighted bilinear samples of several maps (Deformable DETR, arXiv 2010.04159, eq. 3).
+
+Shapes: B images, S pixels of all levels, N queries, A heads, d channels per head, L levels, P points per head, query
+and level; M = A * L * P samples of a query, in the order head, level, point.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def deformable_sampling(
+    value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """Sums a head's weighted samples; what lies outside a map is zero.
+
+    Args:
+        value: (B, S, A, d), pixels of all levels, row by row.
+        x, y: (B, N, M) float32, in pixels of the sample's level; (0, 0) is the centre of the first pixel.
+        weights: (B, N, M) float32.
+        sizes: (height, width) of the L levels.
+
+    Returns:
+        (B, N, A * d), in the type of `value`.
+    """
+    heads, total = value.shape[2], 0
+    maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in sizes], dim=-1)  # (B * A, d, h * w)
+    x, y, weights = (t.unflatten(-1, (heads, len(sizes), -1)).transpose(1, 2).flatten(0, 1) for t in (x, y, weights))
+    for level, (height, width) in enumerate(sizes):
+        grid = torch.stack([(2 * x[:, :, level] + 1) / width - 1, (2 * y[:, :, level] + 1) / height - 1], dim=-1)
+        samples = F.grid_sample(maps[level].unflatten(-1, (height, width)), grid, align_corners=False)
+        total = total + (samples * weights[:, None, :, level]).sum(-1)  # (B * A, d, N)
+    return total.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)

@@ -1,0 +1,169 @@
+"""From class names to text features: prompts, cache, vocabulary and temperature, for both meta-architectures.
+
+Shapes: Z contexts or templates, C classes, K = C + 1 rows (the last for no object), Dt text width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..clip.text_encoder import CLIPTextEncoder
+from .class_names import class_names_from_config, clean_class_names
+
+_MAX_SCALE = 100.0  # upper bound of a learned 1 / temperature, as in CLIP
+_CACHED = 4  # lists of names whose features are kept: training, evaluation, a vocabulary
+
+
+class PromptLearner(nn.Module):
+    """Turns class names into text features, Z per class; a subclass says how a name becomes a prompt.
+
+    Features that cannot change are computed once, in full precision, and kept: at inference always, in training if
+    nothing is learned. `train()`, loading a state dict and moves to another device or dtype discard them.
+
+    Args:
+        text_encoder: frozen.
+        class_names: C names.
+        no_object_name: text of the no-object row.
+        temperature: tau, by which similarities with these features are divided in training, above 0; 1 = raw cosines.
+        learn_temperature: makes 1 / tau a parameter (its logarithm, at most log 100), initialised from `temperature`.
+
+    Raises:
+        ValueError: names that are missing or empty, or a temperature that is not positive.
+    """
+
+    learned = True  # whether the features depend on trained parameters
+
+    def __init__(
+        self,
+        *,
+        text_encoder: CLIPTextEncoder,
+        class_names: Sequence[str],
+        no_object_name: str = "none",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+    ):
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"MODEL.MTA.TEMPERATURE must be above 0, got {temperature}")
+        self.text_encoder = text_encoder
+        self.class_names = clean_class_names(class_names)
+        self.no_object_name = no_object_name
+        self.fixed_temperature = None if learn_temperature else float(temperature)
+        if learn_temperature:
+            self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))  # named as in CLIP
+        self.vocabulary: list[str] | None = None
+        self._cache: dict[tuple[str, ...], Tensor] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments that all prompt learners share."""
+        return {
+            "class_names": class_names_from_config(cfg),  # first: wrong names are reported before weights are fetched
+            "text_encoder": CLIPTextEncoder(
+                name=cfg.MODEL.CLIP.NAME,
+                pretrained=cfg.MODEL.CLIP.PRETRAINED,
+                quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
+                checkpointing=cfg.MODEL.CLIP.TEXT_CHECKPOINTING,
+            ),
+            "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+            "temperature": cfg.MODEL.MTA.TEMPERATURE,
+            # without the loss nothing would train it
+            "learn_temperature": cfg.MODEL.MTA.LEARN_TEMPERATURE and bool(cfg.MODEL.MTA.SIMILARITY_WEIGHT),
+        }
+
+    @property
+    def num_contexts(self) -> int:
+        """Z."""
+        raise NotImplementedError
+
+    @property
+    def text_dim(self) -> int:
+        """Dt."""
+        return self.text_encoder.text_dim
+
+    @property
+    def temperature(self) -> float | Tensor:
+        """tau: a number, or a scalar tensor if it is learned."""
+        if self.fixed_temperature is not None:
+            return self.fixed_temperature
+        return (-self.logit_scale.clamp(max=math.log(_MAX_SCALE))).exp()
+
+    def forward(self) -> Tensor:
+        """Text features of the training classes and, last, of no object: (Z, K, Dt), not normalised."""
+        if self.training and self.learned:
+            return self.encode_classes()
+        return self.encode(self.class_names)
+
+    def set_vocabulary(self, names: Sequence[str] | None) -> None:
+        """Chooses other names for inference; None goes back to the training classes.
+
+        Only names are kept: their features are those of the weights at the time of use.
+
+        Raises:
+            ValueError: a name is empty or too long for the text encoder, or there is none.
+        """
+        self._cache.clear()
+        if names is not None:
+            names = clean_class_names(names)
+            self.encode(names)  # refuses long names now, not at the first image
+        self.vocabulary = names
+
+    def encode(self, class_names: Sequence[str]) -> Tensor:
+        """Text features of any names, with the same prompts, and last of no object; without gradient, kept.
+
+        Args:
+            class_names: C' names; the no-object name is added.
+
+        Returns:
+            (Z, C' + 1, Dt), not normalised.
+
+        Raises:
+            ValueError: an empty name, or one that is too long for the text encoder.
+        """
+        names = tuple(class_names)
+        if names not in self._cache:
+            cleaned = clean_class_names(names)
+            # Not as inference tensors, which training could not use, nor in the precision of an autocast.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+                features = self.encode_names([*cleaned, self.no_object_name])
+            while len(self._cache) >= _CACHED:
+                del self._cache[next(iter(self._cache))]
+            self._cache[names] = features
+        return self._cache[names]
+
+    def ensemble(self, class_names: Sequence[str]) -> Tensor:
+        """Prompt ensemble: features normalised per prompt, averaged, normalised again (CLIP; ZegCLIP, TagCLIP).
+
+        Returns:
+            (C', Dt), rows of L2 norm 1, without no object.
+        """
+        return F.normalize(F.normalize(self.encode(class_names)[:, :-1], dim=-1).mean(dim=0), dim=-1)
+
+    def encode_classes(self) -> Tensor:
+        """Text features of the training classes and no object, computed anew, with gradient: (Z, K, Dt)."""
+        return self.encode_names([*self.class_names, self.no_object_name])
+
+    def encode_names(self, names: list[str]) -> Tensor:
+        """Text features of exactly these K' names: (Z, K', Dt)."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> "PromptLearner":
+        self._cache.clear()
+        return super().train(mode)
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # also called for a load through a parent module
+        self._cache.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _apply(self, *args, **kwargs) -> "PromptLearner":
+        self._cache.clear()
+        return super()._apply(*args, **kwargs)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.text_encoder.parameters()).device

@@ -1,0 +1,24 @@
+from mta_clip.modeling.inference import progress
+from mta_clip.modeling.inference.progress import Progress
+
+
+def test_a_bar_appears_after_the_delay_and_shows_what_was_done_before(monkeypatch, capsys):
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Progress(10, "row") as bar:
+        bar.update(4)
+        assert bar.bar is None
+        now = progress.DELAY
+        bar.update(2)
+        assert bar.bar.n == 6
+        bar.update(4)
+        assert bar.bar.n == 10
+    assert "6/10" in capsys.readouterr().err
+
+
+def test_in_the_main_process_only(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(progress.comm, "is_main_process", lambda: False)
+    with Progress(2, "row") as bar:
+        bar.update()
+    assert bar.bar is None and capsys.readouterr().err == ""
