@@ -4,12 +4,13 @@ PYTHON := $(VENV)/bin/python
 DEMO   := output/demo
 CONFIG := configs/shapes/mta_clip_tiny.yaml
 
-.PHONY: help setup demo test lint format benchmark clean
+.PHONY: help setup demo test coverage lint format benchmark clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
 	@echo "make demo       make the shapes dataset, train a tiny MTA-CLIP on it, evaluate, draw predictions"
 	@echo "make test       run the tests (minutes on two cores)"
+	@echo "make coverage   the same, with branch coverage of mta_clip/"
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 
@@ -32,6 +33,9 @@ demo: setup
 
 test: setup
 	$(PYTHON) -m pytest -n 2 --dist worksteal
+
+coverage: setup
+	$(PYTHON) -m pytest -n 2 --dist worksteal --cov mta_clip --cov-branch --cov-report term:skip-covered --cov-fail-under 95
 
 lint: setup
 	$(VENV)/bin/ruff check .

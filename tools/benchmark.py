@@ -5,6 +5,7 @@
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50:bfloat16 mta-clip-rn50:bfloat16:compile
     python tools/benchmark.py --mode train --batch 2 --peers mta-clip-rn50-plain mta-clip-rn50
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50-sliding         # one image; per window of 1024x2048
+    python tools/benchmark.py --neighbour 1                       # with another process busy on one core
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
 
 Only ratios between peers of one run mean anything on a shared machine; where other processes take the cores meanwhile,
@@ -13,11 +14,13 @@ them.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import tabulate
@@ -29,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
 TRANSFORMERS = "transformers-mask2former-r50"
 DTYPES = ("float32", "bfloat16", "float16")
-SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock")
+SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock", "neighbour")
 
 
 class Worker:
@@ -93,16 +96,29 @@ def split_peer(peer: str) -> tuple[str, str, bool]:
     return name, "".join(dtypes), compiled
 
 
+@contextlib.contextmanager
+def neighbours(count: int) -> Iterator[None]:
+    """Keeps that many cores busy with other processes meanwhile."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def measure(args: argparse.Namespace) -> list[dict]:
     """Runs all peers in turn, round by round."""
     workers = []
     try:
         for peer in args.peers:
             workers.append(Worker(peer, args))
-        for round_index in range(args.rounds + 1):  # the first round warms up
-            for worker in workers:
-                worker.run_round()
-            print(f"\rround {round_index}/{args.rounds}", end="", file=sys.stderr, flush=True)
+        with neighbours(args.neighbour):
+            for round_index in range(args.rounds + 1):  # the first round warms up
+                for worker in workers:
+                    worker.run_round()
+                print(f"\rround {round_index}/{args.rounds}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         for worker in workers:
             del worker.rounds[0]
@@ -167,6 +183,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--contexts", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: only with --threads 1")
+    parser.add_argument(
+        "--neighbour", type=int, default=0, metavar="N", help="cores that other processes keep busy meanwhile"
+    )
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one that warms up")
     parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"])
     parser.add_argument("--values", type=int, nargs="+", help="of the swept option")
