@@ -6,6 +6,7 @@ python train_net.py --config-file ... --resume                                  
 python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model.pth        evaluate
 python train_net.py --config-file ... --num-gpus 8                               eight GPUs
 python train_net.py --config-file ... --num-gpus 2 MODEL.DEVICE cpu              two processes on the CPU
+python train_net.py --config-file ... --num-gpus 8 --max-restarts 3              resume by itself after a failure
 torchrun --nproc-per-node 8 train_net.py --config-file ...                       the same under torchrun
 """
 
@@ -36,14 +37,19 @@ def main(args: argparse.Namespace) -> Results:
     return results
 
 
-if __name__ == "__main__":
-    arguments = argument_parser(epilog=__doc__).parse_args()
-    launch(
+def run(arguments: argparse.Namespace) -> Results:
+    """Runs `main` in as many processes as the arguments ask for."""
+    return launch(
         main,
         processes_per_machine=arguments.num_gpus,
         num_machines=arguments.num_machines,
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,
         device=load_config(arguments.config_file, arguments.opts).MODEL.DEVICE,
+        max_restarts=arguments.max_restarts,
         args=(arguments,),
     )
+
+
+if __name__ == "__main__":
+    run(argument_parser(epilog=__doc__).parse_args())

@@ -1,7 +1,11 @@
 """The command line from images on disk to the last line of its output, with a toy model."""
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from scripts import load_script
+from scripts import ROOT, load_script
 from toy_training import SIDE
 
 from mta_clip.engine.setup import argument_parser
+
+SUPPORT = ROOT / "tests" / "support"
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +114,38 @@ def test_augmented_evaluation_has_a_name_and_a_folder_of_its_own(command, tmp_pa
     labels_only = command("--eval-only", *weights, *augmentation, "TEST.SEM_SEG.LABEL_MAPS_ONLY", "True")
     assert labels_only == results
     assert capfd.readouterr().out.splitlines()[-1] == f"mIoU {results['sem_seg']['mIoU']:.2f}"
+
+
+def two_processes(way: str) -> list[list[str]]:
+    """Commands, one per machine, that start two processes together."""
+    script = str(SUPPORT / "toy_train_net.py")
+    if way == "--num-gpus":
+        return [[script, "--num-gpus", "2"]]
+    if way == "torchrun":
+        return [["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script]]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    return [[script, "--num-machines", "2", "--machine-rank", rank, "--dist-url", url] for rank in "01"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["--num-gpus", "torchrun", "two machines"])
+def test_two_processes_end_as_one(way, command, config_file, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, *start, "--config-file", str(config_file), "OUTPUT_DIR", str(folders[1])],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT)))},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for start in two_processes(way)
+    ]
+    results = command("OUTPUT_DIR", str(folders[0]))
+    outputs = [job.communicate(timeout=300)[0] for job in jobs]
+    assert [job.returncode for job in jobs] == [0] * len(jobs)
+    assert f"mIoU {results['sem_seg']['mIoU']:.2f}" in outputs[0].splitlines()
+    one, two = (torch.load(folder / "model_final.pth")["model"] for folder in folders)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)

@@ -1,24 +1,25 @@
-"""Starts one process per device: NCCL on GPUs, gloo without, by our own flags or under torchrun.
+"""Starts one process per device with torch's elastic launcher, which is also torchrun's.
 
-detectron2 0.5's launcher asserts CUDA, and no release of it runs under torchrun; everything after the process groups
-exist is detectron2's own (`detectron2.utils.comm`).
+A worker is the same whoever starts it, `launch` or torchrun: both describe the job in its environment.
+Source: https://docs.pytorch.org/docs/stable/elastic/run.html
 """
 
 import logging
 import os
-import socket
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from detectron2.utils import comm
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-logger = logging.getLogger(__name__)
-
-DEFAULT_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)  # of collective operations
 
 
 def launch(
@@ -29,116 +30,93 @@ def launch(
     machine_rank: int = 0,
     dist_url: str = "auto",
     device: str = "cpu",
+    max_restarts: int = 0,
     args: tuple = (),
-    timeout: timedelta = DEFAULT_TIMEOUT,
 ) -> Any:
-    """Runs `main(*args)` in every process of the job, with the process groups set up.
+    """Runs `main(*args)` in every process of the job: NCCL on GPUs, gloo without.
 
-    Under torchrun (RANK and WORLD_SIZE in the environment) this process is one of the job already and the numbers
-    of processes and machines given here are ignored.
+    When a process fails or is killed, the others are stopped. Under torchrun this process is one of the job already,
+    and the numbers of processes, machines and restarts are torchrun's.
 
     Args:
         processes_per_machine: GPUs to use on each machine, or gloo processes if `device` is the CPU.
-        dist_url: where the processes meet, e.g. "tcp://host:port"; "auto" takes a free port of this machine.
-        device: MODEL.DEVICE; decides between NCCL ("cuda") and gloo (anything else).
-        timeout: of collective operations.
+        dist_url: "tcp://HOST:PORT" of machine 0, where the machines meet; "auto" for one machine.
+        device: MODEL.DEVICE.
+        max_restarts: how often a failed job starts again; see `restarts`.
 
     Returns:
-        What `main` returned if it ran in this process (one process, or torchrun), else None.
+        What `main` returned here, or in the first process that was started here.
 
     Raises:
-        ValueError: fewer GPUs than processes, or several machines without a `dist_url`.
+        ValueError: fewer GPUs than processes, or a `dist_url` that does not fit.
+        RuntimeError: a process failed; the message has its traceback, or the signal that killed it.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return _run_under_torchrun(main, device, args, timeout)
-    world_size = processes_per_machine * num_machines
-    if world_size <= 1:
+        return _run_worker(main, device, args)
+    if processes_per_machine * num_machines == 1 and max_restarts == 0:
         return main(*args)
     _check_devices(processes_per_machine, device)
-    if dist_url == "auto":
-        if num_machines > 1:
-            raise ValueError("several machines need --dist-url tcp://HOST:PORT with machine 0's address")
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    shared = (main, processes_per_machine, world_size, machine_rank, dist_url, device, args, timeout)
-    mp.spawn(_spawned_process, args=shared, nprocs=processes_per_machine)
-    return None
+    if max_restarts == 0:  # its lines would repeat the error below; with restarts they tell why
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as folder:
+        config = LaunchConfig(
+            min_nodes=num_machines,
+            max_nodes=num_machines,
+            nproc_per_node=processes_per_machine,
+            run_id="mta_clip",
+            max_restarts=max_restarts,
+            monitor_interval=0.1,  # seconds until a death is noticed
+            logs_specs=DefaultLogsSpecs(folder),  # for the workers' tracebacks
+            **_rendezvous(num_machines, machine_rank, dist_url),
+        )
+        try:
+            results = elastic_launch(config, _run_worker)(main, device, args)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            raised = isinstance(failure.message, dict)
+            cause = failure.message["extraInfo"]["py_callstack"] if raised else failure.message
+            raise RuntimeError(f"process {rank} stopped with exit code {failure.exitcode}: {cause}") from None
+    return results[min(results)]
 
 
-def _run_under_torchrun(main: Callable[..., Any], device: str, args: tuple, timeout: timedelta) -> Any:
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+def restarts() -> tuple[int, int]:
+    """How often this job has started again after a failure, and how often it may."""
+    return tuple(int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+
+
+def _rendezvous(num_machines: int, machine_rank: int, dist_url: str) -> dict[str, Any]:
+    if dist_url == "auto" and num_machines == 1:
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}  # any free port
+    url = urlsplit(dist_url)
+    if url.scheme != "tcp" or not url.port:
+        raise ValueError(f"--dist-url is {dist_url!r}: several machines need tcp://HOST:PORT with machine 0's address")
+    return {"rdzv_backend": "static", "rdzv_endpoint": url.netloc, "rdzv_configs": {"rank": machine_rank}}
+
+
+def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     _check_devices(local_size, device)
-    return _run_process(
-        main,
-        args,
-        device=device,
-        local_rank=local_rank,
-        local_size=local_size,
-        init={"init_method": "env://", "timeout": timeout},
-    )
-
-
-def _spawned_process(
-    local_rank: int,
-    main: Callable[..., Any],
-    local_size: int,
-    world_size: int,
-    machine_rank: int,
-    dist_url: str,
-    device: str,
-    args: tuple,
-    timeout: timedelta,
-) -> None:
-    if not _on_cuda(device) and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))  # the processes share the cores
-    rank = machine_rank * local_size + local_rank
-    init = {"init_method": dist_url, "world_size": world_size, "rank": rank, "timeout": timeout}
-    _run_process(main, args, device=device, local_rank=local_rank, local_size=local_size, init=init)
-
-
-def _run_process(
-    main: Callable[..., Any], args: tuple, *, device: str, local_rank: int, local_size: int, init: dict[str, Any]
-) -> Any:
-    if _on_cuda(device):
+    on_cuda = torch.device(device).type == "cuda"
+    if on_cuda:
         torch.cuda.set_device(local_rank)  # before NCCL starts, which otherwise puts every process on GPU 0
-    dist.init_process_group("nccl" if _on_cuda(device) else "gloo", **init)
-    try:
-        _create_local_group(local_size)
-        comm.synchronize()
-        return main(*args)
-    finally:
-        comm._LOCAL_PROCESS_GROUP = None
-        dist.destroy_process_group()
-
-
-def _create_local_group(local_size: int) -> None:
-    """Tells detectron2 which processes share this machine (its `comm.get_local_rank` reads it)."""
-    if hasattr(comm, "create_local_process_group"):  # newer than 0.5
-        comm.create_local_process_group(local_size)
-        return
-    machine = dist.get_rank() // local_size
-    for i in range(dist.get_world_size() // local_size):  # every process must take part in creating every group
-        group = dist.new_group(list(range(i * local_size, (i + 1) * local_size)))
-        if i == machine:
-            comm._LOCAL_PROCESS_GROUP = group
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))  # the processes share the cores
+    store, rank, world_size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    # Restarted workers meet in the same store, where torch would read addresses of dead ones (pytorch issue 135712).
+    store = dist.PrefixStore(f"restart_{restarts()[0]}", store)
+    backend = "nccl" if on_cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    comm._LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(local_size)  # the processes of this machine, for detectron2
+    comm.synchronize()
+    result = main(*args)
+    comm._LOCAL_PROCESS_GROUP = None
+    dist.destroy_process_group()  # not after an error, which others would then report as a lost connection of theirs
+    return result
 
 
 def _check_devices(processes: int, device: str) -> None:
-    if not _on_cuda(device):
-        return
-    available = torch.cuda.device_count()
-    if processes > available:
+    if torch.device(device).type == "cuda" and processes > (available := torch.cuda.device_count()):
         raise ValueError(
             f"{processes} processes per machine need {processes} GPUs, this machine has {available}: "
             "lower --num-gpus, or set MODEL.DEVICE cpu for processes on the CPU (gloo)"
         )
-
-
-def _on_cuda(device: str) -> bool:
-    return torch.device(device).type == "cuda"
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -25,9 +25,16 @@ logger = logging.getLogger(__name__)
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """detectron2's parser. --num-gpus counts processes if MODEL.DEVICE is cpu; --dist-url may be left out."""
+    """detectron2's parser and --max-restarts. --num-gpus counts processes if MODEL.DEVICE is cpu."""
     parser = default_argument_parser(epilog)
     parser.set_defaults(dist_url="auto")  # a free port, so that two runs on one machine do not meet
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how often a run that failed, or of which a process was killed, starts again from its last checkpoint",
+    )
     return parser
 
 

@@ -17,6 +17,7 @@ from ..data import build_train_loader
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
+from .launch import restarts
 from .lr_scheduler import build_lr_scheduler
 from .optimizer import build_optimizer, describe_groups
 from .precision import Precision
@@ -82,13 +83,20 @@ class Trainer(TrainLoop):
         """Continues from the last checkpoint of OUTPUT_DIR, or starts from MODEL.WEIGHTS.
 
         Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with
-        an unchanged config and number of processes the run ends as if it had not been interrupted.
+        an unchanged config and number of processes the run ends as if it had not been interrupted. A job that has
+        started again after a failure (`launch.restarts`) always resumes.
         """
+        restart, max_restarts = restarts()
+        resume = resume or restart > 0
         found = self.checkpointer.has_checkpoint()
+        if restart:
+            logger.warning("Restart %d of %d", restart, max_restarts)
         if resume and not found:
-            logger.warning("--resume: no checkpoint in %s, starting from MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
+            logger.warning("No checkpoint to resume from in %s, starting from MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
         if found and not resume:
             logger.warning("%s holds checkpoints of an earlier run, which will be overwritten", self.cfg.OUTPUT_DIR)
+            if max_restarts and comm.is_main_process():  # a restart is to continue this run, not the earlier one
+                (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").unlink()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
             self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished

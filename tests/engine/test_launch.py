@@ -1,20 +1,31 @@
-"""One job of two gloo processes does everything that needs two; the tests look at what it left."""
+"""One job of two gloo processes does everything that needs two; the tests look at what it left and how it ended.
+
+test_train_net.py starts two processes by every command that can.
+"""
 
 import os
+import signal
 import socket
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
-from toy_training import train_toy
+from toy_training import ToyTrainer, train_toy
 
 from mta_clip.engine.distributed import broadcast_buffers, gather_rows
-from mta_clip.engine.launch import launch
+from mta_clip.engine.launch import launch, restarts
 
-SUPPORT = Path(__file__).parents[1] / "support"
+HANGS = 600  # seconds
+
+
+def kill_last_process(folder: Path) -> None:
+    """Kills it as the system does when memory runs out, and notes the time; the others hang."""
+    if comm.get_rank() == comm.get_world_size() - 1:
+        (folder / "killed_at").write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(HANGS)
 
 
 def job(folder: Path) -> None:
@@ -39,13 +50,32 @@ def job(folder: Path) -> None:
     except FloatingPointError as error:
         report["error"] = str(error)
     torch.save(report, folder / f"report{rank}.pt")
+    comm.synchronize()
+    kill_last_process(folder)
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> list[dict]:
+def killed(tmp_path_factory) -> dict:
+    """What the job's two processes reported before one was killed, the error of `launch`, and how long that took."""
     folder = tmp_path_factory.mktemp("two_processes")
-    launch(job, processes_per_machine=2, device="cpu", args=(folder,))
-    return [torch.load(folder / f"report{rank}.pt") for rank in range(2)]
+    with pytest.raises(RuntimeError) as error:
+        launch(job, processes_per_machine=2, device="cpu", args=(folder,))
+    assert (folder / "killed_at").exists(), str(error.value)
+    return {
+        "seconds": time.time() - float((folder / "killed_at").read_text()),
+        "error": str(error.value),
+        "reports": [torch.load(folder / f"report{rank}.pt") for rank in range(2)],
+    }
+
+
+@pytest.fixture
+def reports(killed) -> list[dict]:
+    return killed["reports"]
+
+
+def test_killed_process_ends_the_others_within_seconds(killed):
+    assert "process 1 stopped with exit code -9: Signal 9 (SIGKILL)" in killed["error"]
+    assert killed["seconds"] < 10
 
 
 def test_processes_know_each_other(reports):
@@ -86,9 +116,10 @@ def test_more_processes_than_gpus_is_an_error():
         launch(job, processes_per_machine=processes, device="cuda")
 
 
-def test_several_machines_need_an_address():
-    with pytest.raises(ValueError, match="--dist-url"):
-        launch(job, num_machines=2, device="cpu")
+@pytest.mark.parametrize("dist_url", ["auto", "tcp://somewhere", "file:///shared/file"])
+def test_several_machines_need_an_address(dist_url):
+    with pytest.raises(ValueError, match=rf"--dist-url is '{dist_url}'.*tcp://HOST:PORT"):
+        launch(job, num_machines=2, dist_url=dist_url)
 
 
 def whoami() -> tuple[int, int, int, str]:
@@ -107,18 +138,31 @@ def test_environment_of_torchrun_is_joined(monkeypatch):
     assert comm.get_world_size() == 1
 
 
+class KilledToyTrainer(ToyTrainer):
+    """Before the sixth step, past the checkpoint after the fourth, the last process is killed; the other hangs."""
+
+    def before_step(self) -> None:
+        super().before_step()
+        if self.iter == 5 and restarts() == (0, 1):
+            kill_last_process(Path(self.cfg.OUTPUT_DIR))
+
+
+def killed_then_failing_job(folder: Path) -> None:
+    weights = train_toy(folder, trainer=KilledToyTrainer, arch="NoisyToySegmentor")
+    if comm.is_main_process():
+        torch.save(weights, folder / "restarted.pt")
+        torch.save(train_toy(folder / "whole", arch="NoisyToySegmentor"), folder / "whole.pt")
+    else:
+        train_toy(folder / "whole", arch="NoisyToySegmentor")
+        raise ValueError("what went wrong")
+    time.sleep(HANGS)
+
+
 @pytest.mark.slow
-def test_torchrun_with_two_processes(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        f"import sys; sys.path.insert(0, {str(SUPPORT)!r})\n"
-        "from toy_training import train_toy\n"
-        "from mta_clip.engine.launch import launch\n"
-        f"launch(train_toy, device='cpu', args=({str(tmp_path / 'two')!r},))\n"
-    )
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    subprocess.run(run, check=True, timeout=300)
-    alone = train_toy(tmp_path / "one")
-    together = torch.load(tmp_path / "two" / "model_final.pth", weights_only=True)["model"]
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, rtol=1e-5, atol=1e-6)
+def test_restarted_run_equals_an_uninterrupted_one_and_a_second_failure_is_shown(tmp_path):
+    with pytest.raises(RuntimeError, match=r"(?s)process 1 stopped.*Traceback.*ValueError: what went wrong"):
+        launch(killed_then_failing_job, processes_per_machine=2, max_restarts=1, args=(tmp_path,))
+    assert (tmp_path / "killed_at").exists()
+    restarted, whole = (torch.load(tmp_path / f"{name}.pt") for name in ("restarted", "whole"))
+    for name, value in whole.items():
+        assert torch.equal(restarted[name], value), name

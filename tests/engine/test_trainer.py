@@ -40,6 +40,26 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, seed):
     assert not torch.equal(resumed["queries.weight"], saved["model"]["queries.weight"])
 
 
+def test_a_job_that_started_again_resumes_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for finished in (0, 4):  # the first time there is no checkpoint yet
+        run = ToyTrainer(toy_cfg(tmp_path, MAX_ITER=4))
+        run.resume_or_load(resume=False)
+        assert run.start_iter == finished
+        run.train()
+
+
+@pytest.mark.parametrize("max_restarts", [0, 1])
+def test_a_restart_does_not_continue_an_earlier_run(tmp_path, monkeypatch, max_restarts):
+    train_toy(tmp_path, MAX_ITER=4)
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", str(max_restarts))
+    run = ToyTrainer(toy_cfg(tmp_path, MAX_ITER=4))
+    run.resume_or_load(resume=False)
+    assert run.start_iter == 0
+    assert run.checkpointer.has_checkpoint() == (max_restarts == 0)
+
+
 def read_metrics(folder) -> list[dict]:
     return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
 
