@@ -85,7 +85,7 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
             raise CheckpointError("a zip archive, but not one that torch.save or torch.jit.save of torch >= 1.6 wrote")
         folder = pickles[0].removesuffix("data.pkl")
         script = any(name.lower().endswith("constants.pkl") for name in names)  # torch 2.4 would run its code
-        data = (f"{folder}data", f"{folder}version", f"{folder}byteorder")
+        data = tuple(folder + name for name in ("data.pkl", "data/", "byteorder", "version", ".data/version"))
         entries = [info for info in archive.infolist() if not script or info.filename.startswith(data)]
         if sum(info.file_size for info in entries) > size:  # torch compresses none of them
             raise CheckpointError("its entries are compressed and larger than the file, which torch does not write")

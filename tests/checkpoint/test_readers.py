@@ -279,7 +279,7 @@ class TinyModule(torch.nn.Module):
     def forward(self, x):
         for layer in self.layers:
             x = layer(x)
-        return x * self.scale + self.sizes[0]
+        return torch.nn.functional.gelu(x) * self.scale + self.sizes[0]  # GELU moves the archive's entry `version`
 
 
 @pytest.mark.filterwarnings("ignore")
