@@ -133,11 +133,15 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         return super()._load_model(checkpoint | {"model": kept})
 
 
+def unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights without the prefix that DistributedDataParallel adds to every name."""
+    prefix = "module." if all(name.startswith("module.") for name in weights) else ""
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
 def _renamed(weights: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
     """The weights by the names of today's model, where the file is of an older version or of a wrapped model."""
-    prefix = "module."  # added by DistributedDataParallel
-    if all(name.startswith(prefix) for name in weights):
-        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    weights = unwrapped(weights)
     for old, new in RENAMED.items():
         if old in weights and old not in own and new in own and new not in weights:
             weights = {new if name == old else name: value for name, value in weights.items()}

@@ -11,7 +11,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from .checkpointer import SHORTER_TABLES, shape_differences
+from .checkpointer import SHORTER_TABLES, shape_differences, unwrapped
 from .readers import METADATA_PACKAGES, CheckpointError, read_checkpoint
 from .sources import SOURCES, Dropped, Source
 
@@ -101,10 +101,7 @@ def _find_weights(path: str | Path, content: object, rules: Source, conversion: 
             conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
             content = content[key]
             break
-    prefix = "module."  # added by DistributedDataParallel
-    if content and all(str(name).startswith(prefix) for name in content):
-        content = {name.removeprefix(prefix): value for name, value in content.items()}
-    return content
+    return unwrapped({str(name): value for name, value in content.items()})
 
 
 def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, value: object) -> None:
