@@ -12,9 +12,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model, state_dict_of
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
 from mta_clip.checkpoint.sources import SOURCES
 from mta_clip.checkpoint.writers import SUFFIXES, require_known_suffix, save_weights
+from mta_clip.engine.setup import load_config
+from mta_clip.modeling.clip import build_clip
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -29,6 +35,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
+    """Names and shapes that the converted file must fit: of the config's model, or of its open_clip architecture."""
+    if SOURCES[source].is_clip:
+        return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only shapes are wanted
+    return build_model(cfg).state_dict()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Converts; returns the exit status."""
     args = parse_arguments(arguments)
@@ -36,8 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         require_known_suffix(args.output)
         conversion = convert_checkpoint(args.input, args.source, drop=args.drop)
         if args.config_file or args.opts:
-            from mta_clip.engine.setup import load_config
-
             cfg = load_config(args.config_file, args.opts)
             fit_to_model(conversion, state_dict_of(cfg, args.source))
         save_weights(conversion.weights, args.output, wrapped=not SOURCES[args.source].is_clip)

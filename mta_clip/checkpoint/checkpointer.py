@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 # Position tables of text towers: DenseCLIP and MTA-CLIP keep only the rows they use of CLIP's 77.
 SHORTER_TABLES = ("text_encoder.tower.positional_embedding",)
 
+# Parameters that this project has renamed: old name -> new name.
+RENAMED = {"criterion.similarity_loss.logit_scale": "prompt_learner.logit_scale"}
+
 _CONVERT = "Convert it first: python tools/convert_checkpoint.py --source {source} INPUT OUTPUT"
 
 
@@ -31,6 +34,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
 
     - a parameter whose shape differs from the file's is an error, not a warning, unless `skip` names it;
     - a file of which nothing fits is an error;
+    - parameters that older versions of this project called otherwise are found (RENAMED);
     - files are written atomically and hold only what `torch.load(weights_only=True)` reads back.
 
     Args:
@@ -119,7 +123,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
             raise CheckpointError(f"{filename}: a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}")
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        weights = checkpoint.pop("model")
+        weights = _renamed(checkpoint.pop("model"), self.model.state_dict())
         skipped = [name for name in weights if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.skip)]
         if skipped:
             self.logger.warning("Not loaded, as MODEL.WEIGHTS_SKIP says: %s", ", ".join(skipped))
@@ -129,11 +133,24 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         return super()._load_model(checkpoint | {"model": kept})
 
 
+def unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights without the prefix that DistributedDataParallel adds to every name."""
+    prefix = "module." if all(name.startswith("module.") for name in weights) else ""
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
+
+
+def _renamed(weights: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The weights by the names of today's model, where the file is of an older version or of a wrapped model."""
+    weights = unwrapped(weights)
+    for old, new in RENAMED.items():
+        if old in weights and old not in own and new in own and new not in weights:
+            weights = {new if name == old else name: value for name, value in weights.items()}
+            logger.info("%s is called %s now; it is loaded from the older file", old, new)
+    return weights
+
+
 def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> dict[str, Tensor | np.ndarray]:
     """The weights, once it is sure that they can be loaded."""
-    prefix = "module."  # added by DistributedDataParallel
-    if all(name.startswith(prefix) for name in weights):
-        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     differing = shape_differences(weights, own, allow_shorter=SHORTER_TABLES)
     if differing:
         raise CheckpointError(

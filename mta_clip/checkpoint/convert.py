@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from ..modeling.clip import build_clip
-from .checkpointer import SHORTER_TABLES, shape_differences
+from .checkpointer import SHORTER_TABLES, shape_differences, unwrapped
 from .readers import METADATA_PACKAGES, CheckpointError, read_checkpoint
-from .sources import SOURCES, Dropped, Source, as_tensor
+from .sources import SOURCES, Dropped, Source
 
 
 @dataclass
@@ -81,7 +79,7 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
             unknown.append(name)
             continue
         if isinstance(renamed, Dropped):
-            conversion.dropped[name] = renamed.reason
+            conversion.dropped[name] = renamed
         else:
             _add(conversion, path, name, renamed, value)
     if unknown:
@@ -103,10 +101,7 @@ def _find_weights(path: str | Path, content: object, rules: Source, conversion: 
             conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
             content = content[key]
             break
-    prefix = "module."  # added by DistributedDataParallel
-    if content and all(str(name).startswith(prefix) for name in content):
-        content = {name.removeprefix(prefix): value for name, value in content.items()}
-    return content
+    return unwrapped({str(name): value for name, value in content.items()})
 
 
 def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, value: object) -> None:
@@ -114,7 +109,8 @@ def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, valu
         raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
     if renamed in conversion.weights:
         raise CheckpointError(f"{path}: {conversion.origin[renamed]} and {name} are the same parameter here, {renamed}")
-    conversion.weights[renamed] = as_tensor(value)
+    tensor = torch.as_tensor(value).detach()
+    conversion.weights[renamed] = tensor.float() if tensor.is_floating_point() else tensor
     conversion.origin[renamed] = name
 
 
@@ -143,16 +139,6 @@ def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
             "--drop PATTERN (of their names in the file)"
         )
     conversion.missing = [name for name in own if name not in conversion.weights]
-
-
-def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
-    """Names and shapes that the converted file must fit: of the config's model, or of its open_clip architecture."""
-    if SOURCES[source].is_clip:
-        return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only shapes are wanted
-    return build_model(cfg).state_dict()
 
 
 def _module_of(name: str) -> str:

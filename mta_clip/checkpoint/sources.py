@@ -1,97 +1,163 @@
 """The released formats that can be converted: where their weights lie, and what each parameter is called here.
 
-A rename rule returns our name, or `Dropped` with the reason, or raises KeyError for a name it does not know.
+A table maps official names to ours. In both, `#` stands for a number and `*` for any text; the first row that fits
+decides. A row with a `Dropped` leaves the parameter out. Names of a head's table are relative to the head.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
-
-from .names import mask2former_to_ours, mta_clip_head_to_ours
-from .tagclip_names import tagclip_to_ours
 
 Weights = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Dropped:
-    """A parameter that is left out, and why."""
-
-    reason: str
+class Dropped(str):
+    """Why a parameter is left out."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """A released format.
-
-    Args:
-        rename: our name of an official name, see above.
-        keys: under which of these keys of the file the weights lie; none of them: the file is the weights.
-        finish: a last step on the renamed weights, e.g. a sum that we store as one parameter.
-        is_clip: the result is a state dict for MODEL.CLIP.PRETRAINED, not one for MODEL.WEIGHTS.
-    """
-
-    rename: Callable[[str], str | Dropped]
-    keys: tuple[str, ...] = ("state_dict", "model")
-    finish: Callable[[Weights], Weights] = dict
-    is_clip: bool = False
-
+Names = dict[str, str]
 
 _UNUSED = Dropped("stored by the official code, never used by it")
 _POOL = Dropped("CLIP's pooling and projection: the feature maps do not need them")
 _OTHER_NECK = Dropped("DenseCLIP's own neck, decoder and heads, which this project does not have")
+_NOT_RUN = Dropped("built by the official code but never run, or a constant")
+_NORMALISATION = Dropped("image normalisation, which the config gives")
+_SETTING = Dropped("a setting, not a weight; the architecture's name gives it")
+_MASK = Dropped("the causal mask, a constant")
 
 
-def mask2former(name: str) -> str | Dropped:
-    """Mask2Former on Detectron2, of any version, with a Detectron2 backbone."""
-    part, _, rest = name.partition(".")
-    if part == "backbone" or name == "criterion.empty_weight":
-        return name
-    if name in ("pixel_mean", "pixel_std"):
-        return Dropped("image normalisation, which the config gives")
-    if part != "sem_seg_head":
-        raise KeyError(name)
-    if not rest.startswith(("predictor.", "pixel_decoder.")):  # before version 2 of its head
-        rest = f"pixel_decoder.{rest}"
-    return _below("sem_seg_head", mask2former_to_ours(rest))
+def _moved(names: Names | str, official: str = "", ours: str = "") -> Names:
+    """The rows with a prefix on each side; of a string, one row per word, with the same name on both sides."""
+    rows = {name: name for name in names.split()} if isinstance(names, str) else names
+    return {official + old: new if isinstance(new, Dropped) else ours + new for old, new in rows.items()}
 
 
-def mta_clip(name: str) -> str | Dropped:
-    """The authors' MTA-CLIP on mmsegmentation, with CLIP's ResNets."""
-    part, _, rest = name.partition(".")
-    if part == "decode_head":
-        return _below("sem_seg_head", mta_clip_head_to_ours(rest))
-    if name == "gamma" or part in ("auxiliary_head", "identity_head", "context_decoder"):
-        return _UNUSED
-    return _towers_and_contexts(name)
+# Mask2Former on Detectron2.
+_MASK2FORMER_PIXEL_DECODER: Names = {
+    "input_proj.#.0.*": "input_proj.#.conv.*",
+    "input_proj.#.1.*": "input_proj.#.norm.*",
+    "transformer.level_embed": "level_embed",
+    "transformer.encoder.layers.#.*": "layers.#.*",
+    "adapter_1.norm.*": "lateral_convs.0.norm.*",
+    "adapter_1.*": "lateral_convs.0.conv.*",
+    "layer_1.norm.*": "output_convs.0.norm.*",
+    "layer_1.*": "output_convs.0.conv.*",
+    "mask_features.*": "mask_features.*",
+}
+_MASK2FORMER_PREDICTOR: Names = {
+    "transformer_cross_attention_layers.#.multihead_attn.*": "layers.#.cross_attn.*",
+    "transformer_cross_attention_layers.#.norm.*": "layers.#.cross_attn_norm.*",
+    "transformer_self_attention_layers.#.self_attn.*": "layers.#.self_attn.*",
+    "transformer_self_attention_layers.#.norm.*": "layers.#.self_attn_norm.*",
+    "transformer_ffn_layers.#.norm.*": "layers.#.ffn_norm.*",
+    "transformer_ffn_layers.#.*": "layers.#.*",
+    "static_query.*": "query_feat.*",  # before version 2
+    **_moved("decoder_norm.* query_feat.* query_embed.* level_embed.* class_embed.* mask_embed.* input_proj.*"),
+}
+MASK2FORMER_HEAD: Names = {
+    **_moved(_MASK2FORMER_PIXEL_DECODER, "pixel_decoder.", "pixel_decoder."),
+    **_moved(_MASK2FORMER_PREDICTOR, "predictor.", "transformer_decoder."),
+}
+MASK2FORMER: Names = {
+    **_moved("backbone.* criterion.empty_weight"),
+    **dict.fromkeys(("pixel_mean", "pixel_std"), _NORMALISATION),
+    **_moved(MASK2FORMER_HEAD, "sem_seg_head.", "sem_seg_head."),
+    **_moved(_MASK2FORMER_PIXEL_DECODER, "sem_seg_head.", "sem_seg_head.pixel_decoder."),  # before version 2
+}
 
+# The authors' MTA-CLIP on mmsegmentation; its head is written in mmdet's style.
+_MTA_CLIP_PIXEL_DECODER: Names = {
+    "input_convs.#.conv.*": "input_proj.#.conv.*",
+    "input_convs.#.gn.*": "input_proj.#.norm.*",
+    "level_encoding.weight": "level_embed",
+    "encoder.layers.#.self_attn.*": "layers.#.self_attn.*",
+    "encoder.layers.#.ffn.layers.0.0.*": "layers.#.linear1.*",
+    "encoder.layers.#.ffn.layers.1.*": "layers.#.linear2.*",
+    "encoder.layers.#.norms.0.*": "layers.#.norm1.*",
+    "encoder.layers.#.norms.1.*": "layers.#.norm2.*",
+    "lateral_convs.#.conv.*": "lateral_convs.#.conv.*",
+    "lateral_convs.#.gn.*": "lateral_convs.#.norm.*",
+    "output_convs.#.conv.*": "output_convs.#.conv.*",
+    "output_convs.#.gn.*": "output_convs.#.norm.*",
+    "mask_feature.*": "mask_features.*",
+}
+_MTA_CLIP_DECODER: Names = {
+    "transformer_decoder.layers.#.cross_attn.attn.*": "layers.#.cross_attn.*",
+    "transformer_decoder.layers.#.self_attn.attn.*": "layers.#.self_attn.*",
+    "transformer_decoder.layers.#.norms.0.*": "layers.#.cross_attn_norm.*",
+    "transformer_decoder.layers.#.norms.1.*": "layers.#.self_attn_norm.*",
+    "transformer_decoder.layers.#.norms.2.*": "layers.#.ffn_norm.*",
+    "transformer_decoder.layers.#.ffn.layers.0.0.*": "layers.#.linear1.*",
+    "transformer_decoder.layers.#.ffn.layers.1.*": "layers.#.linear2.*",
+    "transformer_decoder.post_norm.*": "decoder_norm.*",
+    "mask_embed.0.*": "mask_embed.layers.0.*",
+    "mask_embed.2.*": "mask_embed.layers.1.*",
+    "mask_embed.4.*": "mask_embed.layers.2.*",
+    "query_embed_decoder.*": "query_embed.*",
+    "cls_embed.*": "class_embed.*",
+    "query_project.*": "text_proj.*",
+    "norm_project.*": "query_norm.*",
+    "query_reproject.*": "text_update.*",
+    "norm_reproject.*": "text_update_norm.*",
+    "mask_reproject.*": "mask_align.*",
+    **_moved("query_feat.* level_embed.* gamma"),
+}
+MTA_CLIP_HEAD: Names = {
+    **_moved(_MTA_CLIP_PIXEL_DECODER, "pixel_decoder.", "pixel_decoder."),
+    **_moved(_MTA_CLIP_DECODER, "", "transformer_decoder."),
+    **dict.fromkeys(("visual_emb_proj.*", "lang_embed.*"), _UNUSED),
+}
+_CLIP_TEXT = "token_embedding.* positional_embedding transformer.resblocks.* ln_final.* text_projection"
+_CLIP_RESNET = "conv1.* conv2.* conv3.* bn1.* bn2.* bn3.* layer1.* layer2.* layer3.* layer4.*"
+_CLIP_VIT = "class_embedding positional_embedding ln_pre.* transformer.resblocks.*"
+_TOWERS_AND_CONTEXTS: Names = {
+    "contexts": "prompt_learner.contexts",
+    **_moved(_CLIP_TEXT, "text_encoder.", "prompt_learner.text_encoder.tower."),
+    **_moved(f"{_CLIP_RESNET} {_CLIP_VIT}", "backbone.", "backbone.tower.visual."),
+    **dict.fromkeys(("backbone.proj", "backbone.attnpool.*", "backbone.ln_post.*"), _POOL),
+}
+MTA_CLIP: Names = {
+    **_moved(MTA_CLIP_HEAD, "decode_head.", "sem_seg_head."),
+    **dict.fromkeys(("gamma", "auxiliary_head.*", "identity_head.*", "context_decoder.*"), _UNUSED),
+    **_TOWERS_AND_CONTEXTS,
+}
+_DENSECLIP_DECODER = "context_decoder.* neck.* decode_head.* auxiliary_head.* identity_head.* gamma"
+_DENSECLIP_FPN = "backbone.fpn1.* backbone.fpn2.* backbone.fpn3.* backbone.fpn4.*"
+DENSECLIP: Names = {
+    **dict.fromkeys(f"{_DENSECLIP_DECODER} {_DENSECLIP_FPN}".split(), _OTHER_NECK),
+    **_TOWERS_AND_CONTEXTS,
+}
 
-def denseclip(name: str) -> str | Dropped:
-    """DenseCLIP: its CLIP towers and contexts, to start MTA-CLIP from."""
-    if name.partition(".")[0] in ("context_decoder", "neck", "decode_head", "auxiliary_head", "identity_head", "gamma"):
-        return _OTHER_NECK
-    if name.startswith(("backbone.fpn1.", "backbone.fpn2.", "backbone.fpn3.", "backbone.fpn4.")):
-        return _OTHER_NECK
-    return _towers_and_contexts(name)
+# OpenAI's CLIP, whose names open_clip kept.
+OPENAI_CLIP: Names = {
+    **dict.fromkeys(("input_resolution", "context_length", "vocab_size"), _SETTING),
+    **dict.fromkeys(("attn_mask", "*.attn_mask"), _MASK),
+    **_moved(f"visual.* logit_scale {_CLIP_TEXT}"),
+}
 
-
-def openai_clip(name: str) -> str | Dropped:
-    """OpenAI's CLIP, whose names open_clip kept."""
-    if name in ("input_resolution", "context_length", "vocab_size"):
-        return Dropped("a setting, not a weight; the architecture's name gives it")
-    if name.endswith("attn_mask"):
-        return Dropped("the causal mask, a constant")
-    if not name.startswith(_CLIP_NAMES):
-        raise KeyError(name)
-    return name
-
-
-def tagclip(name: str) -> str | Dropped:
-    """The authors' TagCLIP on mmsegmentation."""
-    ours = tagclip_to_ours(name)
-    return Dropped("built by the official code but never run, or a constant") if ours is None else ours
+# The authors' TagCLIP on mmsegmentation.
+_TAGCLIP_ENCODER: Names = {
+    "prompt_embeddings": "prompts.first",
+    "deep_prompt_embeddings": "prompts.deeper",
+    "prompt_proj.*": "prompts.proj.*",
+    "prompt_norm.*": "prompt_norm.*",
+    **_moved("class_embedding positional_embedding proj conv1.* ln_pre.* ln_post.* transformer.*", "", "visual."),
+}
+_TAGCLIP_HEAD: Names = {
+    "disc_token": "trusty_token",
+    "relationship_discriptor.q_proj.*": "relationship_descriptor.proj.*",
+    "decoder.layers.#.multihead_attn.*": "decoder.layers.#.cross_attn.*",
+    "decoder.layers.#.*": "decoder.layers.#.*",
+    "loss_decode.*": _NOT_RUN,
+}
+TAGCLIP: Names = {
+    "text_encoder.*": _NOT_RUN,
+    **_moved(_TAGCLIP_ENCODER, "backbone.", "backbone."),
+    **_moved(_TAGCLIP_HEAD, "decode_head.", "head."),
+}
 
 
 def fold_class_embedding(weights: Weights) -> Weights:
@@ -104,44 +170,54 @@ def fold_class_embedding(weights: Weights) -> Weights:
     return weights | {f"{visual}positional_embedding": table}
 
 
-def _towers_and_contexts(name: str) -> str | Dropped:
-    part, _, rest = name.partition(".")
-    if name == "contexts":
-        return "prompt_learner.contexts"
-    if part == "text_encoder" and rest.startswith(_TEXT_NAMES):
-        return f"prompt_learner.text_encoder.tower.{rest}"
-    if part == "backbone" and (rest == "proj" or rest.startswith(("attnpool.", "ln_post."))):
-        return _POOL
-    if part == "backbone" and rest.startswith(_IMAGE_NAMES):
-        return f"backbone.tower.visual.{rest}"
-    raise KeyError(name)
+@dataclass(frozen=True)
+class Source:
+    """A released format.
 
+    Args:
+        names: its table, see above.
+        keys: under which of these keys of the file the weights lie; none of them: the file is the weights.
+        finish: a last step on the renamed weights, e.g. a sum that we store as one parameter.
+        is_clip: the result is a state dict for MODEL.CLIP.PRETRAINED, not one for MODEL.WEIGHTS.
+    """
 
-def _below(module: str, name: str | None) -> str | Dropped:
-    return _UNUSED if name is None else f"{module}.{name}"
+    names: Names
+    keys: tuple[str, ...] = ("state_dict", "model")
+    finish: Callable[[Weights], Weights] = dict
+    is_clip: bool = False
 
+    def rename(self, name: str) -> str:
+        """Our name of an official name; see `translate`."""
+        return translate(name, self.names)
 
-_TEXT_NAMES = ("token_embedding.", "positional_embedding", "transformer.resblocks.", "ln_final.", "text_projection")
-_IMAGE_NAMES = (
-    *("conv1.", "conv2.", "conv3.", "bn1.", "bn2.", "bn3.", "layer1.", "layer2.", "layer3.", "layer4."),
-    *("class_embedding", "positional_embedding", "ln_pre.", "transformer.resblocks."),
-)
-_CLIP_NAMES = ("visual.", "logit_scale", *_TEXT_NAMES)
 
 SOURCES = {
-    "mask2former": Source(mask2former, keys=("model",)),
-    "mta-clip": Source(mta_clip),
-    "denseclip": Source(denseclip, finish=fold_class_embedding),
-    "openai-clip": Source(openai_clip, is_clip=True),
-    "tagclip": Source(tagclip),
+    "mask2former": Source(MASK2FORMER, keys=("model",)),
+    "mta-clip": Source(MTA_CLIP),
+    "denseclip": Source(DENSECLIP, finish=fold_class_embedding),
+    "openai-clip": Source(OPENAI_CLIP, is_clip=True),
+    "tagclip": Source(TAGCLIP),
 }
 
 
-def as_tensor(value: object) -> Tensor:
-    """A float32 tensor of a tensor or array (integers and booleans stay what they are).
+def translate(name: str, table: Names) -> str:
+    """Looks a name up in a table.
+
+    Returns:
+        Our name, or why the parameter is dropped.
 
     Raises:
-        TypeError: something else.
+        KeyError: the table does not know the name.
     """
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
+    for official, ours in table.items():
+        pattern = re.escape(official).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
+        if match := re.fullmatch(pattern, name):
+            parts = iter(match.groups())
+            return ours if isinstance(ours, Dropped) else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
+    raise KeyError(f"no rule for the parameter name {name!r}; is the file of another format or version?")
+
+
+# By name relative to the head, and for TagCLIP to the segmentor.
+mask2former_to_ours = partial(translate, table=MASK2FORMER_HEAD)
+mta_clip_head_to_ours = partial(translate, table=MTA_CLIP_HEAD)
+tagclip_to_ours = partial(translate, table=TAGCLIP)

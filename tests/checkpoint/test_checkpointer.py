@@ -149,6 +149,51 @@ def test_weights_of_a_wrapped_model_load(tmp_path):
     assert same_state(source, target)
 
 
+class Scaled(nn.Module):
+    """The model's temperature, where this version has it ("prompt_learner") or where older ones had it."""
+
+    def __init__(self, *places):
+        super().__init__()
+        for place in places:
+            self.get_submodule(place.rpartition(".")[0]).add_module(place.rpartition(".")[2], nn.Module())
+            self.get_submodule(place).logit_scale = nn.Parameter(torch.zeros(()))
+
+
+NEW, OLD = ("prompt_learner",), ("criterion", "criterion.similarity_loss")
+OLD_NAME = "criterion.similarity_loss.logit_scale"
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_renamed_parameters_load_from_older_files(tmp_path, caplog, prefix):
+    path, model = tmp_path / "old.pth", Scaled(*NEW)
+    torch.save({"model": {f"{prefix}{OLD_NAME}": torch.tensor(3.0)}}, path)
+    with caplog.at_level(logging.INFO):
+        SegmentationCheckpointer(model).load(str(path))
+    assert model.prompt_learner.logit_scale == 3
+    assert [record.levelname for record in caplog.records if f"{OLD_NAME} is called" in record.message] == ["INFO"]
+
+
+def test_a_renamed_parameter_is_skipped_by_its_new_name(tmp_path):
+    path, model = tmp_path / "old.pth", Scaled(*NEW)
+    torch.save({"model": {OLD_NAME: torch.tensor(3.0)}}, path)
+    SegmentationCheckpointer(model, skip=["prompt_learner.*"]).resume_or_load(str(path), resume=False)
+    assert model.prompt_learner.logit_scale == 0
+
+
+def test_only_parameters_that_the_model_has_not_are_renamed(tmp_path, caplog):
+    path, both, old = tmp_path / "new.pth", Scaled(*NEW, *OLD), Scaled(*OLD)
+    torch.save({"model": {OLD_NAME: torch.tensor(3.0)}}, path)
+    for model in (both, old):
+        SegmentationCheckpointer(model).load(str(path))
+        assert model.get_parameter(OLD_NAME) == 3
+    assert both.prompt_learner.logit_scale == 0
+    torch.save({"model": {OLD_NAME: torch.tensor(3.0), "prompt_learner.logit_scale": torch.tensor(4.0)}}, path)
+    new = Scaled(*NEW)
+    SegmentationCheckpointer(new).load(str(path))
+    assert new.prompt_learner.logit_scale == 4
+    assert "is called" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from golden_files import weights
 
-from mta_clip.checkpoint.names import mask2former_to_ours, mta_clip_head_to_ours
+from mta_clip.checkpoint.sources import Dropped, mask2former_to_ours, mta_clip_head_to_ours
 from mta_clip.modeling.head import MaskTextHead
 from mta_clip.modeling.pixel_decoder import MSDeformAttnPixelDecoder
 from mta_clip.modeling.transformer_decoder import MaskTextDecoder, MultiScaleMaskedTransformerDecoder
@@ -67,7 +67,6 @@ def _pixel_decoder(config: dict, width: int, heads: int, points: int, groups: st
 
 def _loaded(pixel_decoder, decoder, arrays, rename) -> MaskTextHead:
     head = MaskTextHead(pixel_decoder=pixel_decoder, transformer_decoder=decoder)
-    state_dict = {rename(name): value for name, value in weights(arrays).items()}
-    state_dict.pop(None, None)
-    head.load_state_dict(state_dict)
+    renamed = {rename(name): value for name, value in weights(arrays).items()}
+    head.load_state_dict({name: value for name, value in renamed.items() if not isinstance(name, Dropped)})
     return head.eval()

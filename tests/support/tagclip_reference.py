@@ -4,7 +4,7 @@ import torch
 from golden_files import weights
 from open_clip.transformer import QuickGELU, VisionTransformer
 
-from mta_clip.checkpoint.tagclip_names import tagclip_to_ours
+from mta_clip.checkpoint.sources import tagclip_to_ours
 from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder
 from mta_clip.modeling.tagclip.trusty_head import TrustyHead
 

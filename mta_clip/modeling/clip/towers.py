@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...checkpoint.readers import read_checkpoint
-from ...checkpoint.sources import Dropped, openai_clip
+from ...checkpoint.sources import OPENAI_CLIP, Dropped, translate
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +122,8 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
     try:
         if _is_torchscript(path):
             content = read_checkpoint(path)
-            state = {key: value for key, value in content.items() if not isinstance(openai_clip(key), Dropped)}
-            model.load_state_dict(state)
+            renamed = {key: translate(key, OPENAI_CLIP) for key in content}
+            model.load_state_dict({key: content[key] for key in content if not isinstance(renamed[key], Dropped)})
         else:
             open_clip.load_checkpoint(model, str(path), weights_only=True)
     except (  # what wrong or damaged files make the readers raise
