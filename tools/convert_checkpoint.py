@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         require_known_suffix(args.output)
         conversion = convert_checkpoint(args.input, args.source, drop=args.drop)
         if args.config_file or args.opts:
-            from mta_clip.engine.setup import load_config
+            from mta_clip.config_loader import load_config
 
             cfg = load_config(args.config_file, args.opts)
             fit_to_model(conversion, state_dict_of(cfg, args.source))

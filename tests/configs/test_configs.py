@@ -11,10 +11,10 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from miniatures import make_miniature, prepare_miniature
 
+from mta_clip.config_loader import load_config
 from mta_clip.data import build_train_loader
 from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
-from mta_clip.engine.setup import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("_"))
