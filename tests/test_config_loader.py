@@ -123,10 +123,11 @@ COMMANDS = {
     "mta_clip/data/check.py": ["shapes_sem_seg_val", "--output", "{folder}/out"],
     "tools/analyze_contexts.py": ["--output", "{folder}/out"],
     "tools/convert_checkpoint.py": ["--source", "mta-clip", "{folder}/released.pth", "{folder}/ours.safetensors"],
+    "tools/pretrain_tiny_clip.py": ["--output", "{folder}/clip.pth"],
     "tools/synonym_benchmark.py": [],
     "tools/zero_shot_benchmark.py": ["--output", "{folder}/out"],
 }
-WITHOUT_OVERRIDES = {"mta_clip/data/check.py"}
+WITHOUT_OVERRIDES = {"mta_clip/data/check.py", "tools/pretrain_tiny_clip.py"}
 
 
 def run(command: str, arguments: list[str], monkeypatch) -> None:
