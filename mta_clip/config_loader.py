@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import logging
 import re
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,8 @@ import yaml
 from detectron2.config import CfgNode
 
 from .config import get_cfg
+
+logger = logging.getLogger(__name__)
 
 _PYTHON_TAG = re.compile(r"!!python/[^\s\[{'\"]*|tag:yaml\.org,2002:python/[^\s>\[{'\"]*")
 _YAML_PREFIX = "tag:yaml.org,2002:"  # what !! stands for in a tag
@@ -41,12 +44,35 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     try:
         # Not merge_from_file, which loads unsafely and guesses and upgrades versions of Detectron's configs.
         cfg.merge_from_other_cfg(CfgNode(content))
+        upgrade_old_keys(cfg)  # before the overrides, so that they hold over the file under either name
         cfg.merge_from_list(overrides)
+        upgrade_old_keys(cfg)
     except KeyError as error:
         raise KeyError(_explain_unknown_key(str(error.args[0]), cfg, config_file)) from error
     except AssertionError as error:  # how yacs reports an unknown or malformed key among the overrides
         raise KeyError(_explain_unknown_key(str(error), cfg, config_file)) from error
     return cfg
+
+
+def upgrade_old_keys(cfg: CfgNode) -> None:
+    """Moves values of keys that have a new name, in place, with a warning that names it.
+
+    MODEL.TAGCLIP.PROTOCOL is now DATASETS.PROTOCOL. Inductive training of TagCLIP with MODEL.TAGCLIP.TRUSTY_TARGET
+    unseen, which read labels of unseen classes, is now inductive_released.
+    """
+    node = cfg.MODEL.TAGCLIP
+    old = node.PROTOCOL
+    if not old:
+        return
+    reads_unseen = cfg.MODEL.META_ARCHITECTURE == "TagCLIP" and node.TRUSTY_TARGET == "unseen"
+    new = "inductive_released" if old == "inductive" and reads_unseen else old
+    logger.warning(
+        "MODEL.TAGCLIP.PROTOCOL %s: the key is now DATASETS.PROTOCOL, which is set to %s (was %s). Please rename it.",
+        old,
+        new,
+        cfg.DATASETS.PROTOCOL,
+    )
+    cfg.DATASETS.PROTOCOL, node.PROTOCOL = new, ""
 
 
 class _PlainYaml(CfgNode):

@@ -10,7 +10,8 @@ import torch
 import yaml
 from scripts import ROOT
 
-from mta_clip.config_loader import load_config
+from mta_clip.config import get_cfg
+from mta_clip.config_loader import load_config, upgrade_old_keys
 
 
 @pytest.fixture
@@ -213,3 +214,58 @@ def test_other_spellings_are_refused(tmp_path, text):
 def test_unknown_tags_are_refused_too(tmp_path):
     with pytest.raises(ValueError, match=r"line 1: the tag !secret is refused"):
         load_config(write(tmp_path, model="OUTPUT_DIR: !secret folder\n"), [])
+
+
+OLD = "MODEL.TAGCLIP.PROTOCOL"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "old", "target", "new"),
+    [
+        ("TagCLIP", "inductive", "seen", "inductive"),
+        ("TagCLIP", "inductive", "unseen", "inductive_released"),  # what it used to do with the labels
+        ("TagCLIP", "transductive", "unseen", "transductive"),
+        ("TagCLIP", "supervised", "seen", "supervised"),
+        ("MTACLIP", "inductive", "unseen", "inductive"),
+    ],
+)
+def test_the_old_name_of_the_protocol(architecture, old, target, new, caplog):
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    cfg.MODEL.TAGCLIP.PROTOCOL, cfg.MODEL.TAGCLIP.TRUSTY_TARGET = old, target
+    upgrade_old_keys(cfg)
+    assert (new, "") == (cfg.DATASETS.PROTOCOL, cfg.MODEL.TAGCLIP.PROTOCOL)
+    assert f"MODEL.TAGCLIP.PROTOCOL {old}: the key is now DATASETS.PROTOCOL, which is set to {new}" in caplog.text
+
+
+def test_nothing_to_upgrade(caplog):
+    cfg = get_cfg()
+    upgrade_old_keys(cfg)
+    assert cfg == get_cfg() and not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "protocol"),
+    [
+        ("MODEL: {TAGCLIP: {PROTOCOL: supervised}}", [], "supervised"),
+        ("_BASE_: base.yaml\nMODEL: {TAGCLIP: {PROTOCOL: transductive}}", [], "transductive"),
+        ("MODEL: {TAGCLIP: {PROTOCOL: supervised}}", ["DATASETS.PROTOCOL", "inductive"], "inductive"),
+        ("DATASETS: {PROTOCOL: supervised}", [OLD, "transductive"], "transductive"),
+        (
+            "MODEL: {META_ARCHITECTURE: TagCLIP, TAGCLIP: {PROTOCOL: inductive, TRUSTY_TARGET: unseen}}",
+            [],
+            "inductive_released",
+        ),
+    ],
+)
+def test_old_configs_keep_working(tmp_path, text, overrides, protocol, caplog):
+    path = write(tmp_path, base="DATASETS: {PROTOCOL: supervised}\n", model=text)
+    cfg = load_config(path, overrides)
+    found = cfg.DATASETS.PROTOCOL
+    assert found == protocol
+    assert cfg.MODEL.TAGCLIP.PROTOCOL == ""
+    assert "the key is now DATASETS.PROTOCOL" in caplog.text
+    caplog.clear()
+    saved = load_config(write(tmp_path, saved=cfg.dump()), [])  # a config.yaml saved now has the new name only
+    assert yaml.safe_load(saved.dump()) == yaml.safe_load(cfg.dump())
+    assert not caplog.text

@@ -13,11 +13,12 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..clip import CLIPTextEncoder, build_clip
 from ..inference.sliding_window import build_sliding_window
 from ..prompt import class_names_from_config
 from ..tagclip.class_text import ClassText
-from ..tagclip.labels import ClassSplit, TrainingLabels
+from ..tagclip.labels import TrainingLabels
 from ..tagclip.losses import TrustyCriterion
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
@@ -34,7 +35,7 @@ class TagCLIP(SegmentationModel):
         head: those and text (K, D) -> mask logits (B, K, h, w) and trusty logits (B, 1, h, w) or None.
         class_text: K names -> text (K, D).
         criterion: logits and labels -> weighted losses.
-        labels: what the protocol lets training see; it also knows seen and unseen classes.
+        labels: numbers label maps as the protocol trains on them; it also knows seen and unseen classes.
         pseudo_labels_from_iter: transductive training is inductive before this iteration.
         trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
@@ -108,7 +109,7 @@ class TagCLIP(SegmentationModel):
             ),
             "labels": TrainingLabels(
                 split=ClassSplit(class_names_from_config(cfg), cfg.DATASETS.UNSEEN_CLASSES),
-                protocol=node.PROTOCOL,
+                protocol=protocol_from_config(cfg),
                 ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
                 pseudo_labels=node.PSEUDO_LABELS,
                 trusty_target=node.TRUSTY_TARGET,
