@@ -176,6 +176,7 @@ def test_no_command_runs_a_tag(command, where, tmp_path, datasets_root, monkeypa
     if where == "override" and command in WITHOUT_OVERRIDES:
         pytest.skip("takes no overrides")
     proof = tmp_path / "proof"
+    monkeypatch.chdir(tmp_path)  # where a tag taken for a folder name would end up
     harmful = f"{RUN} ['touch {proof}']"
     torch.save({"state_dict": {"backbone.conv1.weight": torch.ones(2, 3, 3, 3)}}, tmp_path / "released.pth")
     path = write(tmp_path, clean="SEED: 1\n", harmful=f"SEED: 1\nOUTPUT_DIR: {harmful}\n")

@@ -111,8 +111,7 @@ def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
         ValueError: unknown protocol, an ignore label that means something else, or transductive training without an
             unseen class.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"DATASETS.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")
+    _check_known(protocol)
     if 0 <= ignore_label < split.num_classes:
         raise ValueError(f"ignore label {ignore_label} is also the label of {split.class_names[ignore_label]!r}")
     if protocol != "transductive":
@@ -138,11 +137,15 @@ def protocol_from_config(cfg: CfgNode, supported: Sequence[str] = PROTOCOLS) -> 
     protocol, old = cfg.DATASETS.PROTOCOL, cfg.MODEL.TAGCLIP.PROTOCOL
     if old:
         raise ValueError(f"MODEL.TAGCLIP.PROTOCOL is {old!r}, but that key is no longer read; set DATASETS.PROTOCOL")
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"DATASETS.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")
+    _check_known(protocol)
     if protocol not in supported:
         raise ValueError(
             f"DATASETS.PROTOCOL is {protocol!r}, but {cfg.MODEL.META_ARCHITECTURE} supports {' and '.join(supported)} "
             "only: it has no pseudo-labels and no trusty map. Choose one of these, or MODEL.META_ARCHITECTURE TagCLIP"
         )
     return protocol
+
+
+def _check_known(protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"DATASETS.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")
