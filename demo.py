@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from mta_clip.config_loader import load_config
 from mta_clip.data import read_image
 from mta_clip.data.datasets.catalog import IMAGE_SUFFIXES
-from mta_clip.engine.setup import load_config
 from mta_clip.files import complete_file, png_names
 from mta_clip.predictor import SegmentationPredictor
 from mta_clip.visualization import save_label_map

@@ -12,9 +12,10 @@ torchrun --nproc-per-node 8 train_net.py --config-file ...                      
 
 import argparse
 
+from mta_clip.config_loader import load_config
 from mta_clip.engine.evaluate import Results, evaluate, evaluate_with_augmentation, mean_iou
 from mta_clip.engine.launch import launch
-from mta_clip.engine.setup import argument_parser, load_config, setup
+from mta_clip.engine.setup import argument_parser, setup
 from mta_clip.engine.trained_model import build_for_evaluation
 from mta_clip.engine.trainer import Trainer
 

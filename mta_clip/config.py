@@ -48,7 +48,7 @@ def get_cfg() -> CN:
 
 
 def _add_clip(cfg: CN) -> None:
-    cfg.MODEL.BACKBONE.NAME = "CLIPImageEncoder"  # or a Detectron2 backbone, e.g. build_resnet_backbone
+    cfg.MODEL.BACKBONE.NAME = "CLIPImageEncoder"  # a Detectron2 backbone, e.g. build_resnet_backbone; TagCLIP: below
     cfg.MODEL.BACKBONE.FREEZE_AT = 0  # [D2] stages frozen from the stem on; 0 = none, as in [M2F] and [MTA]
     cfg.MODEL.CLIP = CN()
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
@@ -106,7 +106,7 @@ def _add_mask_former(cfg: CN) -> None:
 
 def _add_sem_seg_head(cfg: CN) -> None:
     node = cfg.MODEL.SEM_SEG_HEAD
-    node.NAME = "MaskTextHead"
+    node.NAME = "MaskTextHead"  # TagCLIP: TrustyHead
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     node.NUM_CLASSES = 150
     node.IGNORE_VALUE = 255
@@ -142,7 +142,8 @@ def _add_mta(cfg: CN) -> None:
 
 
 def _add_tagclip(cfg: CN) -> None:
-    # TagCLIP also reads MODEL.CLIP (a ViT), MODEL.PROMPT.TEMPLATES (averaged) and DATASETS.UNSEEN_CLASSES.
+    # Its MODEL.BACKBONE.NAME is PromptedImageEncoder, its MODEL.SEM_SEG_HEAD.NAME TrustyHead. It also reads MODEL.CLIP
+    # (a ViT), MODEL.PROMPT.TEMPLATES (averaged) and DATASETS.UNSEEN_CLASSES.
     cfg.MODEL.TAGCLIP = CN()
     node = cfg.MODEL.TAGCLIP
     node.NUM_PROMPTS = 10  # visual prompts per ViT block: 10 (VOC) | 100 (COCO-Stuff) [Tag]
@@ -156,13 +157,11 @@ def _add_tagclip(cfg: CN) -> None:
     # of 9,091,328; training on several processes then needs SOLVER.FIND_UNUSED_PARAMETERS
     node.KEEP_UNUSED_PARAMETERS = False
     node.TRUSTY_TOKEN = True  # False: no trusty map (ZegCLIP)
-    # What training may see: inductive = seen classes only | transductive = pseudo-labels for pixels of unseen classes
-    # | supervised = all labels
-    node.PROTOCOL = "inductive"
+    node.PROTOCOL = ""  # old name of DATASETS.PROTOCOL: load_config translates it, nothing else reads it
     node.PSEUDO_LABELS = True  # transductive; False: trains unseen classes as absent everywhere, the released code
     node.PSEUDO_LABELS_FROM_ITER = 0  # transductive: iterations before it are inductive
     # The trusty map is 1 on: seen = pixels labelled with a seen class, strictly inductive | unseen = pixels of unseen
-    # classes, the released code, which reads labels that inductive training must not know
+    # classes, the released code, whose labels inductive training hides: it needs DATASETS.PROTOCOL inductive_released
     node.TRUSTY_TARGET = "seen"
     node.TRUSTY_LOSS = "focal"  # focal, the released code | dice, the paper's text
     node.MASK_WEIGHT = 20.0  # focal loss of all class maps [Tag]; ZegCLIP has 100
@@ -190,6 +189,13 @@ def _add_datasets(cfg: CN) -> None:
     # Folders of images and label maps, registered from the config alone; see mta_clip/data/datasets/folder.py.
     cfg.DATASETS.FOLDERS = []
     cfg.DATASETS.UNSEEN_CLASSES = []  # names held out of training (zero-shot); [] = all are seen
+    # Which of their labels training may see, for every model; see mta_clip/data/zero_shot.py:
+    # inductive = none, they become the ignore label as they are read. In MTA-CLIP the names stay text queries and rows
+    #   of the linear classifier, trained as absent; what can recognise them is MODEL.MTA.CLASSIFIER text
+    # transductive = that a pixel is of some unseen class, not of which; TagCLIP gives it a pseudo-label
+    # supervised = all; UNSEEN_CLASSES is only for reporting
+    # inductive_released = all, for MODEL.TAGCLIP.TRUSTY_TARGET unseen alone: TagCLIP's released code
+    cfg.DATASETS.PROTOCOL = "inductive"
 
 
 def _add_solver(cfg: CN) -> None:

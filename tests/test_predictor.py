@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from toy_predictor import NAMES, BrightnessSegmentor, make_config
 
-from mta_clip.engine.setup import load_config
+from mta_clip.config_loader import load_config
 from mta_clip.predictor import SegmentationPredictor
 from mta_clip.visualization import distinct_colors
 

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from mta_clip.analysis.context_report import draw_usage, format_usage, save_examples, write_usage
 from mta_clip.analysis.contexts import analyze_contexts
+from mta_clip.config_loader import load_config
 from mta_clip.data import build_test_loader
-from mta_clip.engine.setup import load_config
 from mta_clip.predictor import build_trained_model
 
 

@@ -4,8 +4,8 @@
     python tools/pretrain_tiny_clip.py --output output/tiny_clip/mta-tiny-vit.pth
 
 Zero-shot segmentation needs text features that mean something for classes without labels. The classes held out of the
-shapes benchmark (mta_clip/data/unseen/shapes.txt) are neither drawn nor named here; what is learned is what their words
-mean in other combinations. The result is a file for MODEL.CLIP.PRETRAINED. Minutes on two cores.
+shapes benchmark (DATASETS.UNSEEN_CLASSES of the config) are neither drawn nor named here; what is learned is what their
+words mean in other combinations. The result is a file for MODEL.CLIP.PRETRAINED. Minutes on two cores.
 
 With --synonyms every word of a caption is replaced by its synonym (mta_clip/data/datasets/shapes.py) half of the time,
 so that the text tower also knows classes by names that segmentation is never trained with.
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from mta_clip.config import get_cfg
-from mta_clip.data.classes import unseen_classes
+from mta_clip.config_loader import load_config
 from mta_clip.data.datasets.shapes import SYNONYMS, all_names, parse_name, render_crop, synonym_of
 from mta_clip.modeling.clip import build_clip
 
@@ -167,6 +167,7 @@ def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/tiny_clip/mta-tiny-vit.pth"))
+    parser.add_argument("--config-file", default="configs/shapes/tagclip_inductive.yaml", help="names what to hold out")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--crops", type=int, default=150, help="drawn of each name")
@@ -176,8 +177,8 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
+    held_out = load_config(args.config_file, []).DATASETS.UNSEEN_CLASSES
     torch.manual_seed(args.seed)
-    held_out = unseen_classes("shapes")
     names = [name for name in all_names() if name not in held_out]
     model = build_clip(name="mta-tiny-vit", quick_gelu=True)
     trainer = Trainer(model, names, args.steps, args.batch, args.learning_rate, args.device, args.synonyms)

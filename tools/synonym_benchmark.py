@@ -17,9 +17,9 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from mta_clip.config_loader import load_config
 from mta_clip.data.datasets.shapes import synonym_of
 from mta_clip.engine.evaluate import evaluate, mean_iou
-from mta_clip.engine.setup import load_config
 from mta_clip.predictor import build_trained_model
 
 

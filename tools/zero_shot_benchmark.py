@@ -15,8 +15,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from mta_clip.config_loader import load_config
 from mta_clip.engine.evaluate import evaluate
-from mta_clip.engine.setup import load_config
 from mta_clip.engine.trainer import Trainer
 
 METRICS = ("mIoU_seen", "mIoU_unseen", "hIoU", "pACC")

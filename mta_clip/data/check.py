@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from ..config import get_cfg
+from ..config_loader import load_config
 from ..files import complete_file
 from .build import load_dataset_dicts
 from .datasets.folder import register_folders
@@ -223,16 +223,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the dataset, as in DATASETS.TRAIN")
-    parser.add_argument("--config-file", help="config whose DATASETS.FOLDERS has the dataset, or that trains on it")
+    help_config = "config whose DATASETS.FOLDERS has the dataset, or that trains on it"
+    parser.add_argument("--config-file", default="", help=help_config)
     parser.add_argument("--output", type=Path, default=Path("output/check"), help="folder of the picture")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    cfg = get_cfg()
     try:
-        if arguments.config_file:
-            cfg.merge_from_file(arguments.config_file)
-            register_folders(cfg)
+        cfg = load_config(arguments.config_file, [])
+        register_folders(cfg)
         findings = check_dataset(arguments.name, workers=arguments.workers)
     except (KeyError, OSError, ValueError) as error:
         logger.error("TROUBLE: %s", error.args[0] if isinstance(error, KeyError) else error)

@@ -36,15 +36,6 @@ def builtin_classes(dataset: str) -> ClassList:
     return read_classes(_HERE / "class_names" / f"{dataset}.txt")
 
 
-def unseen_classes(dataset: str) -> list[str]:
-    """Names of the classes that the zero-shot literature holds out, for DATASETS.UNSEEN_CLASSES.
-
-    Args:
-        dataset: voc2012 | coco_stuff | pascal_context | shapes; the files in `mta_clip/data/unseen/` name the sources.
-    """
-    return list(read_classes(_HERE / "unseen" / f"{dataset}.txt").names)
-
-
 def read_classes(path: str | Path) -> ClassList:
     """Reads a class list; classes without a colour get one that differs from the others.
 

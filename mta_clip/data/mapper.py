@@ -14,6 +14,7 @@ from fvcore.transforms.transform import Transform
 from torch import Tensor
 
 from .label_maps import LabelReader, read_image
+from .zero_shot import VisibleLabels, protocol_from_config
 
 _PADDING = 128  # grey level of padded image pixels [Mask2Former's mapper]
 
@@ -34,7 +35,7 @@ class SemanticDatasetMapper:
         label_reader: LabelReader | None = None,
         pad_to: int = 0,
         image_format: str = "RGB",
-        hidden_classes: Sequence[int] = (),
+        visible_labels: VisibleLabels | None = None,
     ) -> None:
         """
         Args:
@@ -43,8 +44,8 @@ class SemanticDatasetMapper:
             pad_to: training images smaller than this side length, in pixels, are padded to it at the right and the
                 bottom, with grey in the image and the ignore label in the label map. 0 or less: no padding.
             image_format: channel order, "RGB" or "BGR".
-            hidden_classes: classes whose labels become the ignore label as they are read, so that nothing in training,
-                the choice of crops included, can depend on them.
+            visible_labels: what training may see of the label maps; applied as they are read, so that nothing, the
+                choice of crops included, can depend on the rest. None: all.
 
         Raises:
             ValueError: training without a label reader.
@@ -56,7 +57,7 @@ class SemanticDatasetMapper:
         self.label_reader = label_reader
         self.pad_to = pad_to
         self.image_format = image_format
-        self.hidden_classes = list(hidden_classes)
+        self.visible_labels = visible_labels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
@@ -71,7 +72,7 @@ class SemanticDatasetMapper:
             "label_reader": label_reader,
             "pad_to": cfg.INPUT.SIZE_DIVISIBILITY,
             "image_format": cfg.INPUT.FORMAT,
-            "hidden_classes": _held_out(cfg, cfg.MODEL.PROMPT.CLASS_NAMES or metadata.stuff_classes),
+            "visible_labels": _visible_labels(cfg, metadata.stuff_classes, label_reader.ignore_label),
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -82,7 +83,7 @@ class SemanticDatasetMapper:
 
         Returns:
             A copy with `image` (3, H, W) uint8, `height` and `width` of the image file in pixels and, in training,
-            `sem_seg` (H, W) int64 of class indices and the ignore label.
+            `sem_seg` (H, W) int64 of class indices, the ignore label and, in transductive training, UNLABELLED.
 
         Raises:
             FileNotFoundError: the image or the label map does not exist.
@@ -94,17 +95,18 @@ class SemanticDatasetMapper:
         labels = None
         if self.is_train:
             labels = self.label_reader.read(sample["sem_seg_file_name"], size=image.shape[:2])
-            if self.hidden_classes:
-                labels = np.where(np.isin(labels, self.hidden_classes), self.label_reader.ignore_label, labels).astype(
-                    labels.dtype
-                )
+            if self.visible_labels:
+                labels = self.visible_labels.as_read(labels)
             if labels.dtype != np.uint8:
                 labels = labels.astype(np.float32)  # Detectron2 resizes uint8 or floats; exact up to 2**24
         augmented = T.AugInput(image, sem_seg=labels)
         self.augmentations(augmented)
         sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+            labels = augmented.sem_seg.astype(np.int64)
+            if self.visible_labels:
+                labels = self.visible_labels.finished(labels)
+            sample["sem_seg"] = torch.from_numpy(labels)
             self._pad(sample)
         return sample
 
@@ -116,11 +118,12 @@ class SemanticDatasetMapper:
         sample["sem_seg"] = F.pad(sample["sem_seg"], padding, value=self.label_reader.ignore_label)
 
 
-def _held_out(cfg: CfgNode, class_names: Sequence[str]) -> list[int]:
-    """Indices of DATASETS.UNSEEN_CLASSES, unless the protocol uses their labels."""
-    if cfg.MODEL.TAGCLIP.PROTOCOL != "inductive" or cfg.MODEL.TAGCLIP.TRUSTY_TARGET != "seen":
-        return []
-    return [index for index, name in enumerate(class_names) if name in cfg.DATASETS.UNSEEN_CLASSES]
+def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: int) -> VisibleLabels | None:
+    """The rule of DATASETS.PROTOCOL; None if no class is unseen."""
+    protocol = protocol_from_config(cfg)
+    if not cfg.DATASETS.UNSEEN_CLASSES and protocol != "transductive":  # names may then repeat, as in some datasets
+        return None
+    return VisibleLabels.from_config(cfg, cfg.MODEL.PROMPT.CLASS_NAMES or dataset_classes, ignore_label)
 
 
 def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:

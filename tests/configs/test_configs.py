@@ -1,23 +1,27 @@
 """Every shipped YAML: states how to launch it, builds, takes a training step and is evaluated on a miniature."""
 
+import itertools
 import math
 import os
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from miniatures import make_miniature, prepare_miniature
 
+from mta_clip.config_loader import load_config
 from mta_clip.data import build_train_loader
+from mta_clip.data.classes import builtin_classes
 from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
-from mta_clip.engine.setup import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.name.startswith("_"))
+BASES = sorted((CONFIGS / "_base").rglob("*.yaml"))
+FILES = sorted(set(CONFIGS.rglob("*.yaml")) - set(BASES))
 MINIATURE_OF = {"coco_stuff164k": "coco_stuff"}  # where folder and miniature differ in name
 SMALL = {
     "MODEL.DEVICE": "cpu",
@@ -67,8 +71,83 @@ def test_there_are_configs():
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_opens_with_its_launch_line(path):
-    comment = [line for line in path.read_text().splitlines()[:8] if line.startswith("#")]
-    assert any(f"--config-file configs/{name_of(path)}.yaml" in line for line in comment)
+    lines = path.read_text().splitlines()
+    comment = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    launch = [line for line in lines if "--config-file" in line]
+    assert len(launch) == 1 and launch[0] in comment
+    assert "train_net.py --" in launch[0] and f"--config-file configs/{name_of(path)}.yaml" in launch[0]
+    assert len(comment) <= 3, "what is true of all configs stands in configs/README.md"
+
+
+def bases_of(path: Path) -> list[Path]:
+    """The bases of a config, and theirs."""
+    named = yaml.safe_load(path.read_text()).get("_BASE_", [])
+    direct = [(path.parent / name).resolve() for name in ([named] if isinstance(named, str) else named)]
+    return [base for one in direct for base in (one, *bases_of(one))]
+
+
+def test_every_base_is_used():
+    assert {base for path in FILES for base in bases_of(path)} >= set(BASES)
+
+
+def keys_of(content: dict, prefix: str = "") -> set[str]:
+    return {
+        key
+        for name, value in content.items()
+        for key in (keys_of(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"})
+    }
+
+
+@pytest.mark.parametrize("path", BASES, ids=name_of)
+def test_bases_keep_to_their_subject(path):
+    keys = keys_of(yaml.safe_load(path.read_text())) - {"_BASE_"}
+    about_data = {key for key in keys if key.startswith("DATASETS.") or key.endswith(".NUM_CLASSES")}
+    kind = path.parent.name
+    if kind == "datasets":
+        assert keys == {"DATASETS.TRAIN", "DATASETS.TEST", "MODEL.SEM_SEG_HEAD.NUM_CLASSES"}
+    elif kind == "zero_shot":
+        assert keys == {"DATASETS.UNSEEN_CLASSES"}
+    elif kind == "methods":
+        assert all(key.startswith("MODEL.") for key in keys - {"DATASETS.PROTOCOL"})
+    else:
+        assert kind == "recipes" and not any(key.startswith("MODEL.") for key in keys)
+        assert not about_data
+
+
+def test_data_is_described_in_bases_only():
+    """Datasets, numbers of classes and unseen classes stand once."""
+    for path in FILES:
+        keys = keys_of(yaml.safe_load(path.read_text()))
+        assert not keys & {
+            "DATASETS.TRAIN",
+            "DATASETS.TEST",
+            "DATASETS.UNSEEN_CLASSES",
+            "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
+        }
+
+
+@pytest.mark.parametrize(
+    ("split", "classes", "positions"),
+    [
+        ("voc2012", "voc2012", [15, 16, 17, 18, 19]),
+        ("coco_stuff164k", "coco_stuff", [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]),
+        ("pascal_context", "pascal_context", [0, 6, 7, 14, 19, 24, 31, 33, 48, 54]),
+        ("shapes", "shapes", [2, 8, 10]),
+    ],
+)
+def test_zero_shot_splits(split, classes, positions):
+    unseen = load_config(str(CONFIGS / "_base" / "zero_shot" / f"{split}.yaml"), []).DATASETS.UNSEEN_CLASSES
+    names = builtin_classes(classes).names
+    assert sorted(names.index(name) for name in unseen) == positions
+    for path in (CONFIGS / split).glob("tagclip_*.yaml"):
+        held_out = [] if path.stem == "tagclip_from_coco_stuff" else unseen
+        assert held_out == load_config(str(path), []).DATASETS.UNSEEN_CLASSES, path
+
+
+def test_words_of_unseen_shapes_are_seen():
+    unseen = load_config(str(CONFIGS / "shapes" / "tagclip_inductive.yaml"), []).DATASETS.UNSEEN_CLASSES
+    seen = {word for name in builtin_classes("shapes").names if name not in unseen for word in name.split()}
+    assert {word for name in unseen for word in name.split()} <= seen
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

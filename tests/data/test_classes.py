@@ -1,7 +1,7 @@
 import pytest
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, CITYSCAPES_CATEGORIES, COCO_CATEGORIES
 
-from mta_clip.data.classes import builtin_classes, make_classes, read_classes, unseen_classes
+from mta_clip.data.classes import builtin_classes, make_classes, read_classes
 from mta_clip.data.datasets.coco_stuff import CLASS_IDS
 
 COUNTS = {
@@ -68,26 +68,6 @@ def test_voc_colors():
     with_background = builtin_classes("voc2012").with_background()
     assert (with_background.names[0], with_background.colors[0]) == ("background", (0, 0, 0))
     assert len(with_background) == 21
-
-
-@pytest.mark.parametrize(
-    "dataset, positions",
-    [
-        ("voc2012", [15, 16, 17, 18, 19]),
-        ("coco_stuff", [19, 23, 28, 29, 36, 51, 76, 88, 94, 112, 133, 136, 137, 157, 160]),
-        ("pascal_context", [0, 6, 7, 14, 19, 24, 31, 33, 48, 54]),
-        ("shapes", [2, 8, 10]),
-    ],
-)
-def test_unseen_classes(dataset, positions):
-    names = builtin_classes(dataset).names
-    assert sorted(names.index(name) for name in unseen_classes(dataset)) == positions
-
-
-def test_words_of_unseen_shapes_are_seen():
-    names = [name for name in builtin_classes("shapes").names if name not in unseen_classes("shapes")]
-    seen = {word for name in names for word in name.split()}
-    assert {word for name in unseen_classes("shapes") for word in name.split()} <= seen
 
 
 def test_read_classes(tmp_path):

@@ -7,6 +7,7 @@ from PIL import Image
 from mta_clip.config import get_cfg
 from mta_clip.data import LabelReader, SemanticDatasetMapper
 from mta_clip.data.mapper import training_augmentations
+from mta_clip.data.zero_shot import UNLABELLED, ClassSplit, VisibleLabels
 
 
 @pytest.fixture
@@ -131,34 +132,78 @@ def test_unknown_flip():
         training_augmentations(cfg, ignore_label=255)
 
 
-def test_labels_of_hidden_classes_change_nothing(record, tmp_path):
-    """Neither the label map nor the choice of a crop by its classes depends on what is hidden."""
-    labels = np.array(Image.open(record["sem_seg_file_name"]))
-    scrambled = np.where(labels == 2, np.random.default_rng(0).choice([0, 2, 255], labels.shape), labels)
-    Image.fromarray(scrambled.astype(np.uint8)).save(tmp_path / "scrambled.png")
-    crop = T.RandomCrop_CategoryAreaConstraint("absolute", (16, 16), single_category_max_area=0.6, ignored_category=255)
-    for hidden, expected in (([0, 2], True), ([], False)):
-        mapper, samples = _mapper([crop], hidden_classes=hidden), []
-        for path in (record["sem_seg_file_name"], tmp_path / "scrambled.png"):
-            np.random.seed(3)
-            samples.append([mapper({**record, "sem_seg_file_name": str(path)}) for _ in range(10)])
-        same = all(torch.equal(a[key], b[key]) for a, b in zip(*samples, strict=True) for key in ("image", "sem_seg"))
-        assert same == expected
+def _visible(protocol, unseen=("b", "c")):
+    return VisibleLabels(split=ClassSplit(["a", "b", "c", "d"], unseen), protocol=protocol, ignore_label=255)
 
 
 @pytest.mark.parametrize(
-    "protocol, target, hidden",
+    "protocol, values, same",
     [
-        ("inductive", "seen", [2, 5]),
-        ("inductive", "unseen", []),
-        ("transductive", "seen", []),
-        ("supervised", "seen", []),
+        ("inductive", [1, 2, 255], True),  # hidden: it may as well be void
+        ("transductive", [1, 2], True),  # it does not matter which unseen class it is
+        ("transductive", [1, 2, 255], False),
+        ("inductive_released", [1, 2, 255], False),
+        ("supervised", [1, 2, 255], False),
     ],
 )
-def test_inductive_training_hides_unseen_classes(protocol, target, hidden):
+def test_labels_of_unseen_classes_change_nothing(record, tmp_path, protocol, values, same):
+    """Neither the label map nor the choice of a crop by its classes depends on what training may not see."""
+    labels = np.zeros((40, 60), np.uint8)
+    labels[:, 25:] = 2
+    labels[30:, :40] = 3
+    scrambled = np.where(labels == 2, np.random.default_rng(0).choice(values, labels.shape), labels)
+    paths = [tmp_path / "plain.png", tmp_path / "scrambled.png"]
+    Image.fromarray(labels).save(paths[0])
+    Image.fromarray(scrambled.astype(np.uint8)).save(paths[1])
+    crop = T.RandomCrop_CategoryAreaConstraint("absolute", (16, 16), single_category_max_area=0.6, ignored_category=255)
+    reader = LabelReader(num_classes=4)
+    mapper, samples = _mapper([crop], label_reader=reader, visible_labels=_visible(protocol)), []
+    for path in paths:
+        np.random.seed(3)
+        samples.append([mapper({**record, "sem_seg_file_name": str(path)}) for _ in range(10)])
+    pairs = list(zip(*samples, strict=True))
+    assert all(torch.equal(a[key], b[key]) for a, b in pairs for key in ("image", "sem_seg")) == same
+    expected = {"inductive": {0, 3, 255}, "transductive": {0, 3, UNLABELLED}}.get(protocol, {0, 2, 3})
+    assert {value for sample in samples[0] for value in sample["sem_seg"].unique().tolist()} == expected
+
+
+@pytest.mark.parametrize("architecture", ["MTACLIP", "TagCLIP"])
+@pytest.mark.parametrize(
+    "protocol, shown",
+    [
+        ("inductive", [1, 255, 3, 4, 255]),
+        ("transductive", [1, UNLABELLED, 3, 4, UNLABELLED]),
+        ("inductive_released", [1, 2, 3, 4, 5]),
+        ("supervised", [1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_protocol_decides_for_every_model(architecture, protocol, shown, record):
     cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = architecture
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("shapes_sem_seg_train",), ()
     cfg.DATASETS.UNSEEN_CLASSES = ["yellow square", "green triangle"]
-    cfg.MODEL.TAGCLIP.PROTOCOL, cfg.MODEL.TAGCLIP.TRUSTY_TARGET = protocol, target
-    assert SemanticDatasetMapper(cfg, is_train=True).hidden_classes == hidden
-    assert SemanticDatasetMapper(cfg, is_train=False).hidden_classes == []
+    cfg.DATASETS.PROTOCOL = protocol
+    cfg.MODEL.TAGCLIP.TRUSTY_TARGET = "unseen"  # which labels are shown does not depend on the model's keys
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.CROP.ENABLED, cfg.INPUT.RANDOM_FLIP = (40,), False, "none"
+    labels = np.repeat(np.arange(1, 6, dtype=np.uint8), 12)[None].repeat(40, 0)
+    Image.fromarray(labels).save(record["sem_seg_file_name"])
+    sample = SemanticDatasetMapper(cfg, is_train=True)(record)
+    assert sample["sem_seg"][0, ::12].tolist() == shown
+    assert SemanticDatasetMapper(cfg, is_train=False).visible_labels is None
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"UNSEEN_CLASSES": ["yelow square"]}, "did you mean 'yellow square'"),
+        ({"PROTOCOL": "semi"}, "DATASETS.PROTOCOL must be one of"),
+        ({"PROTOCOL": "transductive"}, "needs unseen classes"),
+    ],
+)
+def test_bad_zero_shot_settings(changes, message):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("shapes_sem_seg_train",)
+    for key, value in changes.items():
+        setattr(cfg.DATASETS, key, value)
+    with pytest.raises(ValueError, match=message):
+        SemanticDatasetMapper(cfg, is_train=True)

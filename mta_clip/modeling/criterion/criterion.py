@@ -11,12 +11,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..check_labels import check_labels
 from ..outputs import HeadOutput, LayerPrediction
 from .mask_losses import PointMaskLoss
 from .matcher import HungarianMatcher, Match
 from .point_sampling import PointSource, uniform_points
 from .similarity_loss import SimilarityLoss
-from .targets import Target, check_labels
+from .targets import Target
 
 NORMALIZERS = ("num_masks", "class_weight_sum")
 IGNORED_PIXELS = ("negative", "excluded")
@@ -215,7 +216,7 @@ class MaskTextCriterion(nn.Module):
         return sums[0].clamp(min=1.0), sums[1:].clamp(min=torch.finfo(sums.dtype).eps)
 
     def _check_inputs(self, layers: list[LayerPrediction], targets: list[Target]) -> None:
-        check_labels(torch.cat([target["labels"] for target in targets]), self.num_classes, None, "targets")
+        check_labels(torch.cat([target["labels"] for target in targets]), self.num_classes, "targets")
         for layer in layers:
             widths = {"class logits": layer.class_logits.shape[-1]}
             if self.similarity_loss is not None:

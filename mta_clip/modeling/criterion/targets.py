@@ -8,6 +8,8 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
+from ..check_labels import check_labels
+
 
 class Target(TypedDict):
     """Ground truth of one image, padded to the size of the batch."""
@@ -52,29 +54,8 @@ def _target_of_image(
     ignored = torch.ones(size, dtype=torch.bool, device=sem_seg.device)
     ignored[:height, :width] = sem_seg == ignore_label
     values = sem_seg[~ignored[:height, :width]].long()
-    check_labels(values, num_classes, ignore_label, f"sem_seg of image {index} in the batch")
+    check_labels(values, num_classes, f"sem_seg of image {index} in the batch", also=(ignore_label,))
     labels = torch.bincount(values).nonzero().flatten()
     masks = torch.zeros((len(labels), *size), dtype=torch.bool, device=sem_seg.device)
     masks[:, :height, :width] = sem_seg == labels[:, None, None]
     return Target(labels=labels, masks=masks, ignored=ignored)
-
-
-def check_labels(labels: Tensor, num_classes: int | None, ignore_label: int | None, where: str) -> None:
-    """Refuses labels outside 0..num_classes-1; `where` says in the message whose labels they are.
-
-    Raises:
-        ValueError: a label is negative or too large.
-    """
-    if not len(labels):
-        return
-    lowest, highest = (int(value) for value in torch.stack([labels.min(), labels.max()]).tolist())
-    limit = highest + 1 if num_classes is None else num_classes
-    if lowest >= 0 and highest < limit:
-        return
-    value = lowest if lowest < 0 else highest
-    upper = "the number of classes - 1" if num_classes is None else str(num_classes - 1)
-    raise ValueError(
-        f"{where}: label {value} is neither a class (0..{upper}) nor the ignore label"
-        + (f" ({ignore_label})" if ignore_label is not None else "")
-        + "; check MODEL.SEM_SEG_HEAD.NUM_CLASSES, MODEL.SEM_SEG_HEAD.IGNORE_VALUE and the dataset's label ids"
-    )

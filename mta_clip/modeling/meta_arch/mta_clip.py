@@ -13,6 +13,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from ...data.zero_shot import protocol_from_config
 from ..criterion import MaskTextCriterion, targets_from_sem_seg
 from ..inference import MaskScores
 from ..mask_classifier import MaskClassifier
@@ -24,6 +25,10 @@ from .base import SegmentationModel
 @META_ARCH_REGISTRY.register()
 class MTACLIP(SegmentationModel):
     """Image encoder -> pixel decoder -> Mask-Text Decoder, with text from learned prompts.
+
+    Held-out classes (DATASETS.UNSEEN_CLASSES, inductive) have no labels in training, but their names stay text queries
+    and rows of the linear classifier, both trained as absent, and negatives of the similarity loss. What can still
+    recognise them is similarity to their text (MODEL.MTA.CLASSIFIER text).
 
     Args:
         backbone: images (B, 3, H, W) -> res2..res5.
@@ -58,6 +63,7 @@ class MTACLIP(SegmentationModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        protocol_from_config(cfg, supported=("inductive", "supervised"))
         backbone = build_backbone(cfg)
         return {
             **cls.common_arguments(cfg),

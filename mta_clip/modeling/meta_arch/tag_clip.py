@@ -13,7 +13,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..tagclip.labels import ClassSplit, TrainingLabels
+from ...data.zero_shot import ClassSplit, protocol_from_config
+from ..tagclip.labels import TrainingLabels
 from ..tagclip.losses import TrustyCriterion
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
@@ -31,7 +32,7 @@ class TagCLIP(SegmentationModel):
         head: those and text (C, D) -> mask logits (B, C, h, w) and trusty logits (B, 1, h, w) or None.
         class_text: gives the text of names.
         criterion: logits and labels -> weighted losses.
-        labels: what the protocol lets training see; it also knows seen and unseen classes.
+        labels: numbers label maps as the protocol trains on them; it also knows seen and unseen classes.
         pseudo_labels_from_iter: transductive training is inductive before this iteration.
         trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
@@ -93,7 +94,7 @@ class TagCLIP(SegmentationModel):
             ),
             "labels": TrainingLabels(
                 split=ClassSplit(class_text.class_names, cfg.DATASETS.UNSEEN_CLASSES),
-                protocol=node.PROTOCOL,
+                protocol=protocol_from_config(cfg),
                 ignore_label=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
                 pseudo_labels=node.PSEUDO_LABELS,
                 trusty_target=node.TRUSTY_TARGET,

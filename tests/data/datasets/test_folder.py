@@ -4,6 +4,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from mta_clip.config import get_cfg
+from mta_clip.config_loader import load_config
 from mta_clip.data import LabelReader, register_folders
 from mta_clip.data.datasets.catalog import pair_folders, pair_listed
 
@@ -54,9 +55,7 @@ def test_from_a_yaml_file(entry, tmp_path):
     path.write_text(
         f"DATASETS:\n  FOLDERS:\n  - name: {NAME}\n{lines}    label_map: {{0: 7, 9: 0}}\n    ignore_label: 7\n"
     )
-    cfg = get_cfg()
-    cfg.merge_from_file(str(path))
-    register_folders(cfg)
+    register_folders(load_config(str(path), []))
     assert LabelReader.from_metadata(MetadataCatalog.get(NAME)).label_map == {0: 7, 9: 0}
 
 

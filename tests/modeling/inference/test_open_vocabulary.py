@@ -6,9 +6,9 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
+from mta_clip.config_loader import load_config
 from mta_clip.data import build_test_loader
 from mta_clip.engine.evaluate import evaluate, mean_iou
-from mta_clip.engine.setup import load_config
 from mta_clip.engine.trainer import Trainer
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "shapes" / "mta_clip_tiny.yaml"

@@ -7,8 +7,8 @@ import torch
 from detectron2.utils.env import seed_all_rng
 from scripts import ROOT, load_script
 
+from mta_clip.config_loader import load_config
 from mta_clip.data.datasets.shapes import CLASSES, synonym_of
-from mta_clip.engine.setup import load_config
 from mta_clip.engine.trainer import Trainer
 
 MARGIN = 6.0  # points of mIoU that synonyms may cost; 2.2 were measured

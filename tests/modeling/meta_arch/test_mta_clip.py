@@ -255,3 +255,10 @@ def test_state_dict_round_trip():
     second.load_state_dict(first.state_dict())
     sample = batch(1)
     assert torch.equal(first.eval()(sample)[0]["sem_seg"], second.eval()(sample)[0]["sem_seg"])
+
+
+@pytest.mark.parametrize("protocol", ["transductive", "inductive_released"])
+@WITH_AND_WITHOUT_TEXT
+def test_protocols_that_need_tagclip_are_refused(text, protocol):
+    with pytest.raises(ValueError, match=rf"'{protocol}', but MTACLIP supports inductive and supervised only"):
+        tiny_model("DATASETS.PROTOCOL", protocol, text=text)

@@ -1,51 +1,92 @@
 import pytest
 import torch
 
-from mta_clip.modeling.tagclip.labels import UNLABELLED, ClassSplit, check_labels, fill_pseudo_labels
+from mta_clip.data.zero_shot import UNLABELLED, ClassSplit
+from mta_clip.modeling.tagclip.labels import TrainingLabels, fill_pseudo_labels
 
 NAMES = ["sky", "road", "cow", "tree"]
+LABELS = torch.tensor([[[0, 1, 2, 3, 255]]])
 
 
-def test_tables():
-    split = ClassSplit(NAMES, ["tree", "road"])
-    assert (split.seen, split.unseen) == ([0, 2], [1, 3])
-    assert split.seen_mask().tolist() == [True, False, True, False]
-    labels = torch.tensor([0, 1, 2, 3, 255])
-    assert split.seen_table(255)[labels].tolist() == [0, 255, 1, 255, 255]
-    assert split.full_table(255)[labels].tolist() == [0, 1, 2, 3, 255]
-    assert split.full_table(255, unseen_label=UNLABELLED)[labels].tolist() == [0, -1, 2, -1, 255]
-    assert split.full_table(255, unseen_label=255)[labels].tolist() == [0, 255, 2, 255, 255]
+def make(protocol: str, **options) -> TrainingLabels:
+    return TrainingLabels(split=ClassSplit(NAMES, ["tree", "road"]), protocol=protocol, **options)
 
 
-def test_tables_of_many_classes_and_other_ignore_labels():
+@pytest.mark.parametrize(
+    ("protocol", "options", "numbers", "trained"),
+    [
+        ("inductive", {}, [0, 255, 1, 255, 255], [0, 2]),
+        ("inductive_released", {"trusty_target": "unseen"}, [0, 255, 1, 255, 255], [0, 2]),
+        ("transductive", {}, [0, -1, 2, -1, 255], [0, 1, 2, 3]),
+        ("transductive", {"pseudo_labels": False}, [0, 255, 2, 255, 255], [0, 1, 2, 3]),
+        ("supervised", {}, [0, 1, 2, 3, 255], [0, 1, 2, 3]),
+    ],
+)
+def test_numbers(protocol, options, numbers, trained):
+    labels = make(protocol, **options)
+    assert labels(LABELS).flatten().tolist() == numbers
+    assert labels.trained_classes == trained
+
+
+@pytest.mark.parametrize("pseudo_labels", [True, False])
+@pytest.mark.parametrize("target", ["seen", "unseen"])
+def test_label_maps_of_the_mapper_give_the_same(pseudo_labels, target):
+    """The mapper has already made pixels of unseen classes UNLABELLED."""
+    loaded = torch.tensor([[[0, UNLABELLED, 2, UNLABELLED, 255]]])
+    labels = make("transductive", pseudo_labels=pseudo_labels, trusty_target=target)
+    for view in (labels, labels.inductive()):
+        assert torch.equal(view(loaded), view(LABELS))
+        assert torch.equal(view.trusty_target(loaded), view.trusty_target(LABELS))
+
+
+def test_inductive_view():
+    view = make("transductive", trusty_target="unseen").inductive()
+    assert view.trained_classes == [0, 2] and not view.pseudo_labels
+    assert view(LABELS).flatten().tolist() == [0, 255, 1, 255, 255]
+
+
+def test_trusty_targets():
+    assert make("inductive").trusty_target(LABELS).flatten().tolist() == [True, False, True, False, False]
+    released = make("inductive_released", trusty_target="unseen")
+    assert released.trusty_target(LABELS).flatten().tolist() == [False, True, False, True, False]
+
+
+def test_many_classes_and_other_ignore_labels():
     split = ClassSplit([f"class {i}" for i in range(847)], ["class 846"])
-    table = split.seen_table(65535)
-    assert table[845] == 845 and table[846] == 65535 and table[65535] == 65535
-    assert ClassSplit(NAMES).full_table(4)[[3, 4]].tolist() == [3, 4]
+    labels = TrainingLabels(split=split, ignore_label=65535)
+    assert labels(torch.tensor([[845, 846, 65535]])).tolist() == [[845, 65535, 65535]]
+    supervised = TrainingLabels(split=ClassSplit(NAMES), protocol="supervised", ignore_label=4)
+    assert supervised(torch.tensor([[3, 4]])).tolist() == [[3, 4]]
     with pytest.raises(ValueError, match="ignore label 2 is also the label of 'cow'"):
-        ClassSplit(NAMES).seen_table(2)
+        make("supervised", ignore_label=2)
 
 
-def test_unknown_unseen_class_names_the_closest():
-    with pytest.raises(ValueError, match=r"'raod', which is no class.*did you mean 'road'"):
-        ClassSplit(NAMES, ["raod"])
-    with pytest.raises(ValueError, match=r"'zzz'.*classes: \['sky'"):
-        ClassSplit(NAMES, ["zzz"])
+@pytest.mark.parametrize(
+    ("protocol", "value", "message"),
+    [
+        ("inductive", UNLABELLED, r"sem_seg of the batch: label -1 is neither a class \(0\.\.3\) nor 255; check"),
+        ("supervised", UNLABELLED, r"label -1 is"),
+        ("transductive", -2, r"label -2 is neither a class \(0\.\.3\) nor 255 or -1; check"),
+        ("transductive", 4, r"label 4 is"),
+    ],
+)
+def test_unknown_values_are_refused(protocol, value, message):
+    with pytest.raises(ValueError, match=message):
+        make(protocol)(torch.tensor([[[0, value]]]))
 
 
-def test_nothing_seen_and_duplicates_are_refused():
-    with pytest.raises(ValueError, match="all 4 classes are unseen"):
-        ClassSplit(NAMES, NAMES)
-    with pytest.raises(ValueError, match=r"unseen classes must be unique.*\['cow'\]"):
-        ClassSplit(NAMES, ["cow", "cow"])
-    with pytest.raises(ValueError, match=r"class names must be unique.*\['sky'\]"):
-        ClassSplit([*NAMES, "sky"])
-
-
-def test_check_labels_names_the_values():
-    check_labels(torch.tensor([[0, 3, 255]]), 4, 255)
-    with pytest.raises(ValueError, match=r"hold \[-1, 4, 200\].*0\.\.3"):
-        check_labels(torch.tensor([[0, 4, 255], [200, -1, 1]]), 4, 255)
+@pytest.mark.parametrize(
+    ("protocol", "target", "message"),
+    [
+        ("inductive", "unseen", "set DATASETS.PROTOCOL inductive_released"),
+        ("inductive_released", "seen", "set DATASETS.PROTOCOL inductive, or TRUSTY_TARGET unseen"),
+        ("inductive", "all", "TRUSTY_TARGET must be one of .*'all'"),
+        ("semi", "seen", "DATASETS.PROTOCOL must be one of .*'semi'"),
+    ],
+)
+def test_bad_settings(protocol, target, message):
+    with pytest.raises(ValueError, match=message):
+        make(protocol, trusty_target=target)
 
 
 def test_pseudo_labels_touch_unlabelled_pixels_only():

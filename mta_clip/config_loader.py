@@ -1,0 +1,154 @@
+"""The one way from a YAML file and KEY VALUE pairs to a config: what every script and tool loads configs with."""
+
+import difflib
+import io
+import logging
+import re
+from pathlib import Path
+from typing import IO
+
+import yaml
+from detectron2.config import CfgNode
+
+from .config import get_cfg
+
+logger = logging.getLogger(__name__)
+
+_PYTHON_TAG = re.compile(r"!!python/[^\s\[{'\"]*|tag:yaml\.org,2002:python/[^\s>\[{'\"]*")
+_YAML_PREFIX = "tag:yaml.org,2002:"  # what !! stands for in a tag
+
+
+def load_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """Defaults, then a YAML file over its `_BASE_`, then KEY VALUE pairs.
+
+    `_BASE_` names one file or a list of them, relative to the file it stands in; where they disagree the later one
+    holds, and the file itself holds over all of them.
+
+    YAML is loaded safely: a tag that would run code (`!!python/...`) is an error, here, in a base and in an override.
+
+    Args:
+        config_file: path; "" for the defaults alone.
+        overrides: KEY, VALUE, KEY, VALUE, ...
+
+    Raises:
+        FileNotFoundError: no such config file, or base.
+        KeyError: unknown key; the message names the closest known ones.
+        ValueError: a file that is no mapping of plain YAML values, a tag that is refused, a value of the wrong type, or
+            a key without value.
+    """
+    cfg = get_cfg()
+    if config_file and not Path(config_file).is_file():
+        raise FileNotFoundError(f"config file {config_file} does not exist")
+    _check_overrides(overrides)
+    content = _read_with_bases(config_file) if config_file else {}
+    try:
+        # Not merge_from_file, which loads unsafely and guesses and upgrades versions of Detectron's configs.
+        cfg.merge_from_other_cfg(CfgNode(content))
+        upgrade_old_keys(cfg)  # before the overrides, so that they hold over the file under either name
+        cfg.merge_from_list(overrides)
+        upgrade_old_keys(cfg)
+    except KeyError as error:
+        raise KeyError(_explain_unknown_key(str(error.args[0]), cfg, config_file)) from error
+    except AssertionError as error:  # how yacs reports an unknown or malformed key among the overrides
+        raise KeyError(_explain_unknown_key(str(error), cfg, config_file)) from error
+    return cfg
+
+
+def upgrade_old_keys(cfg: CfgNode) -> None:
+    """Moves values of keys that have a new name, or a new meaning, in place, with a warning that names it.
+
+    MODEL.TAGCLIP.PROTOCOL is now DATASETS.PROTOCOL. Inductive training of TagCLIP with MODEL.TAGCLIP.TRUSTY_TARGET
+    unseen, which read labels of unseen classes, is now inductive_released. TagCLIP used to ignore MODEL.BACKBONE.NAME
+    and MODEL.SEM_SEG_HEAD.NAME; where they name MTA-CLIP's parts, the defaults, its own take their place.
+    """
+    _upgrade_protocol(cfg)
+    if cfg.MODEL.META_ARCHITECTURE != "TagCLIP":
+        return
+    for node, default, own in (
+        ("BACKBONE", "CLIPImageEncoder", "PromptedImageEncoder"),
+        ("SEM_SEG_HEAD", "MaskTextHead", "TrustyHead"),
+    ):
+        if default == cfg.MODEL[node].NAME:
+            logger.warning("MODEL.%s.NAME is %s, which TagCLIP cannot use; it is set to %s", node, default, own)
+            cfg.MODEL[node].NAME = own
+
+
+def _upgrade_protocol(cfg: CfgNode) -> None:
+    node = cfg.MODEL.TAGCLIP
+    old = node.PROTOCOL
+    if not old:
+        return
+    reads_unseen = cfg.MODEL.META_ARCHITECTURE == "TagCLIP" and node.TRUSTY_TARGET == "unseen"
+    new = "inductive_released" if old == "inductive" and reads_unseen else old
+    logger.warning(
+        "MODEL.TAGCLIP.PROTOCOL %s: the key is now DATASETS.PROTOCOL, which is set to %s (was %s). Please rename it.",
+        old,
+        new,
+        cfg.DATASETS.PROTOCOL,
+    )
+    cfg.DATASETS.PROTOCOL, node.PROTOCOL = new, ""
+
+
+class _PlainYaml(CfgNode):
+    """Detectron2's reading of YAML files and their bases, each file checked as it is opened."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            text = file.read()
+        try:
+            content = yaml.safe_load(text)
+        except yaml.constructor.ConstructorError as error:
+            tag = re.search(r"the tag '(.*)'", str(error.problem))
+            if tag is None:  # such as a list where a key is expected
+                raise ValueError(f"{filename} is not valid YAML: {error}") from error
+            line = error.problem_mark.line + 1
+            raise ValueError(_refusal(f"{filename}, line {line}", tag.group(1))) from error
+        except yaml.YAMLError as error:
+            raise ValueError(f"{filename} is not valid YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{filename} holds {content!r:.60}; expected config keys and their values (KEY: VALUE)")
+        return io.StringIO(text)
+
+
+def _read_with_bases(config_file: str) -> dict:
+    try:
+        return _PlainYaml.load_yaml_with_base(config_file, allow_unsafe=False)
+    except AssertionError as error:  # how fvcore reports a section over a value of the same name
+        raise ValueError(f"{config_file} and its _BASE_ do not fit together: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through others") from error
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    if len(overrides) % 2:
+        raise ValueError(
+            f"overrides come as KEY VALUE pairs, {overrides[-1]!r} has no partner in: {' '.join(overrides)}"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        # yacs would not run it but take it for a string, such as a folder's name.
+        if found := _PYTHON_TAG.search(str(value)):
+            raise ValueError(_refusal(f"override {key}", found.group()))
+
+
+def _refusal(where: str, tag: str) -> str:
+    return (
+        f"{where}: the tag {tag.replace(_YAML_PREFIX, '!!')} is refused, as it could run code; a config holds plain "
+        "values only (numbers, strings, True and False, lists, mappings). Remove the tag, or write the value out."
+    )
+
+
+def _explain_unknown_key(message: str, cfg: CfgNode, config_file: str) -> str:
+    key = message.rsplit(": ", 1)[-1].strip()
+    known = _all_keys(cfg)
+    close = difflib.get_close_matches(key, known, n=3)
+    close = close or [name for name in known if name.split(".")[-1] == key.split(".")[-1]][:3]
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    return f"unknown config key {key} (in {config_file or 'the defaults'} or the overrides){hint}"
+
+
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for name, value in node.items():
+        keys += _all_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
+    return keys

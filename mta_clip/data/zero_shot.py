@@ -1,0 +1,151 @@
+"""Zero-shot training: which classes are held out of it, and what it may see of their labels [TagCLIP section 3.1].
+
+Shapes: C classes, H and W pixels.
+"""
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from numpy.typing import NDArray
+from torch import Tensor
+
+PROTOCOLS = ("inductive", "inductive_released", "transductive", "supervised")
+UNLABELLED = -1  # a pixel of some unseen class: known to be there, not known which
+
+
+class ClassSplit:
+    """Seen and unseen classes of a dataset, by name.
+
+    Args:
+        class_names: all C classes, in label order.
+        unseen: names held out of training; may be empty.
+
+    Raises:
+        ValueError: a name occurs twice, an unseen name is no class (the closest ones are named), or no class is seen.
+    """
+
+    def __init__(self, class_names: Sequence[str], unseen: Sequence[str] = ()):
+        self.class_names, unseen = list(class_names), list(unseen)
+        for what, names in (("class names", self.class_names), ("unseen classes", unseen)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} must be unique, but these occur more than once: {twice}")
+        for name in unseen:
+            if name not in self.class_names:
+                close = difflib.get_close_matches(name, self.class_names, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"classes: {self.class_names}"
+                raise ValueError(f"DATASETS.UNSEEN_CLASSES names {name!r}, which is no class of the dataset; {hint}")
+        self.seen = [i for i, name in enumerate(self.class_names) if name not in unseen]
+        self.unseen = [i for i, name in enumerate(self.class_names) if name in unseen]
+        if not self.seen:
+            raise ValueError(
+                f"all {len(self.class_names)} classes are unseen, so there is nothing to train on; "
+                "shorten DATASETS.UNSEEN_CLASSES"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def seen_mask(self) -> Tensor:
+        """(C,) bool, True at seen classes."""
+        mask = torch.ones(self.num_classes, dtype=torch.bool)
+        mask[self.unseen] = False
+        return mask
+
+
+class VisibleLabels:
+    """What training may see of a label map; the mapper applies it, so it holds for every model.
+
+    inductive: labels of unseen classes become the ignore label. transductive: they become UNLABELLED, one value for all
+    of them. inductive_released and supervised: they stay.
+
+    Args:
+        split: seen and unseen classes.
+        protocol: one of PROTOCOLS.
+        ignore_label: value of pixels of no class.
+
+    Raises:
+        ValueError: see `check_protocol`.
+    """
+
+    def __init__(self, *, split: ClassSplit, protocol: str, ignore_label: int) -> None:
+        check_protocol(protocol, split, ignore_label)
+        self.unseen = split.unseen
+        self.protocol = protocol
+        self.ignore_label = ignore_label
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, class_names: Sequence[str], ignore_label: int) -> "VisibleLabels":
+        """By DATASETS.PROTOCOL and DATASETS.UNSEEN_CLASSES; `class_names` are those of the training dataset."""
+        return cls(
+            split=ClassSplit([name.strip() for name in class_names], cfg.DATASETS.UNSEEN_CLASSES),
+            protocol=protocol_from_config(cfg),
+            ignore_label=ignore_label,
+        )
+
+    def as_read(self, labels: NDArray) -> NDArray:
+        """A label map (H, W) for the augmentations: nothing they do, crops included, can depend on what is hidden.
+
+        The type stays, and UNLABELLED does not fit uint8: until `finished` the first unseen class stands for it.
+        """
+        if not self.unseen or self.protocol in ("inductive_released", "supervised"):
+            return labels
+        shown = self.ignore_label if self.protocol == "inductive" else self.unseen[0]
+        return np.where(np.isin(labels, self.unseen), shown, labels).astype(labels.dtype)
+
+    def finished(self, labels: NDArray) -> NDArray:
+        """The augmented label map, (H, W) int64, as the model gets it."""
+        if self.protocol != "transductive":
+            return labels
+        return np.where(labels == self.unseen[0], UNLABELLED, labels)
+
+
+def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
+    """Refuses what cannot be trained.
+
+    Raises:
+        ValueError: unknown protocol, an ignore label that means something else, or transductive training without an
+            unseen class.
+    """
+    _check_known(protocol)
+    if 0 <= ignore_label < split.num_classes:
+        raise ValueError(f"ignore label {ignore_label} is also the label of {split.class_names[ignore_label]!r}")
+    if protocol != "transductive":
+        return
+    if not split.unseen:
+        raise ValueError("transductive training needs unseen classes; name them in DATASETS.UNSEEN_CLASSES")
+    if ignore_label == UNLABELLED:
+        raise ValueError(
+            f"ignore label {ignore_label} stands for pixels of unseen classes in transductive training; "
+            "choose another one (MODEL.SEM_SEG_HEAD.IGNORE_VALUE and the dataset's), such as 255"
+        )
+
+
+def protocol_from_config(cfg: CfgNode, supported: Sequence[str] = PROTOCOLS) -> str:
+    """DATASETS.PROTOCOL, if the model supports it.
+
+    Args:
+        supported: what the meta-architecture can be trained by.
+
+    Raises:
+        ValueError: unknown or unsupported protocol, or the old key is set, which only `load_config` translates.
+    """
+    protocol, old = cfg.DATASETS.PROTOCOL, cfg.MODEL.TAGCLIP.PROTOCOL
+    if old:
+        raise ValueError(f"MODEL.TAGCLIP.PROTOCOL is {old!r}, but that key is no longer read; set DATASETS.PROTOCOL")
+    _check_known(protocol)
+    if protocol not in supported:
+        raise ValueError(
+            f"DATASETS.PROTOCOL is {protocol!r}, but {cfg.MODEL.META_ARCHITECTURE} supports {' and '.join(supported)} "
+            "only: it has no pseudo-labels and no trusty map. Choose one of these, or MODEL.META_ARCHITECTURE TagCLIP"
+        )
+    return protocol
+
+
+def _check_known(protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"DATASETS.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")
