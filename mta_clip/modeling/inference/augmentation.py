@@ -1,6 +1,6 @@
 """Multi-scale and flip test-time augmentation for semantic segmentation (TEST.AUG).
 
-Shapes: C classes, h and w = image as it enters the model, H and W = wanted output.
+Shapes: C classes, H and W = an image at its original or output size, h and w = a resized copy of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,19 @@ from .score_map import ScoreMap, Scores, WholeScores
 
 
 class AugmentedModel(nn.Module):
-    """Averages the scores of resized and mirrored images; a drop-in for the model it wraps, at inference.
+    """Averages the scores of resized and mirrored images; replaces the model it wraps at inference.
 
-    Augmented images go through the model one by one; what is kept is one score map per size, at that size.
+    Augmented images go through the model one by one; one score map per size is kept, at that size.
 
     Args:
         model: a `SegmentationModel`.
-        min_sizes: short sides to resize to, in pixels.
-        max_size: the long side is never longer.
-        flip: also the mirror image at every size.
-        image_format: channel order for images that are read again, such as RGB.
+        min_sizes: lengths of the short side to resize to, in pixels.
+        max_size: upper limit for the long side, in pixels.
+        flip: whether to add the mirror image at every size.
+        image_format: channel order of images that are read again from their file, such as RGB.
 
     Raises:
-        ValueError: no sizes, or a model of another kind.
+        ValueError: no sizes, or a model that gives no score maps.
     """
 
     @configurable
@@ -54,6 +54,7 @@ class AugmentedModel(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict:
+        """Constructor arguments from TEST.AUG and INPUT.FORMAT."""
         return {
             "model": model,
             "min_sizes": cfg.TEST.AUG.MIN_SIZES,
@@ -63,7 +64,7 @@ class AugmentedModel(nn.Module):
         }
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Other class names for the model; see there."""
+        """See `set_vocabulary` of the model."""
         self.model.set_vocabulary(names)
 
     @torch.no_grad()
@@ -71,7 +72,11 @@ class AugmentedModel(nn.Module):
         """Predictions as the model returns them, image by image.
 
         Args:
-            batched_inputs: dicts with `image` (3, h, w), or `file_name` alone; optionally `height` and `width`.
+            batched_inputs: dicts with `image` (3, h, w), values 0..255, or `file_name`, or both; optionally `height`
+                and `width`, the output size in pixels (default: the size of the image that is used).
+
+        Returns:
+            Per image, as `make_output` returns it.
         """
         results = []
         for inputs in batched_inputs:
@@ -83,7 +88,7 @@ class AugmentedModel(nn.Module):
         return results
 
     def _score_maps(self, image: np.ndarray) -> list[Scores]:
-        """The mean of an image's and its mirror image's scores, (C, h, w) at every size."""
+        """For each size, the scores (C, h, w), averaged over the image and its mirror image if `flip` is set."""
         maps = []
         with Progress(len(self.min_sizes) * (1 + self.flip), "augmented image") as progress:
             for resized in self._resized(image):
@@ -108,7 +113,7 @@ class AugmentedModel(nn.Module):
             yield torch.from_numpy(resize.apply_image(image).transpose(2, 0, 1).copy())
 
     def _original_image(self, inputs: dict) -> np.ndarray:
-        """The image before the data loader resized it, (H, W, 3): sizes larger than its are not blurred twice."""
+        """The image before the data loader resized it, (H, W, 3): resizing it twice would blur it."""
         image = inputs.get("image")
         if image is not None:
             wanted = (inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2]))
@@ -118,11 +123,11 @@ class AugmentedModel(nn.Module):
 
 
 class MeanScores(ScoreMap):
-    """The mean of score maps of several sizes, each resized to the same size.
+    """The mean of score maps of several sizes, each resized to one common size.
 
     Args:
-        maps: (C, h, w) each.
-        size: (H, W).
+        maps: scores (C, h, w), at least one; h and w may differ.
+        size: (H, W) in pixels.
     """
 
     def __init__(self, maps: Sequence[Scores], size: tuple[int, int]) -> None:
@@ -131,5 +136,6 @@ class MeanScores(ScoreMap):
         super().__init__(size, sum(score_map.channels for score_map in score_maps), score_maps[0].device)
 
     def rows(self, start: int, stop: int) -> Scores:
+        """See ScoreMap."""
         parts = [resized_rows(score_map, resizer, slice(start, stop)) for score_map, resizer in self.parts]
         return parts[0].map(lambda *resized: sum(resized) / len(resized), *parts[1:])

@@ -1,6 +1,6 @@
-"""The last step of inference: scores at the wanted size, or labels.
+"""The last step of inference: scores or labels at the output size.
 
-Shapes: C classes, H and W = output, r rows of it.
+Shapes: C classes, H and W = the image at the output size, r of its rows.
 """
 
 from torch import Tensor
@@ -11,16 +11,16 @@ from .score_map import ScoreMap, Scores
 
 
 def make_output(score_map: ScoreMap, size: tuple[int, int], *, label_maps_only: bool) -> dict[str, Tensor]:
-    """What a model returns for an image, made from top to bottom a few rows at a time.
+    """Builds what a model returns for an image, a few rows at a time from top to bottom.
 
     Args:
-        score_map: of the image as the model saw it.
-        size: (H, W), to which scores are resized bilinearly.
-        label_maps_only: labels instead of scores.
+        score_map: scores of the image at the size that entered the model.
+        size: (H, W) in pixels; scores are resized to it bilinearly.
+        label_maps_only: whether to return labels instead of scores.
 
     Returns:
-        `sem_seg` (C, H, W) float32 scores, or `labels` (H, W) int64; and `trusty` (H, W) in 0..1, the probability
-        that a pixel is of a seen class, if the model has one (TagCLIP).
+        `sem_seg`, (C, H, W) float32 scores, or `labels`, (H, W) int64. Models with a trusty map (TagCLIP) add
+        `trusty`, (H, W) float32 in [0, 1], the probability that a pixel belongs to a seen class.
     """
     resizer = RowResizer(score_map.size, size)
     maps: dict[str, Tensor] = {}
@@ -36,7 +36,7 @@ def make_output(score_map: ScoreMap, size: tuple[int, int], *, label_maps_only: 
 
 
 def resized_rows(score_map: ScoreMap, resizer: RowResizer, rows: slice) -> Scores:
-    """Rows (C, r, W) of a score map at the size that a resizer makes."""
+    """Rows (C, r, W) of a score map, resized by `resizer`."""
     source = resizer.source(rows)
     return score_map.rows(source.start, source.stop).map(lambda part: resizer(part, rows))
 

@@ -1,19 +1,19 @@
-"""A progress bar within one image, where one takes long."""
+"""A progress bar for the work on one image, shown only if that takes long."""
 
 import time
 
 from detectron2.utils import comm
 from tqdm import tqdm
 
-DELAY = 3.0  # seconds of work on an image from which on a bar is shown
+DELAY = 3.0  # seconds of work on an image before a bar appears
 
 
 class Progress:
-    """Shows a bar in the main process once the work has taken DELAY seconds; it vanishes at the end.
+    """Shows a bar in the main process once the work has taken DELAY seconds, and removes it at the end.
 
     Args:
         total: number of units.
-        unit: what is counted, such as "row".
+        unit: name of a unit, such as "row".
     """
 
     def __init__(self, total: int, unit: str) -> None:

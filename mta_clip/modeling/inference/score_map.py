@@ -1,6 +1,6 @@
-"""What a model says about an image: class scores, read a few rows at a time so that no (C, H, W) tensor has to exist.
+"""Class scores of an image, read a few rows at a time so that no (C, H, W) tensor has to exist.
 
-Shapes: Q mask queries, C classes, h and w = mask logits, H and W = image, r rows of it.
+Shapes: Q mask queries, C classes, h and w = mask logits, H and W = an image (padding is cropped off), r of its rows.
 """
 
 from abc import ABC, abstractmethod
@@ -16,13 +16,13 @@ from ..ops import mask_probabilities, row_blocks
 
 @dataclass
 class Scores:
-    """Scores of some rows of an image, or of all."""
+    """Scores of some or all rows of an image."""
 
-    classes: Tensor  # (C, r, W), larger is more likely
-    trusty: Tensor | None = None  # (1, r, W), probability that a pixel is of a seen class; TagCLIP only
+    classes: Tensor  # (C, r, W), larger means more likely
+    trusty: Tensor | None = None  # (1, r, W), probability that a pixel belongs to a seen class; TagCLIP only
 
     def map(self, function: Callable[..., Tensor], *others: "Scores") -> "Scores":
-        """Applies a function to each of the tensors, together with those of other scores."""
+        """Applies a function to each tensor, together with the same tensors of other scores."""
         names = [field.name for field in fields(self) if getattr(self, field.name) is not None]
         return Scores(**{name: function(*(getattr(scores, name) for scores in (self, *others))) for name in names})
 
@@ -31,8 +31,9 @@ class ScoreMap(ABC):
     """Scores of one image, computed as they are read.
 
     Args:
-        size: (H, W).
-        channels: about how many numbers per pixel reading a row takes; decides how many rows are read at a time.
+        size: (H, W) in pixels.
+        channels: roughly how many numbers per pixel are needed to read a row; sets how many rows are read at a time.
+        device: where the scores are computed.
     """
 
     def __init__(self, size: tuple[int, int], channels: int, device: torch.device) -> None:
@@ -42,10 +43,14 @@ class ScoreMap(ABC):
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Scores:
-        """Scores (C, stop - start, W) of some rows, in memory of their own; rows are asked for from top to bottom."""
+        """Scores (C, stop - start, W) of rows start..stop-1; callers read rows from top to bottom."""
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
-        """From top to bottom, first rows of blocks and their scores (C, r, W)."""
+        """Reads the image in blocks of rows.
+
+        Yields:
+            From top to bottom, the first row of a block and the scores (C, r, W) of the block.
+        """
         for rows in row_blocks(self.size[0], 4 * self.channels * self.size[1], self.device):
             yield rows.start, self.rows(rows.start, rows.stop)
 
@@ -60,29 +65,34 @@ class ScoreMap(ABC):
 
 
 class WholeScores(ScoreMap):
-    """Scores that exist as one tensor."""
+    """Scores that already exist as a whole.
+
+    Args:
+        scores: (C, H, W).
+    """
 
     def __init__(self, scores: Scores) -> None:
         super().__init__(scores.classes.shape[1:], len(scores.classes), scores.classes.device)
         self.scores = scores
 
     def rows(self, start: int, stop: int) -> Scores:
+        """See ScoreMap. Returns views."""
         return self.scores.map(lambda part: part[:, start:stop])
 
 
 class MaskScores(ScoreMap):
     """score[c] = sum over queries of p(c | query) * sigmoid(mask of the query) (Mask2Former, semantic inference).
 
-    Unnormalised: scores can exceed 1 and do not sum to 1 over classes.
+    Scores are not normalised: they can exceed 1 and do not sum to 1 over classes.
 
     Args:
-        class_probs: (Q, C).
-        mask_logits: (Q, h, w); their type is that of the sums.
-        size: (H, W) of the padded image, to which masks are upsampled bilinearly.
-        crop: rows and columns of the image without padding; None = all.
+        class_probs: (Q, C), in [0, 1].
+        mask_logits: (Q, h, w); the sums are computed in their dtype.
+        size: height and width of the padded image, in pixels; masks are upsampled to it bilinearly.
+        crop: (H, W) of the image without padding; None = `size`.
 
     Raises:
-        ValueError: the image is larger than the padded one.
+        ValueError: `crop` is larger than `size`.
     """
 
     def __init__(
@@ -90,13 +100,16 @@ class MaskScores(ScoreMap):
     ) -> None:
         crop = crop or size
         if crop[0] > size[0] or crop[1] > size[1]:
-            raise ValueError(f"an image of {crop} (height, width) cannot be a part of one of {size}")
+            raise ValueError(
+                f"the image {crop} (height, width) is larger than the padded image {size} that should contain it"
+            )
         super().__init__(crop, sum(class_probs.shape), mask_logits.device)
         self.weights = class_probs.t().to(mask_logits.dtype)  # (C, Q)
-        self.mask_logits = mask_logits.float()  # resized in float32 also where the sums are not: CPUs are faster at it
+        self.mask_logits = mask_logits.float()  # float32 even if the sums are not: CPUs resize it faster
         self.padded_size = tuple(size)
 
     def rows(self, start: int, stop: int) -> Scores:
+        """See ScoreMap."""
         masks = mask_probabilities(self.mask_logits, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
         scores = self.weights @ masks.flatten(1).to(self.weights.dtype)
         return Scores(scores.unflatten(1, masks.shape[1:]))

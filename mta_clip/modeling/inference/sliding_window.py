@@ -1,6 +1,6 @@
-"""Inference in overlapping windows, for images larger than the network is trained on.
+"""Inference in overlapping windows, for images larger than those the network was trained on.
 
-Shapes: C classes, H and W = image, h and w = window, r rows.
+Shapes: C classes, H and W = an image before padding, h and w = a window of it, r rows.
 """
 
 from collections.abc import Callable
@@ -14,32 +14,36 @@ from torch import Tensor
 from .score_map import ScoreMap, Scores
 
 BLENDS = ("uniform", "linear")
-Predict = Callable[[list[Tensor]], list[ScoreMap]]  # images (3, h, w) of one size -> score maps of that size
+Predict = Callable[[list[Tensor]], list[ScoreMap]]  # images (3, h, w) of one size -> a score map of that size for each
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
-    """First pixels of the windows along one axis; the last windows are pushed back inside the image.
+    """Computes where windows start along one axis; the last one is moved back so that it ends with the image.
 
     Args:
-        length: of the image, in pixels.
-        size: of a window; an image shorter than that is one window.
-        stride: between windows.
+        length: length of the image, in pixels.
+        size: length of a window, in pixels; a shorter image is one window.
+        stride: distance between the starts of windows, in pixels.
+
+    Returns:
+        The first pixel of each window, ascending.
     """
     count = max(length - size + stride - 1, 0) // stride + 1
     return [max(min(index * stride, length - size), 0) for index in range(count)]
 
 
 class SlidingWindow:
-    """How an image is cut into windows; all windows of an image have the same size.
+    """Settings for cutting images into windows; all windows of an image have the same size.
 
     Args:
         size: (h, w) in pixels.
-        stride: (rows, columns) between windows, at most `size`.
-        batch: windows per forward pass.
-        blend: weights at overlaps: uniform | linear (falling towards the rim of a window, which sees least context).
+        stride: rows and columns between the starts of windows, at most `size`.
+        batch: windows per forward pass, at least 1.
+        blend: weights where windows overlap: uniform | linear (falling towards the edges of a window, where the
+            network sees the least context).
 
     Raises:
-        ValueError: a size, stride or batch that is not positive, a stride that leaves gaps, or an unknown blend.
+        ValueError: a size, stride or batch that is not positive, a stride that would leave gaps, or an unknown blend.
     """
 
     @configurable
@@ -65,6 +69,7 @@ class SlidingWindow:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Constructor arguments from TEST.SLIDING_WINDOW."""
         node = cfg.TEST.SLIDING_WINDOW
         return {"size": node.SIZE, "stride": node.STRIDE, "batch": node.BATCH, "blend": node.BLEND}
 
@@ -72,12 +77,12 @@ class SlidingWindow:
 class WindowScores(ScoreMap):
     """The weighted mean of the scores of all windows; windows are predicted when their rows are read.
 
-    Memory holds the rows that one row of windows covers, not the image.
+    Only the rows that one row of windows covers are in memory, not the whole image.
 
     Args:
         window: how to cut the image.
-        predict: scores some windows.
-        image: (3, H, W); where it is smaller than a window, so is its window.
+        predict: computes score maps of a list of windows.
+        image: (3, H, W), normalised; windows are never larger than the image.
     """
 
     def __init__(self, window: SlidingWindow, predict: Predict, image: Tensor) -> None:
@@ -86,17 +91,18 @@ class WindowScores(ScoreMap):
         self.window_size = tuple(min(pair) for pair in zip(window.size, size, strict=True))
         tops, lefts = (window_starts(*axis) for axis in zip(size, window.size, window.stride, strict=True))
         self.corners = list(product(tops, lefts))
-        self.predicted = 0  # windows
+        self.predicted = 0  # number of windows predicted so far
         self.accumulator = WindowAccumulator(size, self.window_size, (tops, lefts), window.blend)
-        channels = self._predict_batch()  # the first windows tell how many classes there are
+        channels = self._predict_batch()  # the first windows show how many classes there are
         super().__init__(size, channels, image.device)
 
     @property
     def finished(self) -> int:
-        """Rows from the top that no further window reaches."""
+        """Number of rows, from the top, that no further window reaches."""
         return self.size[0] if self.predicted == len(self.corners) else self.corners[self.predicted][0]
 
     def rows(self, start: int, stop: int) -> Scores:
+        """See ScoreMap. Frees the rows above `start`."""
         while self.finished < stop:
             self.accumulator.drop(start)
             self._predict_batch()
@@ -115,7 +121,7 @@ class WindowScores(ScoreMap):
 
 @dataclass
 class _Strip:
-    """Sums of some rows of the image."""
+    """Weighted sums for some rows of the image."""
 
     start: int
     stop: int
@@ -125,33 +131,33 @@ class _Strip:
 class WindowAccumulator:
     """Weighted sums of window scores, for the rows that are in use.
 
-    The upper and lower edges of the windows cut the image into strips. A strip takes memory from the first window that
+    The upper and lower edges of the windows cut the image into strips. A strip takes memory from when the first window
     reaches it until it is dropped.
 
     Args:
         size: (H, W).
         window: (h, w).
         starts: first rows and first columns of the windows.
-        blend: weights at overlaps.
+        blend: uniform | linear, see SlidingWindow.
     """
 
     def __init__(
         self, size: tuple[int, int], window: tuple[int, int], starts: tuple[list[int], list[int]], blend: str
     ) -> None:
         self.profiles = [_profile(length, blend) for length in window]
-        # The weight of a window is a product over the axes, and so is the sum over all windows.
+        # Window weights are products over the two axes, so the sums over all windows are products too.
         self.totals = [_summed(*axis) for axis in zip(self.profiles, starts, size, strict=True)]
         self.width = size[1]
         edges = sorted({edge for top in starts[0] for edge in (top, top + window[0])})
         self.strips = [_Strip(*rows) for rows in pairwise(edges)]
 
     def add(self, scores: Scores, top: int, left: int, start: int = 0) -> None:
-        """Adds a window, or some of its rows.
+        """Adds the scores of a window, or of some of its rows.
 
         Args:
             scores: (C, r, w).
-            top, left: corner of the window in the image.
-            start: row of the window that the scores begin with.
+            top, left: first row and column of the window in the image.
+            start: row of the window at which the scores begin.
         """
         rows, columns = (profile.to(scores.classes.device) for profile in self.profiles)
         weights = rows[start : start + scores.classes.shape[1], None] * columns
@@ -168,7 +174,7 @@ class WindowAccumulator:
                 )
 
     def take(self, start: int, stop: int) -> Scores:
-        """The weighted mean (C, stop - start, W) of rows that are not dropped and that no further window reaches."""
+        """The weighted mean, (C, stop - start, W), of rows that are not dropped and that no further window reaches."""
         parts = [
             strip.sums.map(lambda sums, top=strip.start: sums[:, max(start - top, 0) : stop - top])
             for strip in self.strips
@@ -187,7 +193,7 @@ class WindowAccumulator:
             first.start = start
 
     def _sums(self, strip: _Strip, scores: Scores) -> Scores:
-        """Sums of a strip, from zero on for maps like those of `scores`."""
+        """Sums of a strip; they start as zeros, one for each map of `scores`."""
         if strip.sums is None:
             size = strip.stop - strip.start, self.width
             strip.sums = scores.map(lambda part: part.new_zeros((len(part), *size), dtype=torch.float32))
@@ -195,12 +201,12 @@ class WindowAccumulator:
 
 
 def build_sliding_window(cfg: CfgNode) -> SlidingWindow | None:
-    """The sliding window of a config; None if TEST.SLIDING_WINDOW.ENABLED is False."""
+    """The sliding window of a config, or None if TEST.SLIDING_WINDOW.ENABLED is False."""
     return SlidingWindow(cfg) if cfg.TEST.SLIDING_WINDOW.ENABLED else None
 
 
 def _profile(length: int, blend: str) -> Tensor:
-    """Weights along one axis of a window, positive: (length,)."""
+    """Weights along one axis of a window, (length,), all positive."""
     if blend == "uniform":
         return torch.ones(length)
     position = torch.arange(1, length + 1, dtype=torch.float32)
@@ -208,7 +214,7 @@ def _profile(length: int, blend: str) -> Tensor:
 
 
 def _summed(profile: Tensor, starts: list[int], length: int) -> Tensor:
-    """Sum of the weights of all windows along one axis: (length,)."""
+    """Sum of the weights of all windows along one axis, (length,)."""
     total = torch.zeros(length)
     for start in starts:
         total[start : start + len(profile)] += profile

@@ -1,4 +1,4 @@
-"""Detectron2 meta-architectures: the models that a config names."""
+"""Detectron2 meta-architectures: the models that MODEL.META_ARCHITECTURE names."""
 
 from .base import SegmentationModel
 from .mta_clip import MTACLIP

@@ -1,9 +1,9 @@
-"""What the meta-architectures share: from dataset dicts to losses, and to labels or scores.
+"""The base of the meta-architectures: turns dataset dicts into losses, or into labels or scores.
 
 At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or windows) -> `predict` of the subclass ->
-`make_output`, which reads score maps from top to bottom, resizes and labels them.
+`make_output`, which reads score maps from top to bottom, resizes them and takes labels.
 
-Shapes: B images, C classes, H and W = padded input, h and w = one image before padding.
+Shapes: B images, C classes, H and W = an image: before padding in dicts, after padding in batches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,17 +20,18 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 class SegmentationModel(nn.Module):
-    """Base of the meta-architectures; a subclass says how it computes losses and scores, and which its networks are.
+    """Base of the meta-architectures; a subclass implements `losses`, `predict` and `networks`.
 
     Args:
-        pixel_mean, pixel_std: of the three RGB channels, on the scale 0..255.
-        ignore_label: value of label maps that belongs to no class.
-        size_divisibility: images are padded, with zeros after normalisation and at the right and bottom, until both
-            sides are a multiple of it.
-        sliding_window: scores overlapping windows instead of the whole image at inference.
-        label_maps_only: inference returns label maps instead of scores; memory then does not grow with classes times
-            output pixels.
-        precision: of autocast at inference, float32 | bfloat16 | float16; training has its own, outside of the model.
+        pixel_mean, pixel_std: mean and standard deviation of the three RGB channels, on the scale 0..255.
+        ignore_label: value of pixels without a class in label maps.
+        size_divisibility: normalised images are padded with zeros, at the right and the bottom, until both sides are
+            multiples of it.
+        sliding_window: if given, inference scores overlapping windows instead of the whole image.
+        label_maps_only: inference returns label maps instead of scores; memory then does not grow with the number of
+            classes times that of output pixels.
+        precision: dtype of autocast at inference, float32 | bfloat16 | float16; that of training is set outside the
+            model.
 
     Raises:
         ValueError: unknown `precision`.
@@ -60,7 +61,7 @@ class SegmentationModel(nn.Module):
 
     @staticmethod
     def common_arguments(cfg: CfgNode) -> dict:
-        """The arguments above, but for `size_divisibility`, from a config."""
+        """The constructor arguments from a config, except `size_divisibility` and `ignore_label`."""
         return {
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -71,27 +72,35 @@ class SegmentationModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Device of the model."""
         return self.pixel_mean.device
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Weighted scalar losses of one batch.
+        """Computes the losses of one batch; subclasses implement it.
 
         Args:
             images: (B, 3, H, W), normalised and padded.
             labels: (B, H, W) int64, padded with the ignore label.
+
+        Returns:
+            Weighted scalars by name.
         """
         raise NotImplementedError
 
     def predict(self, images: ImageList) -> list[ScoreMap]:
-        """Score maps of normalised images, each of the size it had before padding."""
+        """Score maps of normalised images, each at its size before padding; subclasses implement it."""
         raise NotImplementedError
 
     def networks(self) -> list[nn.Module]:
-        """The modules that take the time, without what lies between them: targets, matching, output."""
+        """The modules that take most of the time; targets, matching and output are not among them."""
         raise NotImplementedError
 
     def compile(self, *args, **kwargs) -> None:
-        """`nn.Module.compile` of each of the networks; what lies between them changes its shapes with the labels."""
+        """Compiles each of the networks; the code between them is left out, as its shapes change with the labels.
+
+        Args:
+            args, kwargs: passed on to `nn.Module.compile`.
+        """
         for network in self.networks():
             network.compile(*args, **kwargs)
 
@@ -99,15 +108,15 @@ class SegmentationModel(nn.Module):
         """Losses in training, predictions in evaluation.
 
         Args:
-            batched_inputs: per image a dict with `image` (3, h, w) RGB 0..255; in training `sem_seg` (h, w) int64;
-                optionally `height` and `width`, the wanted output size (default: that of `image`).
+            batched_inputs: one dict per image with `image` (3, H, W) RGB, values 0..255; in training `sem_seg` (H, W)
+                int64; optionally `height` and `width`, the output size in pixels (default: that of `image`).
 
         Returns:
-            In training, weighted scalar losses by name. In evaluation, per image `{"sem_seg": (C, height, width)}`,
-            float scores; with `label_maps_only`, `{"labels": (height, width)}`, int64. See `make_output`.
+            In training, weighted scalar losses by name. In evaluation, one dict per image: `sem_seg`, (C, height, width)
+            float32 scores; with `label_maps_only`, `labels`, (height, width) int64. See `make_output`.
 
         Raises:
-            ValueError: an image to train on has no label map of its size.
+            ValueError: a training image has no label map of its own size.
         """
         if self.training:
             return self._training_losses(batched_inputs)
@@ -121,12 +130,12 @@ class SegmentationModel(nn.Module):
             return results
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalised, padded batch on the model's device from dicts with `image` (3, h, w), RGB, 0..255."""
+        """The normalised, padded batch on the model's device, from dicts with `image` (3, H, W) RGB, values 0..255."""
         images = [x["image"].to(self.device, torch.float32) for x in batched_inputs]
         return self._stack([(image - self.pixel_mean) / self.pixel_std for image in images])
 
     def score_maps(self, images: ImageList) -> list[ScoreMap]:
-        """Where scores come from: the whole image, or windows of it."""
+        """Score maps of the images, predicted from whole images or from windows of them."""
         if self.sliding_window is None:
             return self.predict(images)
         return [
@@ -135,7 +144,11 @@ class SegmentationModel(nn.Module):
 
     @contextmanager
     def inference_precision(self) -> Iterator[None]:
-        """Autocast to the data type of inference."""
+        """Runs a block in autocast to the dtype of inference.
+
+        Yields:
+            None.
+        """
         reduced = self.inference_dtype != torch.float32
         with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
             yield
@@ -145,13 +158,14 @@ class SegmentationModel(nn.Module):
             label_map = x.get("sem_seg")
             if label_map is None or label_map.shape != x["image"].shape[-2:]:
                 raise ValueError(
-                    f"training needs a label map `sem_seg` of the size of each image, {tuple(x['image'].shape[-2:])}; "
-                    f"{x.get('file_name', 'an image')} has {None if label_map is None else tuple(label_map.shape)}"
+                    f"training needs a label map `sem_seg` of the same size as each image; the image is "
+                    f"{tuple(x['image'].shape[-2:])}, the label map of {x.get('file_name', 'an image')} is "
+                    f"{'missing' if label_map is None else tuple(label_map.shape)}"
                 )
         labels = [x["sem_seg"].to(self.device, torch.int64) for x in batched_inputs]
         labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=self.ignore_label)
         return self.losses(self.preprocess(batched_inputs).tensor, labels.tensor)
 
     def _stack(self, images: list[Tensor]) -> ImageList:
-        """Images (3, h, w) of a batch, padded with zeros at the right and bottom."""
+        """A batch of images (3, H, W), padded with zeros at the right and the bottom."""
         return ImageList.from_tensors(images, self.size_divisibility)

@@ -1,4 +1,4 @@
-"""MTA-CLIP (ECCV 2024), and Mask2Former (CVPR 2022) as the same model without text.
+"""MTA-CLIP (ECCV 2024) and, as the same model without text, Mask2Former (CVPR 2022).
 
 Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class, Dt text width,
 H and W = padded input.
@@ -26,18 +26,18 @@ from .base import SegmentationModel
 class MTACLIP(SegmentationModel):
     """Image encoder -> pixel decoder -> Mask-Text Decoder, with text from learned prompts.
 
-    Held-out classes (DATASETS.UNSEEN_CLASSES, inductive) have no labels in training, but their names stay text queries
-    and rows of the linear classifier, both trained as absent, and negatives of the similarity loss. What can still
-    recognise them is similarity to their text (MODEL.MTA.CLASSIFIER text).
+    Held-out classes (DATASETS.UNSEEN_CLASSES, protocol inductive) have no labels in training. Their names remain text
+    queries and rows of the linear classifier, both trained as absent, and negatives of the similarity loss. They can
+    still be recognised by similarity to their text (MODEL.MTA.CLASSIFIER text).
 
     Args:
         backbone: images (B, 3, H, W) -> res2..res5.
         sem_seg_head: those features and text (Z, K, Dt) -> HeadOutput.
         criterion: HeadOutput and targets -> weighted losses.
-        prompt_learner: gives the text of all classes; None is Mask2Former.
-        mask_classifier: gives masks their class probabilities at inference.
-        compile_networks: compiles image encoder, pixel decoder and decoder at their first call.
-        common: of SegmentationModel.
+        prompt_learner: turns class names into text (Z, K, Dt); None for a model without text (Mask2Former).
+        mask_classifier: predictions of the last layer -> class probabilities, at inference.
+        compile_networks: compiles the image encoder, pixel decoder and transformer decoder at their first call.
+        common: arguments of SegmentationModel.
     """
 
     @configurable
@@ -63,6 +63,11 @@ class MTACLIP(SegmentationModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Constructor arguments from a config.
+
+        Raises:
+            ValueError: see `protocol_from_config`; only inductive and supervised training are supported.
+        """
         protocol_from_config(cfg, supported=("inductive", "supervised"))
         backbone = build_backbone(cfg)
         return {
@@ -79,24 +84,24 @@ class MTACLIP(SegmentationModel):
 
     @property
     def vocabulary(self) -> list[str] | None:
-        """Names that masks are classified by at inference; None = the training classes."""
+        """Class names used at inference; None = the training classes."""
         return None if self.prompt_learner is None else self.prompt_learner.vocabulary
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Classifies masks at inference by similarity to any names, instead of by the training classes.
+        """Sets the names by which masks are classified at inference, by similarity to their text.
 
         Args:
-            names: class names, one output channel each, in this order; None goes back to the training classes.
+            names: any class names, one output channel each, in this order; None restores the training classes.
 
         Raises:
-            ValueError: the model compares no masks with text, or a name is empty or too long for the text encoder.
+            ValueError: the model does not compare masks with text, or a name is empty or too long for the text tower.
         """
         if self.prompt_learner is not None and self.sem_seg_head.compares_text:
             self.prompt_learner.set_vocabulary(names)
         elif names is not None:
             raise ValueError(
                 "this model has not learned to compare masks with text (MODEL.PROMPT.NAME is empty or "
-                "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it only knows its training classes"
+                "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it only knows its training classes; use a model trained with both"
             )
 
     def networks(self) -> list[nn.Module]:
@@ -104,9 +109,9 @@ class MTACLIP(SegmentationModel):
         return [self.backbone, self.sem_seg_head.pixel_decoder, self.sem_seg_head.transformer_decoder]
 
     def predict_masks(self, images: Tensor) -> HeadOutput:
-        """Mask queries' predictions for normalised, padded images (B, 3, H, W)."""
+        """Predictions of the mask queries for normalised, padded images (B, 3, H, W)."""
         text = None if self.prompt_learner is None else self.prompt_learner()
-        # Convolutions on CPU, and in half precision on GPUs, are faster with channels last.
+        # Convolutions are faster with channels last, on CPUs and in half precision on GPUs.
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return self.sem_seg_head(features, text)
 

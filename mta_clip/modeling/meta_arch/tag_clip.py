@@ -1,6 +1,7 @@
-"""TagCLIP (TPAMI 2024, arXiv 2304.07547): zero-shot segmentation that knows where to trust the classes it has seen.
+"""TagCLIP (TPAMI 2024, arXiv 2304.07547): zero-shot segmentation that predicts where seen classes can be trusted.
 
-Shapes: B images, C classes of the vocabulary, D joint width of CLIP, H and W = padded input, h and w = token grid.
+Shapes: B images, C classes of the vocabulary, Dt width of text features (CLIP's joint space), H and W = padded input,
+h and w = patch grid.
 """
 
 from collections.abc import Sequence
@@ -25,22 +26,22 @@ from .base import SegmentationModel
 
 @META_ARCH_REGISTRY.register()
 class TagCLIP(SegmentationModel):
-    """Prompted CLIP ViT -> class texts and trusty token query the patches -> attention scores are the masks.
+    """Prompted CLIP ViT -> cross-attention of class texts and trusty token to the patches -> its scores are the masks.
 
     Args:
-        backbone: images (B, 3, H, W) -> image token (B, D) and patch map (B, D, h, w).
-        head: those and text (C, D) -> mask logits (B, C, h, w) and trusty logits (B, 1, h, w) or None.
-        class_text: gives the text of names.
+        backbone: images (B, 3, H, W) -> image token (B, Dt) and patch map (B, Dt, h, w).
+        head: both of these and text (C, Dt) -> mask logits (B, C, h, w) and trusty logits (B, 1, h, w) or None.
+        class_text: turns class names into text (C, Dt).
         criterion: logits and labels -> weighted losses.
-        labels: numbers label maps as the protocol trains on them; it also knows seen and unseen classes.
-        pseudo_labels_from_iter: transductive training is inductive before this iteration.
-        trusty_eval: scores weighted by the trusty map at inference: none | seen | unseen | both.
+        labels: maps labels to the classes that the protocol trains; also holds the split into seen and unseen classes.
+        pseudo_labels_from_iter: before this iteration transductive training runs as inductive training.
+        trusty_eval: classes whose scores are weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
-        compile_networks: compiles image encoder and head at their first call.
-        common: of SegmentationModel.
+        compile_networks: compiles the image encoder and the head at their first call.
+        common: arguments of SegmentationModel, except `ignore_label`.
 
     Raises:
-        ValueError: unknown `trusty_eval`, or one that needs the trusty token which the head does not have.
+        ValueError: unknown `trusty_eval`, or one that needs a trusty token if the head has none.
     """
 
     @configurable
@@ -66,7 +67,7 @@ class TagCLIP(SegmentationModel):
         self.criterion = criterion
         self.labels = labels
         self.split = labels.split
-        # What training sees before pseudo-labels start; None if they start at once, or never.
+        # Labels in use before pseudo-labels start; None if they start at once, or never.
         self.first_labels = labels.inductive() if labels.pseudo_labels and pseudo_labels_from_iter > 0 else None
         self.pseudo_labels_from_iter = pseudo_labels_from_iter
         self.trusty_eval = trusty_eval
@@ -76,6 +77,7 @@ class TagCLIP(SegmentationModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Constructor arguments from a config."""
         node = cfg.MODEL.TAGCLIP
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
@@ -107,7 +109,7 @@ class TagCLIP(SegmentationModel):
 
     @property
     def vocabulary(self) -> list[str] | None:
-        """Names that inference looks for; None = the dataset's."""
+        """Class names used at inference; None = those of the dataset."""
         return self.class_text.vocabulary
 
     def networks(self) -> list[nn.Module]:
@@ -115,21 +117,21 @@ class TagCLIP(SegmentationModel):
         return [self.backbone, self.head]
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Segments any classes at inference instead of the dataset's; names that were not trained on count as unseen.
+        """Sets the classes to segment at inference; names that were not trained on count as unseen.
 
         Args:
-            names: class names, one output channel each, in this order; None goes back to the dataset's classes.
+            names: any class names, one output channel each, in this order; None restores the classes of the dataset.
 
         Raises:
-            ValueError: a name occurs twice, is empty or too long for the text tower.
+            ValueError: a name occurs twice, is empty, or is too long for the text encoder.
         """
         self.class_text.set_vocabulary(None if names is None else ClassSplit(names).class_names)
 
     def logits(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Tensor | None]:
-        """Logits on the token grid of normalised images.
+        """Computes logits on the patch grid.
 
         Args:
-            images: (B, 3, H, W).
+            images: (B, 3, H, W), normalised.
             names: C class names.
 
         Returns:

@@ -1,6 +1,8 @@
-"""Operators with a plain form, the definition in a few lines of PyTorch, and a fast one where that pays.
+"""Operators with a plain form (the definition, in a few lines of PyTorch) and a faster one where that pays off.
 
-This table is the one place that chooses. Layers call an operator and know neither device nor memory.
+Only this table chooses between the forms. Layers call an operator without regard to the device or memory layout.
+
+Shapes: as in the module of each operator.
 """
 
 from . import argmax, attention, embedding_bag, masks, sampling
@@ -10,11 +12,11 @@ from .resizing import RowResizer, row_blocks
 
 # (B, N, A * d) of values (B, S, A, d): sums of weighted bilinear samples
 deformable_sampling = dispatch(sampling.deformable_sampling, everywhere=embedding_bag.deformable_sampling)
-# (B, heads, N, d): attention with a bias that all heads share
+# (B, A, N, d): attention with a bias that all heads share
 attention_with_bias = dispatch(attention.attention_with_bias, everywhere=attention.fused_attention)
-# (N, r, W) rows of upsampled mask probabilities from logits (N, h, w)
+# (Q, r, W): rows of upsampled mask probabilities, from logits (Q, h, w)
 mask_probabilities = dispatch(masks.mask_probabilities, everywhere=masks.mask_probabilities_by_row)
-# (...) of (C, ...): the first largest
+# (...), from scores (C, ...): index of the first of the largest scores
 argmax_classes = dispatch(argmax.argmax_classes, cpu=argmax.argmax_by_comparison)
 
 __all__ = [

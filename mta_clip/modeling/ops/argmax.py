@@ -14,14 +14,14 @@ def argmax_classes(scores: Tensor) -> Tensor:
         scores: (C, ...), without NaN.
 
     Returns:
-        (...) int64.
+        (...) int64, in 0..C-1.
     """
     return scores.argmax(0)
 
 
 def argmax_by_comparison(scores: Tensor) -> Tensor:
-    """`argmax_classes` for CPUs, where PyTorch vectorises a maximum but not its index."""
-    scores = scores.float()  # half precision counts to 256 only
+    """`argmax_classes` for CPUs, where PyTorch vectorises the maximum but not the search for its index."""
+    scores = scores.float()  # bfloat16 represents integers exactly only up to 256
     best = torch.eq(scores, scores.amax(0), out=torch.empty_like(scores))  # 0 or 1
     rank = torch.arange(len(scores), 0, -1, dtype=scores.dtype, device=scores.device)
     return len(scores) - best.mul_(rank.view(-1, *[1] * (scores.dim() - 1))).amax(0).long()

@@ -1,6 +1,6 @@
 """Attention with a bias that all heads share, and the bias of masked attention (Mask2Former, section 3.2.1).
 
-Shapes: B images, A heads, N queries, S memory tokens, d channels per head.
+Shapes: B images, A heads, N queries, S tokens that queries look at, d channels per head.
 """
 
 import torch
@@ -9,12 +9,12 @@ from torch.nn import functional as F
 
 
 def attention_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """softmax(q k / sqrt(d) + bias) v.
+    """Attention: softmax(query key^T / sqrt(d) + bias) value.
 
     Args:
         query: (B, A, N, d).
         key, value: (B, A, S, d).
-        bias: (B, N, S); None = 0.
+        bias: (B, N, S), shared by all heads; None = 0.
 
     Returns:
         (B, A, N, d).
@@ -26,19 +26,19 @@ def attention_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """`attention_with_bias` by PyTorch's fused kernel."""
+    """`attention_with_bias`, computed by PyTorch's fused kernel."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=None if bias is None else bias[:, None])
 
 
 @torch.no_grad()
 def mask_bias(mask_logits: Tensor) -> Tensor:
-    """What masked attention adds to its scores: -inf where a mask is less likely than not, else 0.
+    """The bias of masked attention: -inf where the mask probability is below 0.5, else 0.
 
     Args:
         mask_logits: (B, N, S).
 
     Returns:
-        (B, N, S); 0 everywhere for a query whose mask is empty, which so attends to all.
+        (B, N, S), in the dtype of the logits. Queries with an empty mask get 0 everywhere and attend to all tokens.
     """
     outside = mask_logits < 0
     outside &= ~outside.all(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Which form of an operator runs: decided here, by the device of its first argument, and nowhere else."""
+"""Chooses the form of an operator that runs, by the device of its first argument."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,15 +7,15 @@ _plain_only = False
 
 
 def dispatch(plain: Callable, *, everywhere: Callable | None = None, **by_device: Callable) -> Callable:
-    """An operator with several forms that give the same numbers up to rounding.
+    """Combines several forms of an operator, which give the same numbers up to rounding.
 
     Args:
-        plain: the definition; runs where there is no other form, and within `plain_forms`.
-        everywhere: a faster form for all devices without one of their own.
+        plain: the definition; runs on devices without another form, and within `plain_forms`.
+        everywhere: a faster form for all devices that have none of their own.
         by_device: faster forms by device type, such as `cpu=`.
 
     Returns:
-        A function with the arguments of `plain`, a tensor first, that runs the form for that tensor's device.
+        A function with the arguments of `plain`. The first is a tensor, whose device decides which form runs.
     """
 
     def operator(tensor, *args, **kwargs):
@@ -29,7 +29,11 @@ def dispatch(plain: Callable, *, everywhere: Callable | None = None, **by_device
 
 @contextmanager
 def plain_forms() -> Iterator[None]:
-    """Runs every operator in its plain form: for exports, and to see what a fast form changes."""
+    """Runs every operator in its plain form: for exports, and to compare fast forms with the definition.
+
+    Yields:
+        None; the forms are chosen by device again when the context ends.
+    """
     global _plain_only
     before, _plain_only = _plain_only, True
     try:

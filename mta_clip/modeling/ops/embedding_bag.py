@@ -1,10 +1,10 @@
 """Deformable sampling as one weighted sum of table rows per query and head.
 
-A bilinear sample is a weighted sum of four pixels, and a deformable attention head sums L * P weighted samples: so
-its output is one bag of 4 * L * P weighted rows, which `F.embedding_bag` sums without storing a single sample. The
-rows come from a table in which every level has a border of zeros; points outside a map then need no special case.
+A bilinear sample is a weighted sum of four pixels, and a head of deformable attention sums L * P weighted samples. Its
+output is therefore one bag of 4 * L * P weighted rows, which `F.embedding_bag` sums without storing the samples. The
+rows come from a table in which every level has a border of zeros, so points outside a map need no special case.
 
-Shapes: as in sampling.py. A cell is the top left of the four pixels of a sample.
+Shapes: as in sampling.py; h and w = a level. A cell is the top left of the four pixels of a sample.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,25 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Where pixels lie in the zero-bordered table, and what index arithmetic needs to know; depends on sizes only.
+    """Where pixels lie in the zero-bordered table, and constants for index arithmetic; depends on the sizes only.
 
-    A level of (h, w) pixels takes h + 2 rows of w + 1 slots: a border row above and below, and a border slot at the
-    left, which also ends the row before. Coordinates count slots: pixel (0, 0) of a level is at x = 1, y = 1.
+    A level of (h, w) pixels takes h + 2 rows of w + 1 slots: one border row above, one below, and a border slot at the
+    left of each row, which is also the right border of the row before. Coordinates count slots: pixel (0, 0) of a level
+    is at x = 1, y = 1.
     """
 
     sizes: tuple[tuple[int, int], ...]  # (height, width) of the L levels
     starts: tuple[int, ...]  # first slot of each level
-    slots: int  # of one image
+    slots: int  # number of slots per image
     heads: int
-    widths: Tensor  # (M,) float32
-    heights: Tensor  # (M,) float32
-    row_stride: Tensor  # (M,) int32, table rows from a pixel to the one below
-    first_row: Tensor  # (M,) int32, table row of x = 0, y = 0
+    widths: Tensor  # (J,) float32
+    heights: Tensor  # (J,) float32
+    row_stride: Tensor  # (J,) int32, table rows from a pixel to the one below
+    first_row: Tensor  # (J,) int32, table row of x = 0, y = 0
 
     @classmethod
     def build(cls, sizes: Sequence[tuple[int, int]], *, heads: int, points: int, device: torch.device) -> "TableLayout":
+        """The layout for L levels of the given (h, w), with A heads and P points per head, query and level."""
         counts = [(h + 2) * (w + 1) for h, w in sizes]
         starts = tuple(sum(counts[:level]) for level in range(len(counts)))
 
@@ -55,13 +57,13 @@ class TableLayout:
         )
 
     def level(self, table: Tensor, level: int) -> Tensor:
-        """View (B, h + 2, w + 1, A, d) of one level in a table (B, slots, A, d)."""
+        """One level of a table (B, slots, A, d), as a view (B, h + 2, w + 1, A, d)."""
         h, w = self.sizes[level]
         rows = table[:, self.starts[level] : self.starts[level] + (h + 2) * (w + 1)]
         return rows.unflatten(1, (h + 2, w + 1))
 
     def pixels(self, tokens: Tensor) -> list[Tensor]:
-        """Views (B, h, w, A, d) of the levels in tokens (B, S, A, d)."""
+        """The levels of tokens (B, S, A, d), as views (B, h, w, A, d)."""
         levels = tokens.split([h * w for h, w in self.sizes], dim=1)
         return [level.unflatten(1, size) for level, size in zip(levels, self.sizes, strict=True)]
 
@@ -69,7 +71,7 @@ class TableLayout:
 def deformable_sampling(
     value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """`sampling.deformable_sampling`, summed in float32; differentiable (once) in its four tensors."""
+    """`sampling.deformable_sampling`, summed in float32; differentiable once with respect to its four tensors."""
     points = x.shape[-1] // (value.shape[2] * len(sizes))
     layout = TableLayout.build(sizes, heads=value.shape[2], points=points, device=value.device)
     if torch.compiler.is_compiling() and not torch.is_grad_enabled():
@@ -115,7 +117,7 @@ class _Sampling(torch.autograd.Function):
 
 
 def _sum_bags(table: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
-    """The forward pass: (B, N, A * d) of samples (B, N, M)."""
+    """The forward pass: (B, N, A * d) from samples (B, N, J)."""
     cells, fx, fy = _locate(x, y, layout)
     bags = x.shape[0] * x.shape[1] * layout.heads
     sampled = F.embedding_bag(
@@ -136,7 +138,7 @@ def _zero_bordered(value: Tensor, layout: TableLayout) -> Tensor:
 
 
 def _locate(x: Tensor, y: Tensor, layout: TableLayout) -> tuple[Tensor, Tensor, Tensor]:
-    """Table rows of the cells (B, N, M) int32, and the points' position inside them, fx and fy (B, N, M) in [0, 1)."""
+    """Table rows of the cells, (B, N, J) int32, and positions inside them, fx and fy (B, N, J) in [0, 1)."""
     zero = torch.zeros_like(layout.widths)
     x = torch.clamp(x + 1, zero, layout.widths + 1)
     y = torch.clamp(y + 1, zero, layout.heights + 1)
@@ -151,13 +153,13 @@ def _inside(pixel: Tensor, size: Tensor) -> Tensor:
 
 
 def _corner_rows(cells: Tensor, layout: TableLayout) -> Tensor:
-    """Table rows (B, N, M, 4) int32 of the pixels at top left, top right, bottom left and bottom right."""
+    """Table rows (B, N, J, 4) int32 of the pixels at top left, top right, bottom left and bottom right."""
     below = cells + layout.row_stride
     return torch.stack([cells, cells + layout.heads, below, below + layout.heads], dim=-1)
 
 
 def _corner_weights(fx: Tensor, fy: Tensor, weights: Tensor) -> Tensor:
-    """Bilinear weights (B, N, M, 4) of those pixels, times the weights of the samples."""
+    """Bilinear weights (B, N, J, 4) of those pixels, times the weights of the samples."""
     right = weights * fx
     left = weights - right
     bottom_right, bottom_left = right * fy, left * fy
@@ -165,7 +167,7 @@ def _corner_weights(fx: Tensor, fy: Tensor, weights: Tensor) -> Tensor:
 
 
 def _corner_weight_gradient(grad: Tensor, table: Tensor, rows: Tensor) -> Tensor:
-    """Dot products of a bag's gradient (bags, d) with the table rows it read, (bags, 4 * L * P)."""
+    """Dot products (bags, 4 * L * P) of the gradients of bags, (bags, d), with the table rows they read."""
     with torch.enable_grad():
         weights = grad.new_zeros(rows.shape, requires_grad=True)
         bags = F.embedding_bag(rows, table.flatten(0, 2), mode="sum", per_sample_weights=weights)
@@ -175,8 +177,8 @@ def _corner_weight_gradient(grad: Tensor, table: Tensor, rows: Tensor) -> Tensor
 def _value_gradient(grad: Tensor, cells: Tensor, corner_weights: Tensor, table: Tensor, layout: TableLayout) -> Tensor:
     """Gradient (B, S, A, d) of the pixels.
 
-    The transposed sum is a sum of bags again: samples sorted by cell are bags of queries. One sort serves the four
-    corners, whose sums are then moved to their pixels as whole maps.
+    The transposed sum is again a sum of bags: once samples are sorted by cell, each cell is a bag of queries. One sort
+    serves all four corners; the sums of a corner are then shifted to their pixels as whole maps.
     """
     cells, order = torch.sort(cells.flatten(), stable=True)
     bag_starts = torch.searchsorted(

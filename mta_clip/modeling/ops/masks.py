@@ -1,6 +1,7 @@
 """Rows of upsampled mask probabilities.
 
-Shapes: N masks, h and w = logits, H and W = upsampled, r rows of it.
+Shapes: Q masks (one per mask query; in TagCLIP one per class), h and w = the logits, H and W = the padded image that
+they are upsampled to, r of its rows.
 """
 
 import torch
@@ -11,25 +12,25 @@ from .resizing import source_rows
 
 
 def mask_probabilities(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """Rows of sigmoid(logits upsampled bilinearly, align_corners False).
+    """Rows of the sigmoid of bilinearly upsampled logits (align_corners False).
 
     Args:
-        logits: (N, h, w) float32.
+        logits: (Q, h, w) float32.
         size: (H, W).
-        rows: of the upsampled masks, with start and stop.
+        rows: which rows of the upsampled masks; start and stop are set.
 
     Returns:
-        (N, r, W), in 0..1.
+        (Q, r, W) float32, in [0, 1].
     """
     return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0, :, rows].sigmoid()
 
 
 def mask_probabilities_by_row(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """`mask_probabilities`, computing the wanted rows only; fastest where `logits` has masks last in memory."""
+    """`mask_probabilities`, computed for these rows only; fastest if the masks of `logits` are last in memory."""
     upper, lower, weight = (x[rows].to(logits.device) for x in source_rows(logits.shape[-2], size[0]))
     by_row = logits.permute(1, 2, 0)
     blended = torch.lerp(by_row.index_select(0, upper), by_row.index_select(0, lower), weight[:, None, None])
-    # Every row an image with channels last: that is fastest, and images are what threads share out.
+    # Each row becomes an image with channels last: the fastest layout, and threads split the work by image.
     images = blended.permute(0, 2, 1)[:, :, None]
     resized = F.interpolate(images, size=(1, size[1]), mode="bilinear", align_corners=False)
     return resized.sigmoid_()[:, :, 0].transpose(0, 1)

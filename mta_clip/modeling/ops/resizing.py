@@ -1,6 +1,6 @@
-"""Bilinear resizing of maps that exist, or are wanted, only a few rows at a time.
+"""Bilinear resizing of maps that are available, or needed, only a few rows at a time.
 
-Shapes: C maps, h and w = source, H and W = output, r rows.
+Shapes: C maps (such as one per class), h and w = their size, H and W = the image they are resized to, r rows.
 """
 
 from collections.abc import Iterator
@@ -14,10 +14,15 @@ _BLOCK_BYTES_DEVICE = 1 << 28  # elsewhere: enough to fill the device
 
 
 def row_blocks(height: int, bytes_per_row: int, device: torch.device) -> Iterator[slice]:
-    """Rows 0..height-1 from top to bottom, as many at a time as the device handles well.
+    """Splits rows into blocks whose size suits the device.
 
     Args:
+        height: number of rows.
         bytes_per_row: memory that a row takes.
+        device: where the rows are computed.
+
+    Yields:
+        Slices of 0..height-1, from top to bottom.
     """
     step = max(1, _BLOCK_BYTES.get(device.type, _BLOCK_BYTES_DEVICE) // max(bytes_per_row, 1))
     for start in range(0, height, step):
@@ -25,14 +30,14 @@ def row_blocks(height: int, bytes_per_row: int, device: torch.device) -> Iterato
 
 
 def source_rows(length: int, resized_length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For rows of a resized map: the two rows they lie between, and the weight of the second (align_corners False).
+    """For each row of a resized map, the two source rows it lies between (align_corners False).
 
     Args:
-        length: rows of the map.
+        length: rows of the map, h.
         resized_length: rows of the resized map, H.
 
     Returns:
-        (H,) int64, int64 and float32, on the CPU.
+        Upper rows (H,) int64, lower rows (H,) int64 and the weight of the lower row (H,) float32, all on the CPU.
     """
     position = ((torch.arange(resized_length) + 0.5) * (length / resized_length) - 0.5).clamp(min=0)
     upper = position.long().clamp(max=length - 1)
@@ -41,7 +46,7 @@ def source_rows(length: int, resized_length: int) -> tuple[Tensor, Tensor, Tenso
 
 
 class RowResizer:
-    """Bilinear resizing (align_corners False) of (C, h, w) maps to (C, H, W), any output rows at a time.
+    """Bilinear resizing (align_corners False) of maps (C, h, w) to (C, H, W), a few rows of the output at a time.
 
     Args:
         size: (h, w).
@@ -53,27 +58,31 @@ class RowResizer:
         self.upper, self.lower, self.weight = source_rows(size[0], output_size[0])
 
     def source(self, rows: slice) -> slice:
-        """The source rows that output rows are made from."""
+        """The rows of the source that the given rows of the output are computed from."""
         return slice(int(self.upper[rows.start]), int(self.lower[rows.stop - 1]) + 1)
 
     def blocks(self, channels: int, device: torch.device) -> Iterator[slice]:
-        """Output rows from top to bottom, few enough that neither they nor what they are made from takes much memory.
+        """Splits the output into blocks of rows so small that neither they nor their source rows take much memory.
 
         Args:
             channels: numbers per pixel of the output.
+            device: where the rows are computed.
+
+        Yields:
+            Slices of rows of the output, from top to bottom.
         """
         columns = max(self.output_size[1], self.size[1] * self.size[0] // self.output_size[0])
         return row_blocks(self.output_size[0], 4 * channels * columns, device)
 
     def __call__(self, maps: Tensor, rows: slice) -> Tensor:
-        """Resized rows.
+        """Computes rows of the output.
 
         Args:
-            maps: (C, r, w), the rows `source(rows)` of the source.
-            rows: of the output.
+            maps: (C, r, w), rows `source(rows)` of the source.
+            rows: which rows of the output.
 
         Returns:
-            (C, r', W); `maps` itself where there is nothing to resize.
+            (C, r', W), where r' is the number of `rows`; `maps` itself if there is nothing to resize.
         """
         if self.size[0] != self.output_size[0]:
             first = self.upper[rows.start].item()

@@ -1,7 +1,7 @@
 """Deformable sampling: sums of weighted bilinear samples of several maps (Deformable DETR, arXiv 2010.04159, eq. 3).
 
 Shapes: B images, S pixels of all levels, N queries, A heads, d channels per head, L levels, P points per head, query
-and level; M = A * L * P samples of a query, in the order head, level, point.
+and level; J = A * L * P samples of a query, in the order head, level, point.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from torch.nn import functional as F
 def deformable_sampling(
     value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[tuple[int, int]]
 ) -> Tensor:
-    """Sums a head's weighted samples; what lies outside a map is zero.
+    """Sums the weighted samples of each head; maps are zero outside their borders.
 
     Args:
-        value: (B, S, A, d), pixels of all levels, row by row.
-        x, y: (B, N, M) float32, in pixels of the sample's level; (0, 0) is the centre of the first pixel.
-        weights: (B, N, M) float32.
+        value: (B, S, A, d), pixels of all levels, level by level and row by row.
+        x, y: (B, N, J) float32, in pixels of the sample's level; (0, 0) is the centre of the first pixel.
+        weights: (B, N, J) float32.
         sizes: (height, width) of the L levels.
 
     Returns:
-        (B, N, A * d), in the type of `value`.
+        (B, N, A * d), in the dtype of `value`.
     """
     heads, total = value.shape[2], 0
     maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in sizes], dim=-1)  # (B * A, d, h * w)
