@@ -1,4 +1,4 @@
-"""Training losses: targets from label maps, matching, mask, class and similarity losses."""
+"""Training: targets from label maps, matching, and the mask, class and similarity losses."""
 
 from .criterion import MaskTextCriterion
 from .matcher import HungarianMatcher, Match

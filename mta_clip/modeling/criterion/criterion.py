@@ -1,7 +1,7 @@
-"""The training losses of a mask classification head, with text or without.
+"""The training losses of a mask classification head, with or without text.
 
-Shapes: L supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, Dm mask
-embedding width, h and w a quarter of the padded input.
+Shapes: I supervised predictions (one per decoder layer), B images, Q mask queries, C classes, K = C + 1 (last = no object),
+Z contexts, Dm mask embedding width, h and w = a quarter of the padded input.
 """
 
 import torch
@@ -26,31 +26,31 @@ IGNORED_PIXELS = ("negative", "excluded")
 class MaskTextCriterion(nn.Module):
     """Matches predictions with targets and sums class, mask, dice and similarity losses (Mask2Former; MTA-CLIP, L_sim).
 
-    All predictions are processed together, image by image. Everything runs in float32, whatever autocast says.
+    All predictions are processed together, image by image. Everything runs in float32, even inside autocast.
 
-    Sums over queries or masks are divided by the average over processes of their normaliser, so the gradient, averaged
-    by DistributedDataParallel, is that of one process with the whole batch. (Mask2Former does so for the mask losses
-    alone; with one process there is no difference.)
+    Sums over queries or masks are divided by their normaliser averaged over processes. After DistributedDataParallel has
+    averaged the gradient, it equals that of one process with the whole batch. (Mask2Former does this for the mask losses
+    only; with one process there is no difference.)
 
     Args:
         num_classes: C.
-        class_weight: of loss_ce and of the class cost in the matching.
-        mask_weight: of loss_mask and of its cost.
-        dice_weight: of loss_dice and of its cost.
-        similarity_weight: of loss_sim; 0 leaves it out.
-        no_object_weight: of queries without a target in loss_ce and loss_sim, relative to those with one.
+        class_weight: weight of loss_ce, and of the class cost in the matching.
+        mask_weight: weight of loss_mask and of its cost.
+        dice_weight: weight of loss_dice and of its cost.
+        similarity_weight: weight of loss_sim; 0 leaves it out.
+        no_object_weight: weight of queries without a target in loss_ce and loss_sim; those with a target have 1.
         num_points: points per mask, in matching and losses.
-        oversample_ratio: candidates per point of the mask losses.
-        importance_sample_ratio: share of their points chosen by uncertainty.
-        deep_supervision: losses on all predictions, not only on the last.
-        supervise_initial: also on the one before the first decoder layer.
+        oversample_ratio: candidates per point of the mask losses, at least 1.
+        importance_sample_ratio: share of these points that is chosen by uncertainty, in [0, 1].
+        deep_supervision: computes losses on all predictions instead of the last one only.
+        supervise_initial: with `deep_supervision`, also on the prediction before the first decoder layer.
         normalizer: divisor of mask and dice losses: num_masks | class_weight_sum (the MTA-CLIP authors' code).
         ignored_pixels: negative (background of every mask) | excluded (points there carry no loss).
-        similarity_loss: None without text.
+        similarity_loss: None for a head without text.
         draw_points: source of random points.
 
     Raises:
-        ValueError: unknown `normalizer` or `ignored_pixels`.
+        ValueError: unknown `normalizer` or `ignored_pixels`; see also HungarianMatcher and PointMaskLoss.
     """
 
     @configurable
@@ -75,7 +75,7 @@ class MaskTextCriterion(nn.Module):
     ) -> None:
         super().__init__()
         if normalizer not in NORMALIZERS:
-            raise ValueError(f"MODEL.MASK_FORMER.NORMALIZER is {normalizer!r}, not one of {NORMALIZERS}")
+            raise ValueError(f"MODEL.MASK_FORMER.NORMALIZER is {normalizer!r}, expected one of {NORMALIZERS}")
         if ignored_pixels not in IGNORED_PIXELS:
             raise ValueError(
                 f"MODEL.MASK_FORMER.IGNORED_PIXELS is {ignored_pixels!r}, expected one of {IGNORED_PIXELS}"
@@ -111,6 +111,7 @@ class MaskTextCriterion(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Constructor arguments from a config."""
         node, mta = cfg.MODEL.MASK_FORMER, cfg.MODEL.MTA
         similarity_loss = None
         if cfg.MODEL.PROMPT.NAME and mta.SIMILARITY_WEIGHT:
@@ -135,19 +136,20 @@ class MaskTextCriterion(nn.Module):
     def forward(
         self, output: HeadOutput, targets: list[Target], temperature: float | Tensor = 1.0
     ) -> dict[str, Tensor]:
-        """Weighted losses.
+        """Computes the weighted losses.
 
         Args:
-            output: of the head, in training mode with the predictions of all layers.
-            targets: per image.
-            temperature: of the similarity loss.
+            output: predictions of the head in training mode, that is, of all layers.
+            targets: one per image.
+            temperature: tau of the similarity loss, above 0; 1 = raw cosines.
 
         Returns:
-            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim of the last prediction, and the same with
-            suffix _i for `output.layers[i]` (_0 = before the first decoder layer).
+            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim for the last prediction; the same with suffix
+            _i for `output.layers[i]` (_0 = before the first decoder layer).
 
         Raises:
-            ValueError: a target's label is not below the number of classes, or the head has other class counts.
+            ValueError: a target's label is not in 0..C-1, the head predicts another number of classes, or it predicts
+                no similarity although there is a similarity loss.
         """
         supervised = self._supervised_layers(len(output.layers))
         layers = [output.layers[index] for index in supervised]
@@ -174,7 +176,7 @@ class MaskTextCriterion(nn.Module):
         targets: list[Target],
         temperature: float | Tensor,
     ) -> dict[str, Tensor]:
-        """Weighted losses, each (L,)."""
+        """Weighted losses by name, each (I,)."""
         class_logits = torch.stack([layer.class_logits for layer in layers]).float()
         mask_embed = torch.stack([layer.mask_embed for layer in layers]).float()
         matches = self.matcher(class_logits, mask_embed, mask_features, targets)
@@ -192,13 +194,13 @@ class MaskTextCriterion(nn.Module):
             "loss_dice": self.dice_weight * dice / mask_divisor,
         }
         if self.similarity_loss is not None:
-            similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, L, B, Q, K)
+            similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, I, B, Q, K)
             contrast = (self.similarity_loss(similarity, labels, temperature) * query_weights).sum((1, 2))
             losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
         return losses
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
-        """Label of every query, C where it is unmatched: (L, B, Q) int64."""
+        """Labels of all queries, (I, B, Q) int64; C where a query is unmatched."""
         labels = torch.full(shape, self.num_classes, dtype=torch.int64, device=self.empty_weight.device)
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             layer, index = match.matched.nonzero(as_tuple=True)
@@ -206,13 +208,13 @@ class MaskTextCriterion(nn.Module):
         return labels
 
     def _normalizers(self, targets: list[Target], query_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Averages over processes: number of masks, at least 1, a scalar; sums of query weights, (L,)."""
+        """Averages over processes: the number of masks (a scalar, at least 1) and the sums of query weights, (I,)."""
         num_masks = sum(len(target["labels"]) for target in targets)
         sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(sums)
             sums = sums / comm.get_world_size()
-        # The sum of weights is 0 only if no-object weighs nothing and there is no target: then so is what it divides.
+        # Weights sum to 0 only if no_object_weight is 0 and there are no targets; the dividend is then 0, too.
         return sums[0].clamp(min=1.0), sums[1:].clamp(min=torch.finfo(sums.dtype).eps)
 
     def _check_inputs(self, layers: list[LayerPrediction], targets: list[Target]) -> None:

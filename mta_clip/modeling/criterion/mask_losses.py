@@ -1,7 +1,7 @@
 """Point-sampled binary cross-entropy and dice loss of matched masks (Mask2Former, section 3.3).
 
-Shapes: B images, Q mask queries, L supervised predictions, M target masks of an image, P points, Dm mask embedding
-width, h and w a quarter of the padded input.
+Shapes: B images, Q mask queries, I supervised predictions, M target masks of an image, P points, Dm mask embedding
+width, h and w = a quarter of the padded input.
 """
 
 import torch
@@ -17,12 +17,12 @@ def sigmoid_ce_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
     """Binary cross-entropy of masks, averaged over their points.
 
     Args:
-        logits: (..., P).
-        targets: (..., P) in [0, 1].
-        weights: (..., P), 0 or 1: which points count; None = all.
+        logits: (..., P) float32.
+        targets: (..., P) float32 in [0, 1].
+        weights: (..., P) float32, 1 at points that count and 0 at others; None = all count.
 
     Returns:
-        (...); 0 where no point counts.
+        (...) float32, at least 0; exactly 0 where no point counts.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if weights is None:
@@ -31,15 +31,15 @@ def sigmoid_ce_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
 
 
 def dice_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """1 - (2 sum s t + 1) / (sum s + sum t + 1) with s = sigmoid(logits), summed over points.
+    """Dice loss: 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1), with p = sigmoid(logits), t = targets, over points.
 
     Args:
-        logits: (..., P).
-        targets: (..., P) in [0, 1].
-        weights: (..., P), 0 or 1: which points count; None = all.
+        logits: (..., P) float32.
+        targets: (..., P) float32 in [0, 1].
+        weights: (..., P) float32, 1 at points that count and 0 at others; None = all count.
 
     Returns:
-        (...) in [0, 1).
+        (...) float32 in [0, 1).
     """
     probabilities = logits.sigmoid()
     if weights is not None:
@@ -51,14 +51,17 @@ def dice_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) ->
 class PointMaskLoss:
     """Mask losses of all predictions at once, image by image.
 
-    The logit maps of matched queries alone are computed, in one product per image for all L predictions.
+    Only the logit maps of matched queries are computed, in one product per image for all I predictions.
 
     Args:
-        num_points: P, points per mask.
-        oversample_ratio: candidates per point, see `uncertain_points`.
-        importance_sample_ratio: share of points chosen by uncertainty.
+        num_points: P.
+        oversample_ratio: candidates per point, at least 1; see `uncertain_points`.
+        importance_sample_ratio: share of points that is chosen by uncertainty, in [0, 1].
         exclude_ignored: points on ignored pixels carry no loss; otherwise they are background of every mask.
         draw_points: source of random points.
+
+    Raises:
+        ValueError: a ratio is out of its range.
     """
 
     def __init__(
@@ -84,19 +87,19 @@ class PointMaskLoss:
     def __call__(
         self, mask_embed: Tensor, mask_features: Tensor, targets: list[Target], matches: list[Match]
     ) -> tuple[Tensor, Tensor]:
-        """Sums both losses over the matched masks of the batch.
+        """Sums the cross-entropy and the dice loss over the matched masks of the batch.
 
         Args:
-            mask_embed: (L, B, Q, Dm) float32.
+            mask_embed: (I, B, Q, Dm) float32.
             mask_features: (B, Dm, h, w) float32.
-            targets: per image.
-            matches: per image.
+            targets: one per image.
+            matches: one per image.
 
         Returns:
-            Cross-entropy and dice, each (L,), not yet divided by a number of masks; exactly 0 without any target,
-            but connected to both inputs, as DistributedDataParallel wants a gradient for every parameter.
+            Cross-entropy and dice, each (I,) float32, not yet divided by a number of masks. Without any target they are
+            exactly 0, but still depend on both inputs: DistributedDataParallel needs a gradient for every parameter.
         """
-        # Sums of empty slices: zeros that are part of the graph, whatever the values are.
+        # Sums of empty slices are zeros that belong to the graph, even if the values are not finite.
         zero = mask_embed[..., :0].sum((1, 2, 3)) + mask_features[:, :0].sum()
         total_ce, total_dice = zero, zero
         for embed, features, target, match in zip(
@@ -109,7 +112,7 @@ class PointMaskLoss:
 
     def _losses_of_image(self, embed: Tensor, features: Tensor, target: Target, match: Match) -> tuple[Tensor, Tensor]:
         layers = torch.arange(len(embed), device=embed.device)
-        matched_embed = embed[layers, match.queries.t()]  # (M, L, Dm)
+        matched_embed = embed[layers, match.queries.t()]  # (M, I, Dm)
         logits = torch.einsum("mld,dhw->mlhw", matched_embed, features)
         points = uncertain_points(
             logits,

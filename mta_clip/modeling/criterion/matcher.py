@@ -1,7 +1,7 @@
 """Assigns one mask query to each target mask at the lowest total cost (Hungarian algorithm; Mask2Former, DETR).
 
-Shapes: L predictions (layers), B images, Q mask queries, C classes, K = C + 1 (last = no object), M target masks of an
-image, P points, Dm mask embedding width, h and w a quarter of the padded input.
+Shapes: I supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no object), M target masks of an
+image, P points, Dm mask embedding width, h and w = a quarter of the padded input.
 """
 
 import logging
@@ -18,15 +18,15 @@ from .targets import Target
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_COST = 1e10  # replaces what is not finite: such a query is assigned only if no other is left
-_WARN_EVERY = 100  # affected batches per warning, after the first
+_LARGEST_COST = 1e10  # replaces costs that are not finite: such a query is assigned only if no other is left
+_WARN_EVERY = 100  # the first of this many affected batches is reported
 
 
 class Match(NamedTuple):
-    """Assignment of one image, by target, so that all predictions of a target lie side by side."""
+    """Assignments of one image, ordered by target."""
 
-    queries: Tensor  # (L, M) int64, the query assigned to each target; 0 where there is none
-    matched: Tensor  # (L, M) bool, False for targets left over because M > Q
+    queries: Tensor  # (I, M) int64, the query assigned to each target; 0 if there is none
+    matched: Tensor  # (I, M) bool, False for targets left without a query because M > Q
 
 
 def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         class_logits: (..., K).
-        labels: (M,) int64.
+        labels: (M,) int64 in 0..C-1.
 
     Returns:
         (..., M) in [-1, 0].
@@ -43,17 +43,17 @@ def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cost_mask_ce(point_logits: Tensor, point_targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of every mask with every target, averaged over points.
+    """Binary cross-entropy of every predicted mask with every target mask, averaged over points.
 
     Args:
-        point_logits: (N, P).
-        point_targets: (M, P) in [0, 1].
-        weights: (P,), 0 or 1: which points count; None = all.
+        point_logits: (I * Q, P) float32.
+        point_targets: (M, P) float32 in [0, 1].
+        weights: (P,) float32, 1 at points that count and 0 at others; None = all count.
 
     Returns:
-        (N, M), at least 0.
+        (I * Q, M) float32, at least 0.
     """
-    # t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x: one product instead of two.
+    # With logit x and target t, t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x: one product, not two.
     positive = F.softplus(point_logits)
     if weights is None:
         return (positive.sum(1, keepdim=True) - point_logits @ point_targets.t()) / point_logits.shape[1]
@@ -62,15 +62,15 @@ def cost_mask_ce(point_logits: Tensor, point_targets: Tensor, weights: Tensor | 
 
 
 def cost_dice(point_logits: Tensor, point_targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Dice loss of every mask with every target: 1 - (2 sum s t + 1) / (sum s + sum t + 1).
+    """Dice loss of every predicted mask with every target mask; see `mask_losses.dice_loss` for the formula.
 
     Args:
-        point_logits: (N, P).
-        point_targets: (M, P) in [0, 1].
-        weights: (P,), 0 or 1: which points count; None = all.
+        point_logits: (I * Q, P) float32.
+        point_targets: (M, P) float32 in [0, 1].
+        weights: (P,) float32, 1 at points that count and 0 at others; None = all count.
 
     Returns:
-        (N, M) in [0, 1).
+        (I * Q, M) float32 in [0, 1).
     """
     probabilities = point_logits.sigmoid()
     if weights is not None:
@@ -81,19 +81,22 @@ def cost_dice(point_logits: Tensor, point_targets: Tensor, weights: Tensor | Non
 
 
 class HungarianMatcher:
-    """Matches all predictions of a batch; costs in float32 on the device, assignment by scipy on the CPU.
+    """Matches all predictions of a batch: costs in float32 on the device, assignment by scipy on the CPU.
 
-    The mask features of an image are sampled once, at points that its L predictions share; their mask logits at the
-    points are then one matrix product. Mask2Former draws points per prediction: the costs of each are distributed
-    alike, and no (Q, h, w) map is ever made.
+    The mask features of an image are sampled once, at points that its I predictions share; the mask logits at these
+    points are then one matrix product, and no (Q, h, w) map is made. Mask2Former draws points for each prediction; the
+    costs of a prediction have the same distribution.
 
     Args:
-        class_weight: of `cost_class` in the sum of costs.
-        mask_weight: of `cost_mask_ce`.
-        dice_weight: of `cost_dice`.
+        class_weight: weight of `cost_class` in the sum of costs.
+        mask_weight: weight of `cost_mask_ce`.
+        dice_weight: weight of `cost_dice`.
         num_points: P.
         exclude_ignored: points on ignored pixels do not count; otherwise they are background of every mask.
         draw_points: source of random points, called once per image.
+
+    Raises:
+        ValueError: all three weights are 0.
     """
 
     def __init__(
@@ -107,7 +110,10 @@ class HungarianMatcher:
         draw_points: PointSource = uniform_points,
     ) -> None:
         if class_weight == 0 and mask_weight == 0 and dice_weight == 0:
-            raise ValueError("all three matching costs have weight 0: nothing tells the queries apart")
+            raise ValueError(
+                "all three matching costs have weight 0, so all queries are equal; set one of "
+                "MODEL.MASK_FORMER.CLASS_WEIGHT, MASK_WEIGHT and DICE_WEIGHT above 0"
+            )
         self.class_weight = class_weight
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
@@ -123,13 +129,13 @@ class HungarianMatcher:
         """Matches every prediction of every image.
 
         Args:
-            class_logits: (L, B, Q, K).
-            mask_embed: (L, B, Q, Dm).
+            class_logits: (I, B, Q, K).
+            mask_embed: (I, B, Q, Dm).
             mask_features: (B, Dm, h, w).
-            targets: per image.
+            targets: one per image.
 
         Returns:
-            Per image, on the device of the logits.
+            One match per image, on the device of the logits.
         """
         device = class_logits.device
         with torch.autocast(device.type, enabled=False):
@@ -139,7 +145,7 @@ class HungarianMatcher:
             ]
             totals = [sum(terms.values()) for terms in costs]
         shapes = [total.shape for total in totals]
-        # One transfer for the whole batch: each is a synchronisation with the device.
+        # One transfer for the whole batch, because each transfer waits for the device.
         flat = torch.cat([total.flatten() for total in totals]).cpu().double().numpy()
         if not np.isfinite(flat).all():
             self._warn_of_non_finite(costs)
@@ -151,13 +157,16 @@ class HungarianMatcher:
     def cost_terms(
         self, class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, target: Target
     ) -> dict[str, Tensor]:
-        """Weighted cost terms of one image, each (L, Q, M) float32; a single empty one for an image without targets.
+        """Computes the weighted cost terms of one image.
 
         Args:
-            class_logits: (L, Q, K).
-            mask_embed: (L, Q, Dm).
+            class_logits: (I, Q, K).
+            mask_embed: (I, Q, Dm).
             mask_features: (Dm, h, w).
-            target: of the image.
+            target: target of the image.
+
+        Returns:
+            `class`, `mask` and `dice`, each (I, Q, M) float32; only `class`, with M = 0, for an image without targets.
         """
         shape = mask_embed.shape[:2]
         if not len(target["labels"]):
@@ -184,8 +193,8 @@ class HungarianMatcher:
                 if layers:
                     found.append(f"{name} cost of image {image} in predictions {layers}")
         logger.warning(
-            "Matching costs are not finite (%s); they count as very large and training goes on. Usual causes: a "
-            "learning rate too high for the batch (1e-4 is for 16 images), float16 overflow (use "
+            "Matching costs are not finite (%s); they are treated as very large and training continues. Usual causes: "
+            "a learning rate too high for the batch size (1e-4 is meant for 16 images), float16 overflow (use "
             "SOLVER.AMP.DTYPE bfloat16), or images that are not finite. Batches affected so far: %d.",
             "; ".join(found),
             self._num_bad_batches,
@@ -193,7 +202,7 @@ class HungarianMatcher:
 
 
 def _assign(costs: np.ndarray, device: torch.device) -> Match:
-    """Solves the (L, Q, M) assignment problems of one image."""
+    """Solves the I assignment problems of one image, with costs (I, Q, M)."""
     num_layers, _, num_targets = costs.shape
     queries = np.zeros((num_layers, num_targets), dtype=np.int64)
     matched = np.zeros((num_layers, num_targets), dtype=bool)

@@ -1,7 +1,8 @@
 """Points at which masks are compared, instead of whole maps (PointRend; Mask2Former, section 3.3).
 
-Shapes: N maps, L predictions per map, P points, h and w the map. Points are (x, y) in [0, 1], (0, 0) being the outer
-corner of the first pixel, so that maps of different resolution are sampled at the same place.
+Shapes: M target masks of an image, I supervised predictions, P points, H and W = padded image, h and w = a map of it.
+Points are (x, y) in [0, 1]; (0, 0) is the outer corner of the first pixel, so maps of different resolution are sampled
+at the same place.
 """
 
 from typing import Protocol
@@ -12,33 +13,37 @@ from torch import Tensor
 
 
 class PointSource(Protocol):
-    """Where random points come from; replaceable, so that recorded draws can be replayed."""
+    """A source of random points; it can be replaced, for example to replay recorded points."""
 
     def __call__(self, num_sets: int, num_points: int, device: torch.device) -> Tensor:
-        """Draws (num_sets, num_points, 2) float32 in [0, 1]."""
+        """Draws points.
+
+        Returns:
+            (num_sets, num_points, 2) float32 in [0, 1], on `device`.
+        """
 
 
 def uniform_points(num_sets: int, num_points: int, device: torch.device) -> Tensor:
-    """Uniform points from torch's global generator; a `PointSource`."""
+    """Draws uniform points from torch's global generator; see PointSource."""
     return torch.rand((num_sets, num_points, 2), device=device)
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of maps at points; zero outside.
+    """Samples maps bilinearly at points; maps are zero outside their borders.
 
     Args:
-        maps: (N, L, h, w) float; the L maps of a set share its points.
-        points: (N, P, 2).
+        maps: (sets, maps, h, w) floats; the maps of a set share its points.
+        points: (sets, P, 2).
 
     Returns:
-        (N, L, P), differentiable in `maps`.
+        (sets, maps, P), differentiable with respect to `maps`.
     """
     grid = 2.0 * points.unsqueeze(2) - 1.0
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(3)
 
 
 def sample_labelled(ignored: Tensor, points: Tensor) -> Tensor:
-    """Weight of points: 0 where any of the four pixels that a bilinear sample reads is ignored, else 1.
+    """Weights of points: 0 where any of the four pixels that a bilinear sample reads is ignored, else 1.
 
     Args:
         ignored: (H, W) bool.
@@ -52,7 +57,7 @@ def sample_labelled(ignored: Tensor, points: Tensor) -> Tensor:
 
 
 def uncertainty(logits: Tensor) -> Tensor:
-    """How close mask logits are to the decision at 0: their negative magnitude (largest = most uncertain)."""
+    """The negative magnitude of mask logits: the closer to the decision threshold 0, the larger the uncertainty."""
     return -logits.abs()
 
 
@@ -66,22 +71,23 @@ def uncertain_points(
     draw_points: PointSource = uniform_points,
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """Chooses points where predicted masks are least certain, plus a share of uniform ones.
+    """Chooses points where predicted masks are least certain, plus a share of uniform points.
 
-    `num_points * oversample_ratio` candidates are drawn; of these the `importance_sample_ratio * num_points` most
-    uncertain are kept, the rest is drawn afresh. The L predictions of a map share candidates and fresh points: each
-    prediction's points are distributed as if drawn for it alone, at an L-th of the random numbers.
+    `num_points * oversample_ratio` candidates are drawn and the `importance_sample_ratio * num_points` most uncertain of
+    them kept; the remaining points are drawn anew. The I predictions of a mask share candidates and new points. The
+    points of each prediction have the same distribution as if they were drawn for it alone, with 1 / I of the random
+    numbers.
 
     Args:
-        logits: (N, L, h, w) mask logits.
+        logits: (M, I, h, w) mask logits.
         num_points: P.
         oversample_ratio: candidates per point, at least 1.
-        importance_sample_ratio: share of uncertain points, 0..1.
-        draw_points: called for the (N, candidates) and then the (N, fresh points).
+        importance_sample_ratio: share of uncertain points, in [0, 1].
+        draw_points: source of random points; called for M sets of candidates, then for M sets of new points.
         ignored: (H, W) bool; candidates on True pixels are chosen last.
 
     Returns:
-        (N, L, P, 2).
+        (M, I, P, 2) float32 in [0, 1].
     """
     num_maps, num_predictions = logits.shape[:2]
     num_uncertain = int(importance_sample_ratio * num_points)

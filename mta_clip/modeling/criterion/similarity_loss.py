@@ -3,11 +3,11 @@
 Shapes: Z contexts per class, B images, Q mask queries, C classes, K = C + 1 (last = no object).
 
 With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* the context of class y most similar to it:
-- MixNeg: -log(e[z*, y] / sum of all e). The best context is the positive, everything else a negative, the other
-  contexts of the same class included.
-- SeparateNeg: as MixNeg, but the other contexts of the same class are left out of the sum.
+- MixNeg: -log(e[z*, y] / sum of all e). The best context is the positive; everything else is a negative, including the
+  other contexts of the same class.
+- SeparateNeg: like MixNeg, but the other contexts of the same class are left out of the sum.
 - AllPos: -mean over z of log(e[z, y] / sum of all e). Every context of the class is a positive.
-Which of the first two names belongs to which form is our reading of the paper and its code.
+The assignment of the first two names to the two formulas is our reading of the paper and its code.
 """
 
 import torch
@@ -17,10 +17,10 @@ KINDS = ("MixNeg", "SeparateNeg", "AllPos")
 
 
 def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """Loss of every query.
+    """Computes the loss of every query.
 
     Args:
-        logits: (Z, ..., K) similarities divided by the temperature.
+        logits: (Z, ..., K) floats, similarities divided by the temperature.
         labels: (...) int64 in 0..K-1.
         kind: MixNeg | SeparateNeg | AllPos.
 
@@ -42,10 +42,13 @@ def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
 
 
 class SimilarityLoss(nn.Module):
-    """`similarity_loss` of cosines.
+    """`similarity_loss` of cosine similarities.
 
     Args:
         kind: MixNeg | SeparateNeg | AllPos.
+
+    Raises:
+        ValueError: unknown kind.
     """
 
     def __init__(self, *, kind: str) -> None:
@@ -54,15 +57,15 @@ class SimilarityLoss(nn.Module):
         self.kind = kind
 
     def forward(self, similarity: Tensor, labels: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Loss of every query, in float32.
+        """Computes the loss of every query, in float32.
 
         Args:
             similarity: (Z, ..., K) cosines in [-1, 1].
-            labels: (...) int64, K - 1 = no object.
+            labels: (...) int64 in 0..K-1; K - 1 = no object.
             temperature: tau, above 0; 1 = raw cosines, as in the authors' code.
 
         Returns:
-            (...), not weighted by class.
+            (...) float32, at least 0, not weighted by class.
         """
         return similarity_loss(similarity.float() / temperature, labels, self.kind)
 

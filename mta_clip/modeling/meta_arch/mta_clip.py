@@ -101,7 +101,7 @@ class MTACLIP(SegmentationModel):
         elif names is not None:
             raise ValueError(
                 "this model has not learned to compare masks with text (MODEL.PROMPT.NAME is empty or "
-                "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it only knows its training classes; use a model trained with both"
+                "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it knows only its training classes; use one trained with both"
             )
 
     def networks(self) -> list[nn.Module]:
