@@ -1,4 +1,4 @@
-"""Models; importing this registers them with Detectron2."""
+"""Models; importing this package registers them with Detectron2."""
 
 from . import clip, head, text
 from .meta_arch import MTACLIP, SegmentationModel, TagCLIP

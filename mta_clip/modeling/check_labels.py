@@ -1,4 +1,7 @@
-"""The one check of label values that models and criteria share."""
+"""The check of label values that models and criteria share.
+
+Shapes: C classes.
+"""
 
 from collections.abc import Sequence
 
@@ -6,16 +9,16 @@ from torch import Tensor
 
 
 def check_labels(labels: Tensor, num_classes: int | None, where: str, *, also: Sequence[int] = ()) -> None:
-    """Refuses labels that are neither a class nor, by `also`, something else that is known.
+    """Raises an error if a label is neither a class nor one of the values in `also`.
 
     Args:
         labels: any shape, any integer type.
-        num_classes: C, labels are 0..C-1; None: any number from 0 on.
-        where: whose labels they are, for the message.
-        also: further values that may occur: the ignore label, the value of unlabelled pixels.
+        num_classes: C, so that classes are 0..C-1; None allows any number from 0 on.
+        where: origin of the labels, for the message.
+        also: other allowed values, such as the ignore label and the value of unlabelled pixels.
 
     Raises:
-        ValueError: names the values found, the first ten of them.
+        ValueError: any other value; the message names the first ten.
     """
     wrong = labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)
     for value in also:

@@ -1,6 +1,6 @@
 """The segmentation head: pixel decoder and transformer decoder.
 
-Shapes: B images, K classes with no object last, Z contexts, Dt text width.
+Shapes: B images, K rows of text ("no object" last), Z contexts or templates, Dt text width.
 """
 
 from detectron2.config import CfgNode, configurable
@@ -15,11 +15,11 @@ from .transformer_decoder import TRANSFORMER_DECODERS
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class MaskTextHead(nn.Module):
-    """Encoder maps (and text) to mask predictions; with a text-free transformer decoder, Mask2Former's head.
+    """Turns encoder maps, and text if there is any, into mask predictions; without text it is Mask2Former's head.
 
     Args:
-        pixel_decoder: see PIXEL_DECODERS.
-        transformer_decoder: see TRANSFORMER_DECODERS.
+        pixel_decoder: encoder maps -> mask features and memories, see PIXEL_DECODERS.
+        transformer_decoder: memories, mask features and text -> mask predictions, see TRANSFORMER_DECODERS.
     """
 
     @configurable
@@ -35,6 +35,7 @@ class MaskTextHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Constructor arguments from a config; both decoders are chosen by name."""
         pixel_decoder = PIXEL_DECODERS.get(cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME)(cfg, input_shape)
         transformer_decoder = TRANSFORMER_DECODERS.get(cfg.MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME)(
             cfg, in_channels=pixel_decoder.conv_dim, mask_dim=pixel_decoder.mask_dim
@@ -46,7 +47,10 @@ class MaskTextHead(nn.Module):
 
         Args:
             features: encoder maps by name.
-            text: (Z, K, Dt), or (Z, B, K, Dt) if it differs per image; None for a decoder without text.
+            text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images; None for a decoder without text.
+
+        Returns:
+            In training the predictions of all layers, in evaluation that of the last.
         """
         mask_features, memories = self.pixel_decoder(features)
         return self.transformer_decoder(memories, mask_features, text)

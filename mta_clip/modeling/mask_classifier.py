@@ -1,6 +1,7 @@
 """Class probabilities of masks: from class logits, from their similarity to text, or from both.
 
-Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class.
+Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class; C' and K' = the same
+for a vocabulary of other names.
 """
 
 import torch
@@ -21,25 +22,25 @@ def classify_masks(
     temperature: float | Tensor = 0.07,
     ensemble_weight: float = 0.5,
 ) -> Tensor:
-    """Class probabilities of masks.
+    """Computes class probabilities of masks.
 
     - linear: softmax of the class logits.
-    - text: softmax of similarity / temperature over the Z * K prompts, as in the denominator of L_sim, then summed
-      over the contexts of each class.
-    - ensemble: their geometric mean, normalised over the K rows.
+    - text: softmax of similarity / temperature over the Z * K prompts, as in the denominator of L_sim (MTA-CLIP), then
+      summed over the contexts of each class.
+    - ensemble: their weighted geometric mean, normalised over the K rows.
 
     Args:
         class_logits: (B, Q, K).
-        similarity: (Z, B, Q, K) cosines; for `text` its K may be another than that of the class logits.
+        similarity: (Z, B, Q, K) cosines; for `text` also (Z, B, Q, K').
         classifier: linear | text | ensemble.
-        temperature: of the text softmax, above 0.
-        ensemble_weight: share of text in the ensemble, 0 (linear) .. 1 (text).
+        temperature: temperature of the text softmax, above 0.
+        ensemble_weight: share of text in the ensemble, from 0 (linear) to 1 (text).
 
     Returns:
-        (B, Q, C) float32, what no-object leaves of 1.
+        (B, Q, C), for `text` (B, Q, C'), float32 in [0, 1]; with the omitted "no object" they sum to 1.
 
     Raises:
-        ValueError: unknown classifier, no similarity where it is needed, or an ensemble over different rows.
+        ValueError: unknown classifier, no similarity although it is needed, or an ensemble of different rows.
     """
     if classifier not in CLASSIFIERS:
         raise ValueError(f"unknown classifier {classifier!r} (MODEL.MTA.CLASSIFIER): one of {', '.join(CLASSIFIERS)}")
@@ -57,7 +58,7 @@ def classify_masks(
         return log_text.exp()[..., :-1]
     if log_text.shape != class_logits.shape:
         raise ValueError(
-            f"an ensemble needs the same classes on both sides: class logits have {class_logits.shape[-1]} rows, the "
+            f"an ensemble needs the same classes in both parts: class logits have {class_logits.shape[-1]} rows, the "
             f"similarity {log_text.shape[-1]}; classify other names with 'text'"
         )
     log_linear = class_logits.float().log_softmax(-1)
@@ -69,11 +70,11 @@ class MaskClassifier(nn.Module):
 
     Args:
         classifier: linear | text | ensemble.
-        ensemble_weight: share of text in the ensemble.
-        text_temperature: of the text softmax, if the similarity was trained as raw cosines and has none.
+        ensemble_weight: share of text in the ensemble, in [0, 1].
+        text_temperature: temperature of the text softmax if training used raw cosines and has none; above 0.
 
     Raises:
-        ValueError: unknown classifier, a temperature that is not positive, or a share outside 0..1.
+        ValueError: unknown classifier, a temperature that is not positive, or a weight outside [0, 1].
     """
 
     @configurable
@@ -87,7 +88,7 @@ class MaskClassifier(nn.Module):
             )
         if not text_temperature > 0 or not 0 <= ensemble_weight <= 1:
             raise ValueError(
-                f"the text temperature must be above 0 and the ensemble weight in 0..1, got {text_temperature} and "
+                f"MODEL.MTA.TEXT_TEMPERATURE must be above 0 and ENSEMBLE_WEIGHT in 0..1, got {text_temperature} and "
                 f"{ensemble_weight}"
             )
         self.classifier = classifier
@@ -96,6 +97,7 @@ class MaskClassifier(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
+        """Constructor arguments from MODEL.MTA."""
         node = cfg.MODEL.MTA
         return {
             "classifier": node.CLASSIFIER,
@@ -104,15 +106,18 @@ class MaskClassifier(nn.Module):
         }
 
     def forward(self, prediction: LayerPrediction, prompts: PromptLearner | None = None) -> Tensor:
-        """Class probabilities of one layer's masks.
+        """Computes class probabilities of the masks of one layer.
 
         Args:
-            prediction: of the last layer.
-            prompts: the text side. With a vocabulary of other names masks are classified by `text`, whatever the
-                setting, since the linear classifier knows the training classes only.
+            prediction: prediction of the last layer.
+            prompts: source of text and temperature; None without text. If it has a vocabulary of other names, masks are
+                always classified by `text`, since the linear classifier knows only the training classes.
 
         Returns:
-            (B, Q, C), or with a vocabulary (B, Q, number of its names).
+            (B, Q, C) float32 in [0, 1]; with a vocabulary (B, Q, C').
+
+        Raises:
+            ValueError: see `classify_masks` and `LayerPrediction.similarity_to`.
         """
         classifier, similarity = self.classifier, prediction.similarity
         if prompts is not None and prompts.vocabulary is not None:

@@ -1,4 +1,4 @@
-"""What a mask classification head returns, and what the criterion and the inference read.
+"""What a mask classification head returns; the criterion and inference read it.
 
 Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class, Dm mask embedding
 width, Dt text width, h and w = a quarter of the padded input.
@@ -13,27 +13,28 @@ from torch.nn import functional as F
 
 @dataclass
 class LayerPrediction:
-    """Predictions read off the queries after one decoder layer (or before the first)."""
+    """Predictions made from the queries after one decoder layer, or before the first."""
 
     class_logits: Tensor  # (B, Q, K)
     mask_embed: Tensor  # (B, Q, Dm)
-    similarity: Tensor | None = None  # (Z, B, Q, K), cosines with the (updated) training text; None without text
+    similarity: Tensor | None = None  # (Z, B, Q, K), cosines with the (updated) text of training; None without text
     aligned_mask_embed: Tensor | None = None  # (B, Q, Dt), mask embeddings in text space; None without text
 
     def similarity_to(self, text: Tensor) -> Tensor:
-        """Compares the masks with the text of any names: open vocabulary.
+        """Compares the masks with the text of any names (open vocabulary).
 
-        `similarity` compares with text' = T + gamma * u, where the small update u is only defined for rows that were
-        queries of the decoder; other names are compared as they are.
+        `similarity` compares with text' = text + gamma * update. The update exists only for rows that were queries of
+        the decoder, so the text of other names is compared without it.
 
         Args:
-            text: (Z, K', Dt), or (Z, B, K', Dt) if it differs per image; need not be normalised.
+            text: (Z, K', Dt), or (Z, B, K', Dt) if it differs between images; need not be normalised. K' rows of any
+                text, with or without "no object".
 
         Returns:
             (Z, B, Q, K'), cosines in [-1, 1].
 
         Raises:
-            ValueError: the head that made this prediction has no text side.
+            ValueError: the head that made this prediction does not compare masks with text.
         """
         if self.aligned_mask_embed is None:
             raise ValueError(
@@ -50,8 +51,8 @@ class LayerPrediction:
 class HeadOutput:
     """Predictions of all decoder layers over one shared mask feature map.
 
-    Mask logits are linear in the mask features, so they are kept factored: a loss that samples points or a subset of
-    queries never has to pay for all (B, Q, h, w) of them.
+    Mask logits are products of mask embeddings and mask features, and only these factors are stored. A loss that
+    samples points or a subset of queries does not have to compute all (B, Q, h, w) logits.
     """
 
     mask_features: Tensor  # (B, Dm, h, w)
@@ -59,12 +60,16 @@ class HeadOutput:
 
     @property
     def final(self) -> LayerPrediction:
+        """Prediction of the last layer."""
         return self.layers[-1]
 
     def mask_logits(self, layer: int = -1) -> Tensor:
-        """Mask logits of one layer.
+        """Computes the mask logits of one layer.
+
+        Args:
+            layer: index into `layers`.
 
         Returns:
-            (B, Q, h, w), not bounded; channels last in memory, as the mask features are.
+            (B, Q, h, w), unbounded; channels last in memory, like the mask features.
         """
         return torch.einsum("bdhw,bqd->bhwq", self.mask_features, self.layers[layer].mask_embed).permute(0, 3, 1, 2)

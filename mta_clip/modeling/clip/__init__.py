@@ -1,4 +1,4 @@
-"""open_clip's towers, adapted: image encoder with four feature maps, frozen text encoder."""
+"""Adapted towers of open_clip: an image encoder with four feature maps and a frozen text encoder."""
 
 from .feature_towers import resize_positions
 from .image_encoder import CLIPImageEncoder

@@ -1,7 +1,9 @@
 """BatchNorm over the batches of all processes, on any device.
 
-torch's SyncBatchNorm works on GPUs only, and Detectron2's alternative weighs processes equally even if their batches
-differ in size and stores a biased variance.
+torch's SyncBatchNorm works on GPUs only. Detectron2's alternative gives all processes the same weight even if their
+batches differ in size, and stores a biased variance.
+
+Shapes: B images, c channels, h and w = a feature map.
 """
 
 import torch
@@ -11,13 +13,13 @@ from torch import Tensor, nn
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose training statistics are those of the batches of all processes together.
+    """BatchNorm2d with training statistics over the batches of all processes.
 
-    The state dict is that of BatchNorm2d. Statistics are computed in float32 at least, also inside autocast.
+    The state dict is that of BatchNorm2d. Statistics are computed at least in float32, even inside autocast.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises (B, C, H, W); B, H, W may differ between processes."""
+        """Normalises (B, c, h, w); B, h and w may differ between processes."""
         if not self.training or comm.get_world_size() == 1:
             return super().forward(input)
         values = input.float()
@@ -38,10 +40,13 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def synchronize_batch_norm(module: nn.Module) -> None:
-    """Turns every BatchNorm2d below a module into a SyncBatchNorm2d, in place.
+    """Turns every BatchNorm2d in a module into a SyncBatchNorm2d, in place.
+
+    Args:
+        module: any module that contains BatchNorm layers.
 
     Raises:
-        ValueError: a BatchNorm layer of another class, which may do more than BatchNorm.
+        ValueError: a BatchNorm layer belongs to a subclass of BatchNorm2d, which may do more than BatchNorm.
     """
     for name, child in module.named_modules():
         if not isinstance(child, nn.BatchNorm2d):

@@ -1,6 +1,6 @@
 """CLIP's image tower as a Detectron2 backbone: features at strides 4, 8, 16 and 32.
 
-Shapes: B images, H and W = input.
+Shapes: B images, H and W = a batch of images as it enters the encoder, c channels of a map, s its stride.
 """
 
 from collections.abc import Sequence
@@ -22,20 +22,20 @@ NAMES = ("res2", "res3", "res4", "res5")
 
 @BACKBONE_REGISTRY.register()
 class CLIPImageEncoder(Backbone):
-    """Any image tower of open_clip, from its pixels to four feature maps; pooling and projection are left out.
+    """Any image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
 
     Args:
         name, pretrained, quick_gelu: as in `build_clip`.
-        vit_feature_blocks: 0-based blocks of a plain transformer that become strides 4, 8, 16, 32; [] for the ends of
-            the quarters of its depth. DenseCLIP and MTA-CLIP take 3, 5, 7, 11 of 12. Other towers have maps of these
-            strides themselves.
-        bn_mode: `train` (statistics of each process's batch, as MTA-CLIP), `frozen` (stored statistics, no gradient) or
-            `sync` (statistics over all processes).
-        freeze_at: number of stages, from the stem on, that take no gradient: 0 none, 1 the stem, 2 also what leads to
+        vit_feature_blocks: indices, from 0, of the blocks of a plain transformer that give strides 4, 8, 16, 32; [] for
+            the last block of each quarter of its depth. DenseCLIP and MTA-CLIP use 3, 5, 7, 11 of 12. Other towers have
+            maps at these strides already and ignore it.
+        bn_mode: `train` (statistics of the batch of each process, as in MTA-CLIP), `frozen` (stored statistics, no
+            gradient) or `sync` (statistics over all processes).
+        freeze_at: number of stages without gradient, counted from the stem: 0 none, 1 the stem, 2 also the stage of
             res2, ... 5 everything.
 
     Raises:
-        ValueError: an unknown mode, or `freeze_at` outside 0..5; see also `build_clip` and `build_feature_tower`.
+        ValueError: unknown `bn_mode`, or `freeze_at` outside 0..5; see also `build_clip` and `build_feature_tower`.
     """
 
     @configurable
@@ -53,7 +53,9 @@ class CLIPImageEncoder(Backbone):
         if bn_mode not in ("train", "frozen", "sync"):
             raise ValueError(f"MODEL.CLIP.BN_MODE is {bn_mode!r}, expected train, frozen or sync")
         if not 0 <= freeze_at <= 5:
-            raise ValueError(f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}, expected 0 (nothing) to 5 (everything)")
+            raise ValueError(
+                f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}, expected 0 (freeze nothing) to 5 (freeze everything)"
+            )
         visual = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu).visual
         self.tower = build_feature_tower(visual, vit_feature_blocks)
         if bn_mode == "sync":
@@ -69,6 +71,7 @@ class CLIPImageEncoder(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
+        """Constructor arguments from a config; `input_shape` is not used."""
         return {
             "name": cfg.MODEL.CLIP.NAME,
             "pretrained": cfg.MODEL.CLIP.PRETRAINED,
@@ -80,28 +83,29 @@ class CLIPImageEncoder(Backbone):
 
     @property
     def size_divisibility(self) -> int:
+        """See Backbone."""
         return STRIDES[-1]
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each map."""
+        """See Backbone. Channels and stride of each map."""
         return {
             name: ShapeSpec(channels=channels, stride=stride)
             for name, channels, stride in zip(NAMES, self.tower.channels, STRIDES, strict=True)
         }
 
     def train(self, mode: bool = True) -> "CLIPImageEncoder":
-        """Sets the mode; frozen BatchNorm layers keep using their stored statistics."""
+        """See nn.Module. Frozen BatchNorm layers keep using their stored statistics."""
         super().train(mode)
         for norm in self._frozen_norms:
             norm.eval()
         return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps of a batch.
+        """Computes the feature maps of a batch.
 
         Args:
-            images: (B, 3, H, W), normalised. Sides that are no multiple of 32 are padded with zeros, right and bottom,
-                and the maps cropped again.
+            images: (B, 3, H, W), normalised. Sides that are not multiples of 32 are padded with zeros at the right and
+                the bottom; the maps are cropped accordingly.
 
         Returns:
             "res2" to "res5": (B, c, ceil(H / s), ceil(W / s)) for the strides s = 4, 8, 16, 32.
@@ -115,5 +119,5 @@ class CLIPImageEncoder(Backbone):
 
 
 def _batch_norms(part: nn.Module | nn.Parameter) -> list[nn.Module]:
-    """BatchNorm layers in a part of a tower."""
+    """All BatchNorm layers in a part of a tower."""
     return [m for m in part.modules() if isinstance(m, nn.BatchNorm2d)] if isinstance(part, nn.Module) else []

@@ -1,7 +1,7 @@
 """Frozen CLIP text encoder with its tokenizer.
 
-Shapes: Z contexts, K texts, T tokens of the longest text (start and end token included), n context vectors, W token
-width, Dt width of the text features.
+Shapes: Z contexts, K rows of text (here any list of texts), T tokens of the longest text (start and end token
+included), n vectors per context, E token width, Dt width of text features.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from .towers import build_clip, clip_config
 
 
 class CLIPTextEncoder(nn.Module):
-    """CLIP's text tower, frozen: no parameter takes a gradient and it is always in evaluation mode.
+    """CLIP's text tower, frozen: no parameter has a gradient, and it is always in evaluation mode.
 
-    Gradients still flow through it into the context vectors.
+    Gradients still flow through it to the context vectors.
 
     Args:
         name, pretrained, quick_gelu: as in `build_clip`.
-        checkpointing: computes activations again in the backward pass instead of storing them.
+        checkpointing: recomputes activations in the backward pass instead of storing them.
 
     Raises:
         ValueError: the architecture's text tower or tokenizer is not CLIP's; see also `build_clip`.
@@ -33,8 +33,8 @@ class CLIPTextEncoder(nn.Module):
         for key in ("hf_model_name", "hf_tokenizer_name"):
             if text_config.get(key):
                 raise ValueError(
-                    f"MODEL.CLIP.NAME {name}: its text tower needs {text_config[key]!r} of Hugging Face; only "
-                    "CLIP's own text tower and tokenizer are supported, as in RN50, ViT-B-16, ViT-L-14, convnext_base"
+                    f"MODEL.CLIP.NAME {name}: its text tower needs {text_config[key]!r} from Hugging Face; only "
+                    "CLIP's own text tower and tokenizer are supported; choose e.g. RN50, ViT-B-16, ViT-L-14, convnext_base"
                 )
         model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)
         self.tower = CausalTextTower(getattr(model, "text", model), checkpointing)
@@ -49,32 +49,33 @@ class CLIPTextEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """W, the width of token embeddings and context vectors."""
+        """E, the width of token embeddings and context vectors."""
         return self.tower.width
 
     @property
     def context_length(self) -> int:
-        """Largest T + n."""
+        """Upper limit of T + n."""
         return self.tower.context_length
 
     def train(self, mode: bool = True) -> "CLIPTextEncoder":
+        """See nn.Module. Always sets evaluation mode."""
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str], *, reserved: int = 0) -> Tensor:
-        """Token ids, as many per row as the longest text needs.
+        """Converts texts into token ids, with as many columns as the longest text needs.
 
         Args:
             texts: K texts.
             reserved: positions kept free for context vectors (n).
 
         Returns:
-            (K, T) int64: start token, text, end token, zeros.
+            (K, T) int64 on the device of the tower: start token, text, end token, zeros.
 
         Raises:
-            ValueError: a text does not fit into the context length, or there is none.
+            ValueError: there are no texts, or one does not fit into the context length.
         """
         if not texts:
-            raise ValueError("no texts to encode")
+            raise ValueError("no texts to encode; at least one is needed")
         start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
         rows = [[start, *self.tokenizer.encode(text), end] for text in texts]
         longest = max(range(len(rows)), key=lambda i: len(rows[i]))
@@ -90,13 +91,16 @@ class CLIPTextEncoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Features of tokenised texts.
+        """Computes features of tokenised texts.
 
         Args:
             tokens: (K, T) int64, from `tokenize`.
-            contexts: (Z, n, W) learned vectors, put between the start token and the text; None for none.
+            contexts: (Z, n, E) learned vectors, inserted between the start token and the text; None = no vectors.
 
         Returns:
             (Z, K, Dt), not normalised; Z = 1 without contexts.
+
+        Raises:
+            ValueError: T + n is larger than the context length.
         """
         return self.tower(tokens, contexts)

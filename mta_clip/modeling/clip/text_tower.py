@@ -1,12 +1,14 @@
 """CLIP's causal text transformer, run with a shared prefix.
 
-Shapes: Z prefixes (contexts), P tokens of a prefix (start token included), K texts, S tokens that follow the prefix
-(end token and padding included), n tokens of all texts without padding, W token width, Dt width of the text features.
+Shapes: Z contexts, n vectors per context, K rows of text, T tokens of the longest text (start token, end token and
+padding included), U text tokens without padding and start tokens, summed over all Z * K texts, E token width, A
+attention heads, d channels per head, Dt width of text features.
 
-Under a causal mask the activations of a prefix do not depend on what follows. So each prefix is run once, and the
-Z * K texts only run their own S tokens, which attend to the prefix's keys and values: for 8 context vectors and names
-of up to three tokens 4 of 13 positions are computed per text. Nor does anything depend on the padding after an end
-token: only attention, which wants rectangles, sees it.
+A prefix is the start token and the n vectors of a context. Under a causal mask, its activations do not depend on the
+tokens that follow. Each prefix is therefore run once, and each of the Z * K texts runs only its own T - 1 tokens, which
+attend to the keys and values of the prefix: with 8 context vectors and names of up to three tokens, 4 of 13 positions
+are computed per text. Nothing depends on the padding after an end token either, so texts are padded for attention only,
+because it needs tensors of one length.
 """
 
 import torch
@@ -17,16 +19,16 @@ from torch.utils.checkpoint import checkpoint
 
 
 class CausalTextTower(nn.Module):
-    """Text tower with the weights, and the parameter names, of an open_clip `CLIP` or `TextTransformer`.
+    """Text tower with the weights and parameter names of an open_clip `CLIP` or `TextTransformer`.
 
     Args:
         source: module with `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`
             and `attn_mask`; its parameters are shared, not copied.
-        checkpointing: blocks run again in the backward pass, so that only what goes in is kept for it.
+        checkpointing: recomputes blocks in the backward pass, so that only their inputs are stored.
 
     Raises:
-        ValueError: not such a module, or one without causal mask, with another read-out than the end token's, or with
-            attention blocks of another kind than CLIP's.
+        ValueError: `source` is not such a module, has no causal mask, does not read out at the end token, or has
+            attention blocks that are not CLIP's.
     """
 
     def __init__(self, source: nn.Module, checkpointing: bool = False):
@@ -41,32 +43,34 @@ class CausalTextTower(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """Largest number of tokens of a text, start and end token included."""
+        """Upper limit of T + n."""
         return self.positional_embedding.shape[0]
 
     @property
     def width(self) -> int:
+        """E."""
         return self.positional_embedding.shape[1]
 
     @property
     def text_dim(self) -> int:
+        """Dt."""
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection.out_features
         return self.width if self.text_projection is None else self.text_projection.shape[1]
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Text features, read out at the end token (method: DenseCLIP's context text encoder, CoOp's prompts).
+        """Computes text features, read out at the end token (as in CoOp and DenseCLIP's context text encoder).
 
         Args:
-            tokens: (K, 1 + S) int64: start token, text, end token (the largest id of each row), padding.
-            contexts: (Z, P - 1, W) vectors put between the start token and the text, in the space of token
-                embeddings; None for none.
+            tokens: (K, T) int64: start token, text, end token (the largest id of each row), padding.
+            contexts: (Z, n, E) vectors in the space of token embeddings, inserted between the start token and the text;
+                None = no vectors.
 
         Returns:
             (Z, K, Dt), not normalised; Z = 1 without contexts.
 
         Raises:
-            ValueError: the sequences are longer than the tower's positions.
+            ValueError: T + n is larger than `context_length`.
         """
         start, following = tokens[:1, :1], tokens[:, 1:]
         prefix = self.token_embedding(start)  # all texts begin with the same token
@@ -74,12 +78,14 @@ class CausalTextTower(nn.Module):
             prefix = torch.cat([prefix.expand(len(contexts), -1, -1), contexts.to(prefix.dtype)], dim=1)
         length = prefix.shape[1] + following.shape[1]
         if length > self.context_length:
-            raise ValueError(f"{length} tokens, but the text tower has only {self.context_length} positions")
+            raise ValueError(
+                f"{length} tokens, but the text tower has only {self.context_length} positions; shorten texts or contexts"
+            )
         prefix_positions, positions = self.positional_embedding[:length].split([prefix.shape[1], following.shape[1]])
         prefix = prefix + prefix_positions
         lengths = following.argmax(dim=1) + 1
         is_text = torch.arange(following.shape[1], device=tokens.device) < lengths[:, None]
-        places = is_text.repeat(len(prefix), 1).flatten().nonzero().squeeze(1)  # Z-major
+        places = is_text.repeat(len(prefix), 1).flatten().nonzero().squeeze(1)  # contexts outermost
         texts = (self.token_embedding(following) + positions).repeat(len(prefix), 1, 1)
         texts = self._run_blocks(prefix, texts.flatten(0, 1)[places], places, following.shape)
         ends = lengths.repeat(len(prefix)).cumsum(0) - 1
@@ -89,13 +95,13 @@ class CausalTextTower(nn.Module):
         """Runs prefixes and texts through all blocks.
 
         Args:
-            prefix: (Z, P, W).
-            texts: (n, W).
-            places: (n,) int64, where those tokens are among the Z * K * S of padded texts.
-            shape: (K, S).
+            prefix: (Z, 1 + n, E).
+            texts: (U, E).
+            places: (U,) int64, indices of these tokens among the Z * K * (T - 1) tokens of padded texts.
+            shape: (K, T - 1).
 
         Returns:
-            (n, W), the text tokens.
+            (U, E), the text tokens.
         """
         per_prefix, text_length = shape
         # A text token sees the whole prefix and the text up to itself.
@@ -122,12 +128,12 @@ class CausalTextTower(nn.Module):
 def _run_block(
     block: ResidualAttentionBlock, prefix: Tensor, texts: Tensor, places: Tensor, per_prefix: int, visible: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Runs prefixes (Z, P, W) and texts (n, W) through one block.
+    """Runs prefixes (Z, 1 + n, E) and texts (U, E) through one block.
 
     Args:
-        places: (n,) int64, where the text tokens are among the Z * K * S of padded texts.
+        places: (U,) int64, indices of the text tokens among the Z * K * (T - 1) tokens of padded texts.
         per_prefix: K.
-        visible: (S, P + S) bool, what the tokens of a text attend to.
+        visible: (T - 1, n + T) bool, True where a token of a text attends to a token of the prefix or the text.
     """
     text_length = len(visible)
     prefix_query, *prefix_memory = _split_heads(block, _project_input(block, prefix))
@@ -146,23 +152,23 @@ def _run_block(
 
 
 def _project_input(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """Queries, keys and values of the block's attention side by side, (..., 3 * W), from tokens (..., W)."""
+    """Queries, keys and values of the block's attention side by side, (..., 3 * E), from tokens (..., E)."""
     return F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
 
 
 def _split_heads(block: ResidualAttentionBlock, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each (N, heads, T, W / heads), from (N, T, 3 * W)."""
+    """Queries, keys and values, each (sequences, A, tokens, d), from (sequences, tokens, 3 * E)."""
     query, key, value = projected.unflatten(-1, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
     return query, key, value
 
 
 def _join_heads(attended: Tensor) -> Tensor:
-    """(N, T, W) from (N, heads, T, W / heads)."""
+    """(sequences, tokens, E) from (sequences, A, tokens, d)."""
     return attended.transpose(1, 2).flatten(2)
 
 
 def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tensor) -> Tensor:
-    """What follows the attention in a pre-norm block: output projection, residuals, MLP."""
+    """The part of a pre-norm block after its attention: output projection, residuals and MLP, all (..., E)."""
     tokens = tokens + block.ls_1(block.attn.out_proj(attended))
     return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 

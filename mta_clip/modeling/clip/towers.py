@@ -1,4 +1,4 @@
-"""Builds open_clip models by name, with weights from a tag, a local file, or none.
+"""Builds open_clip models by name, with weights from a tag, from a local file, or with random weights.
 
 Two tiny architectures of this package are registered with open_clip: `mta-tiny` (ResNet) and `mta-tiny-vit`, small
 enough to train from scratch on a CPU. Their text towers use CLIP's own vocabulary.
@@ -25,19 +25,21 @@ open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
 
 def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> nn.Module:
-    """An open_clip model, both towers, in float32 on the CPU.
+    """Builds an open_clip model with both towers, in float32 on the CPU.
 
     Args:
         name: open_clip architecture, e.g. `RN50`, `ViT-B-16`, `convnext_base`, `mta-tiny`.
-        pretrained: open_clip tag (downloads into the Hugging Face cache on first use), path of an open_clip checkpoint
+        pretrained: open_clip tag (downloaded into the Hugging Face cache on first use), path of an open_clip checkpoint
             or of an OpenAI TorchScript archive, or "" for random weights.
-        quick_gelu: replaces GELU by x * sigmoid(1.702 x), as in OpenAI's weights. An architecture whose own
-            configuration asks for it (`RN50-quickgelu`) has it anyway; ResNets and timm image towers have no GELU of
-            open_clip's, so there it concerns the text tower only.
+        quick_gelu: replaces GELU by x * sigmoid(1.702 x), as in OpenAI's weights. Architectures whose own configuration
+            sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
+
+    Returns:
+        The model, in training mode.
 
     Raises:
         ValueError: unknown architecture or tag, or a file that does not fit the architecture.
-        FileNotFoundError: `pretrained` looks like a path and there is no such file.
+        FileNotFoundError: `pretrained` looks like a path, but there is no such file.
         OSError: the weights of a tag could not be downloaded.
     """
     config = clip_config(name)
@@ -46,8 +48,8 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
     if tag and tag.get("quick_gelu", False) != quick_gelu:
         logger.warning(
-            f"{name}: the weights {pretrained!r} were trained with quick_gelu={not quick_gelu}, the model is built "
-            f"with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} unless this is wanted"
+            f"{name}: the weights {pretrained!r} were trained with quick_gelu={not quick_gelu}, but the model is "
+            f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} unless this is intended"
         )
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     if "multimodal_cfg" in config:
@@ -64,17 +66,18 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), written so that the backward pass keeps one tensor of the size of x instead of two."""
+    """x * sigmoid(1.702 x), computed so that one tensor of the size of x is kept for the backward pass instead of two."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as x."""
         return F.silu(1.702 * x) / 1.702
 
 
 def clip_config(name: str) -> dict:
-    """open_clip's configuration of an architecture, a copy.
+    """A copy of open_clip's configuration of an architecture.
 
     Raises:
-        ValueError: no such architecture; the message lists similar names.
+        ValueError: unknown architecture; the message lists similar names.
     """
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
@@ -92,7 +95,7 @@ def _did_you_mean(wanted: str, known: Sequence[str]) -> str:
 
 
 def _weights_file(name: str, pretrained: str) -> Path:
-    """The local file behind `pretrained`, downloaded if it is a tag."""
+    """The local file that `pretrained` stands for; a tag is downloaded."""
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
@@ -108,13 +111,15 @@ def _weights_file(name: str, pretrained: str) -> Path:
         )
     try:
         return Path(open_clip.download_pretrained(tag_config))
-    except Exception as error:  # the hub client raises its own, requests' or httpx's errors, by version
+    except (
+        Exception
+    ) as error:  # depending on its version, the hub client raises its own errors or those of requests or httpx
         raise OSError(
-            f"could not download the weights {pretrained!r} of {name} ({type(error).__name__}: {error}). Without "
-            "network: fetch them where there is one (the tag's source is "
+            f"could not download the weights {pretrained!r} of {name} ({type(error).__name__}: {error}). If this "
+            "machine has no network, download them on another one (source: "
             f"{tag_config.get('hf_hub') or tag_config.get('url')!r}) and set MODEL.CLIP.PRETRAINED to the local file, "
-            "or copy the Hugging Face cache folder (~/.cache/huggingface, or $HF_HOME) here; tags of this "
-            f"architecture: {', '.join(tags)}. With MODEL.CLIP.PRETRAINED '' it starts from random weights"
+            "or copy the Hugging Face cache folder (~/.cache/huggingface, or $HF_HOME) to this machine. Tags of this "
+            f"architecture: {', '.join(tags)}. MODEL.CLIP.PRETRAINED '' gives random weights"
         ) from error
 
 
@@ -126,7 +131,7 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
             model.load_state_dict({key: content[key] for key in content if not isinstance(renamed[key], Dropped)})
         else:
             open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except (  # what wrong or damaged files make the readers raise
+    except (  # raised by the readers for wrong or damaged files
         RuntimeError, KeyError, AttributeError, TypeError, ValueError, StopIteration, EOFError, pickle.UnpicklingError,
         SafetensorError,
     ) as error:  # fmt: skip

@@ -1,7 +1,7 @@
 """The training losses of a mask classification head, with or without text.
 
-Shapes: I supervised predictions (one per decoder layer), B images, Q mask queries, C classes, K = C + 1 (last = no object),
-Z contexts, Dm mask embedding width, h and w = a quarter of the padded input.
+Shapes: I supervised predictions (one per decoder layer), B images, Q mask queries, C classes, K = C + 1 (last = no
+object), Z contexts, Dm mask embedding width, h and w = a quarter of the padded input.
 """
 
 import torch
@@ -28,9 +28,9 @@ class MaskTextCriterion(nn.Module):
 
     All predictions are processed together, image by image. Everything runs in float32, even inside autocast.
 
-    Sums over queries or masks are divided by their normaliser averaged over processes. After DistributedDataParallel has
-    averaged the gradient, it equals that of one process with the whole batch. (Mask2Former does this for the mask losses
-    only; with one process there is no difference.)
+    Sums over queries or masks are divided by their normaliser averaged over processes. After DistributedDataParallel
+    has averaged the gradient, it equals that of one process with the whole batch. (Mask2Former does this for the mask
+    losses only; with one process there is no difference.)
 
     Args:
         num_classes: C.

@@ -1,7 +1,7 @@
 """Assigns one mask query to each target mask at the lowest total cost (Hungarian algorithm; Mask2Former, DETR).
 
-Shapes: I supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no object), M target masks of an
-image, P points, Dm mask embedding width, h and w = a quarter of the padded input.
+Shapes: I supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no object), M target masks of
+an image, P points, Dm mask embedding width, h and w = a quarter of the padded input.
 """
 
 import logging

@@ -73,8 +73,8 @@ def uncertain_points(
 ) -> Tensor:
     """Chooses points where predicted masks are least certain, plus a share of uniform points.
 
-    `num_points * oversample_ratio` candidates are drawn and the `importance_sample_ratio * num_points` most uncertain of
-    them kept; the remaining points are drawn anew. The I predictions of a mask share candidates and new points. The
+    `num_points * oversample_ratio` candidates are drawn and the `importance_sample_ratio * num_points` most uncertain
+    of them kept; the remaining points are drawn anew. The I predictions of a mask share candidates and new points. The
     points of each prediction have the same distribution as if they were drawn for it alone, with 1 / I of the random
     numbers.
 

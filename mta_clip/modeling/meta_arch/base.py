@@ -113,7 +113,8 @@ class SegmentationModel(nn.Module):
 
         Returns:
             In training, weighted scalar losses by name. In evaluation, one dict per image: `sem_seg`, the
-            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64. See `make_output`.
+            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64. See
+            `make_output`.
 
         Raises:
             ValueError: a training image has no label map of its own size.

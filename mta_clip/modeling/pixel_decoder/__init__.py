@@ -1,4 +1,4 @@
-"""Pixel decoders: from encoder maps to mask features and multi-scale memories."""
+"""Pixel decoders: turn encoder maps into mask features and multi-scale memories."""
 
 from .deformable_attention import MSDeformAttn, multi_scale_deformable_attention
 from .msdeformattn import MSDeformAttnPixelDecoder

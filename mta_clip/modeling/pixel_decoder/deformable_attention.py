@@ -1,7 +1,8 @@
 """Multi-scale deformable attention in pure PyTorch (Deformable DETR, arXiv 2010.04159, equation 3).
 
-Shapes: B images, S pixels of all levels, N queries, D width, A heads, d = D / A, L levels, P points per head, query
-and level; M = A * L * P samples of a query. Positions are (x, y), 0..1 from the left and top edge of a level.
+Shapes: B images, S pixels of all levels, N queries, D decoder width, A heads, d = D / A, L levels, P points per head,
+query and level; J = A * L * P samples of a query; h and w = a level. Positions (x, y) run from 0 at the left and top
+edge of a level to 1 at the right and bottom edge.
 """
 
 import math
@@ -19,19 +20,19 @@ def multi_scale_deformable_attention(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Sum of bilinear samples of all levels, zero outside the maps (`grid_sample` with align_corners=False).
+    """Weighted sum of bilinear samples of all levels; maps are zero outside (`grid_sample` with align_corners=False).
 
     Args:
-        value: (B, S, A, d), pixels of all levels, row by row.
+        value: (B, S, A, d), pixels of all levels, level by level and row by row.
         spatial_shapes: (h, w) of the L levels.
         sampling_locations: (B, N, A, L, P, 2), as (x, y).
-        attention_weights: (B, N, A, L, P), any values.
+        attention_weights: (B, N, A, L, P), not normalised here.
 
     Returns:
         (B, N, D) float32, heads concatenated.
 
     Raises:
-        ValueError: the levels do not add up to S.
+        ValueError: the pixels of the levels do not add up to S.
     """
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
     if sum(h * w for h, w in sizes) != value.shape[1]:
@@ -42,7 +43,7 @@ def multi_scale_deformable_attention(
 
 
 def reference_points(sizes: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
-    """Positions (S, 2) of the centres of all pixels as (x, y) in (0, 1), level by level, row by row."""
+    """Positions (S, 2) float32 of all pixel centres, (x, y) in (0, 1), level by level and row by row."""
     points = []
     for h, w in sizes:
         y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
@@ -52,10 +53,10 @@ def reference_points(sizes: Sequence[tuple[int, int]], device: torch.device | No
 
 
 class MSDeformAttn(nn.Module):
-    """Every query samples few points per level around its own position, and weighs them; both are predicted from it.
+    """Each query samples a few points per level around its position; it predicts their offsets and weights itself.
 
-    Inside autocast the linear layers follow it, but positions, weights and sampling are float32: half precision cannot
-    tell neighbouring pixels apart.
+    Linear layers follow autocast, but positions, weights and sampling are always float32, as half precision cannot
+    distinguish neighbouring pixels.
 
     Args:
         embed_dim: D.
@@ -82,7 +83,7 @@ class MSDeformAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Heads look in directions spread over the circle, point i at distance i + 1 pixels, all with equal weight."""
+        """Spreads the heads evenly over the circle, with point i at distance i + 1 pixels and equal weights."""
         angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
@@ -101,10 +102,14 @@ class MSDeformAttn(nn.Module):
     def reference_pixels(
         self, sizes: Sequence[tuple[int, int]], device: torch.device | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Where the pixels of all levels lie in each level: x and y (S, M) float32 in pixels, the first pixel at 0.
+        """Computes where the pixels of all levels lie in each level.
 
         Args:
             sizes: (h, w) of the L levels.
+            device: where the result is stored.
+
+        Returns:
+            x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
         """
         x, y = reference_points(sizes, device)[:, None].unbind(-1)
         per_sample = torch.tensor(sizes, device=device).repeat_interleave(self.num_points, 0).repeat(self.num_heads, 1)
@@ -113,12 +118,12 @@ class MSDeformAttn(nn.Module):
     def forward(
         self, query: Tensor, value: Tensor, reference: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: (B, N, D), position encoding included.
             value: (B, S, D), pixels of all levels.
-            reference: x and y (N, M) float32 of the queries in each level, in pixels.
+            reference: x and y, each (N, J) float32: positions of the queries in each level, in pixels.
             sizes: (h, w) of the L levels.
 
         Returns:

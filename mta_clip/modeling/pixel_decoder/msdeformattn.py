@@ -1,7 +1,9 @@
 """Mask2Former's pixel decoder: a deformable transformer encoder over three scales, then one FPN step to stride 4.
 
-Source: Mask2Former (arXiv 2112.01527), section 3.2.2 and its released configuration. Shapes: B images, D decoder
-width, Dm mask embedding width, S tokens of all encoder levels.
+Source: Mask2Former (arXiv 2112.01527), section 3.2.2 and its released configuration.
+
+Shapes: B images, D decoder width, Dm mask embedding width, S tokens of all encoder levels, c channels of an encoder
+map, h and w = the finest encoder map, h_l and w_l = encoder map l.
 """
 
 import math
@@ -19,13 +21,16 @@ from .registry import PIXEL_DECODERS
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, each with a residual and a LayerNorm after it.
+    """Deformable self-attention and a feed-forward network; each has a residual, then a LayerNorm.
 
     Args:
         embed_dim: D.
         feedforward_dim: hidden width of the feed-forward network.
-        num_heads, num_levels, num_points: of MSDeformAttn.
-        dropout: probability, 0..1.
+        num_heads, num_levels, num_points: arguments of MSDeformAttn.
+        dropout: probability, in [0, 1].
+
+    Raises:
+        ValueError: D is not a multiple of `num_heads`.
     """
 
     def __init__(
@@ -57,7 +62,16 @@ class DeformableEncoderLayer(nn.Module):
         reference: tuple[Tensor, Tensor],
         sizes: Sequence[tuple[int, int]],
     ) -> Tensor:
-        """Refines tokens (B, S, D); `position` (S, D) is added to the queries only."""
+        """Refines the tokens of all levels.
+
+        Args:
+            tokens: (B, S, D).
+            position: (S, D), added to the queries only.
+            reference, sizes: see `MSDeformAttn.forward`.
+
+        Returns:
+            (B, S, D).
+        """
         attended = self.self_attn(tokens + position, tokens, reference, sizes)
         tokens = self.norm1(tokens + self.dropout(attended))
         hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens), inplace=True)))
@@ -65,11 +79,13 @@ class DeformableEncoderLayer(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution that keeps the map size, and its norm.
+    """A convolution that keeps the map size, followed by a norm.
 
     Args:
-        norm: "GN" for GroupNorm with `norm_groups` groups, "" for none, or another name of detectron2's `get_norm`.
-        bias: of the convolution.
+        in_channels, out_channels, kernel_size: arguments of the convolution; `kernel_size` is odd.
+        norm: "GN" for GroupNorm, "" for none, or another name of detectron2's `get_norm`.
+        norm_groups: groups of GroupNorm.
+        bias: whether the convolution has a bias.
     """
 
     def __init__(
@@ -83,27 +99,28 @@ class ConvNorm(nn.Module):
             self.norm = get_norm(norm, out_channels) or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, out_channels, h_l, w_l) from (B, in_channels, h_l, w_l)."""
         return self.norm(self.conv(x))
 
 
 @PIXEL_DECODERS.register()
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Refines the coarse maps together, then climbs to a quarter of the input.
+    """Refines the coarse maps together, then merges the finer ones, up to a quarter of the input size.
 
     Args:
-        input_shape: channels and stride of the encoder maps to read.
-        transformer_in_features: names of the maps that the transformer encoder refines; all finer ones of
-            `input_shape` are merged afterwards, FPN-like.
+        input_shape: channels and strides of the encoder maps, by name.
+        transformer_in_features: names of the maps that the transformer encoder refines; all others in `input_shape` are
+            merged afterwards, as in an FPN.
         conv_dim: D.
         mask_dim: Dm.
-        num_layers, num_heads, num_points, feedforward_dim, dropout: of the transformer encoder.
-        norm: of the FPN step; see ConvNorm.
-        norm_groups: of every GroupNorm.
-        full_precision: runs everything in float32 also inside autocast, as Mask2Former does. Otherwise linear layers
+        num_layers, num_heads, num_points, feedforward_dim, dropout: settings of the transformer encoder.
+        norm: norm of the FPN step; see ConvNorm.
+        norm_groups: groups of every GroupNorm.
+        full_precision: runs everything in float32, even inside autocast, as Mask2Former does. Otherwise linear layers
             and convolutions follow autocast, and only the deformable sampling stays in float32.
 
     Raises:
-        ValueError: a transformer map is not in `input_shape`, or all maps are given to the transformer.
+        ValueError: `transformer_in_features` names a map that is not in `input_shape`, or all maps.
     """
 
     @configurable
@@ -128,7 +145,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         if missing or set(transformer_in_features) == set(input_shape):
             raise ValueError(
                 f"the transformer reads {list(transformer_in_features)}, which must be some, but not all, of the "
-                f"encoder maps {list(input_shape)}"
+                f"encoder maps {list(input_shape)}; change "
+                "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES or IN_FEATURES"
             )
         self.conv_dim = conv_dim
         self.mask_dim = mask_dim
@@ -168,6 +186,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Constructor arguments from a config."""
         node = cfg.MODEL.SEM_SEG_HEAD
         return {
             "input_shape": {name: input_shape[name] for name in node.IN_FEATURES},
@@ -199,11 +218,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         """Decodes encoder maps.
 
         Args:
-            features: per name (B, c, h_l, w_l); sizes need not be multiples of each other.
+            features: maps (B, c, h_l, w_l) by name; their sizes need not be multiples of each other.
 
         Returns:
-            Mask features (B, Dm, h, w) at the finest map's size, and the refined transformer maps (B, D, h_l, w_l),
-            coarsest first.
+            Mask features (B, Dm, h, w), and the maps that the transformer refined, (B, D, h_l, w_l), coarsest first.
         """
         features = {name: features[name] for name in (*self.transformer_in_features, *self.fpn_in_features)}
         if not self.full_precision:
@@ -213,7 +231,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             return self._decode({name: x.float() for name, x in features.items()})
 
     def _decode(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        # tokens lie channels-last in memory; with maps laid out alike, none is converted on the way
+        # Tokens have channels last in memory; with the same layout for maps, no conversion is needed in between.
         features = {name: x.contiguous(memory_format=torch.channels_last) for name, x in features.items()}
         memories = self._encode([features[name] for name in self.transformer_in_features])
         x = memories[-1]
@@ -224,7 +242,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         return self.mask_features(x), memories
 
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
-        """The transformer encoder: maps (B, c, h_l, w_l) -> maps (B, D, h_l, w_l)."""
+        """Runs the transformer encoder: maps (B, c, h_l, w_l) -> maps (B, D, h_l, w_l)."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
         tokens = [proj(x).flatten(2).transpose(1, 2) for proj, x in zip(self.input_proj, maps, strict=True)]
         tokens = torch.cat(tokens, dim=1)
@@ -234,7 +252,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 for size, level in zip(sizes, self.level_embed, strict=True)
             ]
         )
-        # depends on the sizes alone: the same for all layers
+        # The reference depends only on the sizes, so all layers share it.
         reference = self.layers[0].self_attn.reference_pixels(sizes, tokens.device) if len(self.layers) else None
         position = position.to(tokens.dtype)
         for layer in self.layers:

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 
 class PositionEmbeddingSine(nn.Module):
-    """Codes the row and the column of every cell, each in half of the channels.
+    """Encodes the row and the column of every pixel of a map, each in half of the channels.
 
-    Rows count 1..h and are normalised to (0, 2 pi], columns likewise. Channel pairs 2i, 2i + 1 of a half hold sine and
-    cosine of the position over temperature^(2i / half).
+    Rows are numbered 1..h and normalised to (0, 2 pi], columns likewise. Channels 2i and 2i + 1 of a half contain the
+    sine and the cosine of the position divided by temperature^(2i / num_feats).
 
     Args:
         num_feats: channels per axis, D / 2.
-        temperature: ratio of the longest to the shortest wavelength.
+        temperature: base of the wavelengths, above 0.
 
     Raises:
-        ValueError: an odd `num_feats`, which leaves a sine without its cosine.
+        ValueError: `num_feats` is not positive and even, so that sine and cosine do not form pairs.
     """
 
     def __init__(self, *, num_feats: int, temperature: float = 10000.0):
@@ -34,7 +34,7 @@ class PositionEmbeddingSine(nn.Module):
         """Encodes a map of the given (h, w).
 
         Returns:
-            (h, w, D) float32 in [-1, 1]: the row code, then the column code.
+            (h, w, D) float32 in [-1, 1]: the code of the row, then that of the column.
         """
         h, w = size
         rows = self._code(h, device)[:, None].expand(h, w, -1)

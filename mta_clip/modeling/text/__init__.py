@@ -1,4 +1,4 @@
-"""Text: class names, prompts, their cached features, the vocabulary of inference, and the temperature."""
+"""Text: class names, prompts, their cached features, the vocabulary for inference, and the temperature."""
 
 from detectron2.config import CfgNode
 
@@ -20,15 +20,17 @@ __all__ = [
 
 
 def build_prompt_learner(cfg: CfgNode) -> PromptLearner | None:
-    """The prompt learner MODEL.PROMPT.NAME over the text tower of MODEL.CLIP, or None if the name is "".
+    """The prompt learner MODEL.PROMPT.NAME with the text tower of MODEL.CLIP, or None if the name is "".
 
     Raises:
-        ValueError: no such prompt learner; see also `CLIPTextEncoder` and `class_names_from_config`.
+        ValueError: unknown prompt learner; see also `CLIPTextEncoder` and `class_names_from_config`.
     """
     name = cfg.MODEL.PROMPT.NAME
     if not name:
         return None
     if name not in PROMPT_LEARNERS:
         known = ", ".join(sorted(key for key, _ in PROMPT_LEARNERS))
-        raise ValueError(f"MODEL.PROMPT.NAME: no prompt learner {name!r}; there are {known}, and '' for no text")
+        raise ValueError(
+            f"MODEL.PROMPT.NAME: no prompt learner {name!r}; there are {known}; set '' for a model without text"
+        )
     return PROMPT_LEARNERS.get(name)(cfg)

@@ -1,6 +1,6 @@
-"""Learned contexts: MTA-CLIP's Mask-Text Prompt Learning (CoOp's prompts, several per class).
+"""Learned contexts: MTA-CLIP's Mask-Text Prompt Learning, which uses several of CoOp's prompts per class.
 
-Shapes: Z contexts, n vectors per context, W token width, K names, Dt text width.
+Shapes: Z contexts, n vectors per context, E token width of the text tower.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ class ContextPromptLearner(PromptLearner):
 
     Args:
         text_encoder, class_names, no_object_name: as in `PromptLearner`.
-        num_contexts: Z.
-        context_length: n.
-        init_std: of the normal distribution, cut off at two standard deviations, that contexts are drawn from.
+        num_contexts: Z, at least 1.
+        context_length: n, at least 1.
+        init_std: standard deviation of the initial context vectors: normal, cut off at two standard deviations.
         temperature: `temperature` and `learn_temperature` of `PromptLearner`.
 
     Raises:
-        ValueError: a class name that does not fit beside the contexts, or no contexts.
+        ValueError: there are no contexts or vectors, or a class name is too long for the text tower with them; see also
+            `PromptLearner`.
     """
 
     @configurable
@@ -50,12 +51,13 @@ class ContextPromptLearner(PromptLearner):
                 f"NUM_CONTEXTS {num_contexts} and CONTEXT_LENGTH {context_length} must be at least 1; for prompts "
                 "without learned vectors set MODEL.PROMPT.NAME TemplatePrompt"
             )
-        self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, text_encoder.width))
+        self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, text_encoder.width))  # (Z, n, E)
         nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
         self.register_buffer("tokens", self._tokenize([*self.class_names, no_object_name]), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """See PromptLearner."""
         return {
             **super().from_config(cfg),
             "num_contexts": cfg.MODEL.PROMPT.NUM_CONTEXTS,
@@ -65,12 +67,15 @@ class ContextPromptLearner(PromptLearner):
 
     @property
     def num_contexts(self) -> int:
+        """Z."""
         return len(self.contexts)
 
     def encode_classes(self) -> Tensor:
+        """See PromptLearner."""
         return self.text_encoder(self.tokens, self.contexts)
 
     def encode_names(self, names: list[str]) -> Tensor:
+        """See PromptLearner."""
         return self.text_encoder(self._tokenize(names), self.contexts)
 
     def _tokenize(self, names: list[str]) -> Tensor:

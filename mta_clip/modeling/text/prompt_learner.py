@@ -1,6 +1,7 @@
 """From class names to text features: prompts, cache, vocabulary and temperature, for both meta-architectures.
 
-Shapes: Z contexts or templates, C classes, K = C + 1 rows (the last for no object), Dt text width.
+Shapes: Z contexts or templates, C classes, K = C + 1 rows of text (the last for "no object"), Dt text width; C' and K'
+= the same for any list of names.
 """
 
 import math
@@ -16,24 +17,24 @@ from ..clip.text_encoder import CLIPTextEncoder
 from .class_names import class_names_from_config, clean_class_names
 
 _MAX_SCALE = 100.0  # upper bound of a learned 1 / temperature, as in CLIP
-_CACHED = 4  # lists of names whose features are kept: training, evaluation, a vocabulary
+_CACHED = 4  # lists of names whose features are kept, e.g. for training, evaluation and a vocabulary
 
 
 class PromptLearner(nn.Module):
-    """Turns class names into text features, Z per class; a subclass says how a name becomes a prompt.
+    """Turns class names into text features, Z per class; a subclass defines how a name becomes a prompt.
 
-    Features that cannot change are computed once, in full precision, and kept: at inference always, in training if
-    nothing is learned. `train()`, loading a state dict and moves to another device or dtype discard them.
+    Features that cannot change are computed once, in full precision, and cached: always at inference, in training only
+    if nothing is learned. `train()`, loading a state dict and moving to another device or dtype clear the cache.
 
     Args:
         text_encoder: frozen.
         class_names: C names.
-        no_object_name: text of the no-object row.
-        temperature: tau, by which similarities with these features are divided in training, above 0; 1 = raw cosines.
-        learn_temperature: makes 1 / tau a parameter (its logarithm, at most log 100), initialised from `temperature`.
+        no_object_name: text of the "no object" row.
+        temperature: tau, above 0; training divides similarities to these features by it; 1 = raw cosines.
+        learn_temperature: learns 1 / tau (the parameter is its logarithm, at most log 100), starting at `temperature`.
 
     Raises:
-        ValueError: names that are missing or empty, or a temperature that is not positive.
+        ValueError: there are no names, one is empty, or the temperature is not positive.
     """
 
     learned = True  # whether the features depend on trained parameters
@@ -61,9 +62,15 @@ class PromptLearner(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments that all prompt learners share."""
+        """The constructor arguments that all prompt learners share, from a config.
+
+        Raises:
+            ValueError: see `class_names_from_config` and `CLIPTextEncoder`.
+        """
         return {
-            "class_names": class_names_from_config(cfg),  # first: wrong names are reported before weights are fetched
+            "class_names": class_names_from_config(
+                cfg
+            ),  # first, so wrong names are reported before weights are downloaded
             "text_encoder": CLIPTextEncoder(
                 name=cfg.MODEL.CLIP.NAME,
                 pretrained=cfg.MODEL.CLIP.PRETRAINED,
@@ -72,7 +79,7 @@ class PromptLearner(nn.Module):
             ),
             "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
             "temperature": cfg.MODEL.MTA.TEMPERATURE,
-            # without the loss nothing would train it
+            # without the similarity loss, nothing would train it
             "learn_temperature": cfg.MODEL.MTA.LEARN_TEMPERATURE and bool(cfg.MODEL.MTA.SIMILARITY_WEIGHT),
         }
 
@@ -94,41 +101,44 @@ class PromptLearner(nn.Module):
         return (-self.logit_scale.clamp(max=math.log(_MAX_SCALE))).exp()
 
     def forward(self) -> Tensor:
-        """Text features of the training classes and, last, of no object: (Z, K, Dt), not normalised."""
+        """Text features of the training classes and, last, of "no object": (Z, K, Dt), not normalised."""
         if self.training and self.learned:
             return self.encode_classes()
         return self.encode(self.class_names)
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Chooses other names for inference; None goes back to the training classes.
+        """Sets other names for inference; None restores the training classes.
 
-        Only names are kept: their features are those of the weights at the time of use.
+        Only the names are stored. Their features are computed from the current weights when they are needed.
+
+        Args:
+            names: C' names.
 
         Raises:
-            ValueError: a name is empty or too long for the text encoder, or there is none.
+            ValueError: there are no names, or one is empty or too long for the text encoder.
         """
         self._cache.clear()
         if names is not None:
             names = clean_class_names(names)
-            self.encode(names)  # refuses long names now, not at the first image
+            self.encode(names)  # reports names that are too long now, not at the first image
         self.vocabulary = names
 
     def encode(self, class_names: Sequence[str]) -> Tensor:
-        """Text features of any names, with the same prompts, and last of no object; without gradient, kept.
+        """Text features of any names, with the same prompts, and last of "no object"; cached and without gradient.
 
         Args:
-            class_names: C' names; the no-object name is added.
+            class_names: C' names; the "no object" name is added.
 
         Returns:
             (Z, C' + 1, Dt), not normalised.
 
         Raises:
-            ValueError: an empty name, or one that is too long for the text encoder.
+            ValueError: there are no names, or one is empty or too long for the text encoder.
         """
         names = tuple(class_names)
         if names not in self._cache:
             cleaned = clean_class_names(names)
-            # Not as inference tensors, which training could not use, nor in the precision of an autocast.
+            # Training could not use inference tensors; autocast would lower the precision.
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 features = self.encode_names([*cleaned, self.no_object_name])
             while len(self._cache) >= _CACHED:
@@ -139,24 +149,31 @@ class PromptLearner(nn.Module):
     def ensemble(self, class_names: Sequence[str]) -> Tensor:
         """Prompt ensemble: features normalised per prompt, averaged, normalised again (CLIP; ZegCLIP, TagCLIP).
 
+        Args:
+            class_names: C' names.
+
         Returns:
-            (C', Dt), rows of L2 norm 1, without no object.
+            (C', Dt), rows of L2 norm 1, without "no object".
+
+        Raises:
+            ValueError: see `encode`.
         """
         return F.normalize(F.normalize(self.encode(class_names)[:, :-1], dim=-1).mean(dim=0), dim=-1)
 
     def encode_classes(self) -> Tensor:
-        """Text features of the training classes and no object, computed anew, with gradient: (Z, K, Dt)."""
+        """Text features of the training classes and "no object", (Z, K, Dt), computed anew and with gradient."""
         return self.encode_names([*self.class_names, self.no_object_name])
 
     def encode_names(self, names: list[str]) -> Tensor:
-        """Text features of exactly these K' names: (Z, K', Dt)."""
+        """Text features of exactly these K' names, (Z, K', Dt); subclasses implement it."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> "PromptLearner":
+        """See nn.Module. Clears the cache."""
         self._cache.clear()
         return super().train(mode)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # also called for a load through a parent module
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # also called when a parent module loads its state dict
         self._cache.clear()
         super()._load_from_state_dict(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""Registry of prompt learners: how class names become text features."""
+"""Registry of prompt learners: modules that turn class names into text features."""
 
 from fvcore.common.registry import Registry
 

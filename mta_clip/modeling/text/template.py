@@ -1,6 +1,6 @@
-"""Hand-written templates, "a photo of a {}.": nothing is learned.
+"""Hand-written templates such as "a photo of a {}."; nothing is learned.
 
-Shapes: Z templates, C or K names, Dt text width.
+Shapes: Z templates.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,8 @@ class TemplatePrompt(PromptLearner):
         temperature: `temperature` and `learn_temperature` of `PromptLearner`.
 
     Raises:
-        ValueError: no templates, or one without exactly one `{}`; a prompt that is too long.
+        ValueError: there are no templates, one does not contain exactly one `{}`, or a prompt is too long for the text
+            tower; see also `PromptLearner`.
     """
 
     learned = False
@@ -45,10 +46,11 @@ class TemplatePrompt(PromptLearner):
         )
         self.templates = list(templates)
         for prompts in fill_templates([*self.class_names, no_object_name], self.templates):
-            text_encoder.tokenize(prompts)  # refuses long names now, not at the first image
+            text_encoder.tokenize(prompts)  # reports names that are too long now, not at the first image
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """See PromptLearner."""
         return {
             **super().from_config(cfg),
             "templates": cfg.MODEL.PROMPT.TEMPLATES,
@@ -56,18 +58,23 @@ class TemplatePrompt(PromptLearner):
 
     @property
     def num_contexts(self) -> int:
+        """Z."""
         return len(self.templates)
 
     def encode_names(self, names: list[str]) -> Tensor:
+        """See PromptLearner."""
         prompts = fill_templates(names, self.templates)
         return torch.cat([self.text_encoder(self.text_encoder.tokenize(texts)) for texts in prompts])
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Per template, the prompts of all names.
+    """Puts names into templates.
+
+    Returns:
+        For each template, the prompts of all names.
 
     Raises:
-        ValueError: no templates, or one without exactly one `{}`.
+        ValueError: there are no templates, or one does not contain exactly one `{}`.
     """
     if not templates:
         raise ValueError("no templates given: MODEL.PROMPT.TEMPLATES needs at least one, e.g. 'a photo of a {}.'")

@@ -1,4 +1,4 @@
-"""Transformer decoders: from memories, mask features and text to mask predictions."""
+"""Transformer decoders: turn memories, mask features and text into mask predictions."""
 
 from .mask_text_decoder import MaskTextDecoder
 from .masked_decoder import MultiScaleMaskedTransformerDecoder

@@ -1,6 +1,6 @@
 """Building blocks of the masked transformer decoder (Mask2Former, arXiv 2112.01527, section 3.2).
 
-Shapes: B images, N queries, S memory tokens, D width.
+Shapes: B images, N queries, S tokens that queries look at, D decoder width, A attention heads.
 """
 
 from itertools import pairwise
@@ -19,10 +19,10 @@ class MultiheadAttention(nn.Module):
 
     Args:
         embed_dim: D.
-        num_heads: attention heads.
+        num_heads: A.
 
     Raises:
-        ValueError: D is not a multiple of the number of heads.
+        ValueError: D is not a multiple of A.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int):
@@ -38,13 +38,13 @@ class MultiheadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Attends.
+        """Computes attention.
 
         Args:
             query: (B, N, D).
             key: (B, S, D).
             value: (B, S, D).
-            bias: (B, N, S), added to the scores of every head before the softmax.
+            bias: (B, N, S), added to the scores of every head before the softmax; None = 0.
 
         Returns:
             (B, N, D).
@@ -60,12 +60,15 @@ class MultiheadAttention(nn.Module):
 
 
 class MaskedDecoderLayer(nn.Module):
-    """Masked cross-attention, self-attention, feed-forward network; each with a residual and a LayerNorm after it.
+    """Masked cross-attention, self-attention, feed-forward network; each has a residual, then a LayerNorm.
 
     Args:
         embed_dim: D.
-        num_heads: attention heads.
+        num_heads: A.
         feedforward_dim: hidden width of the feed-forward network.
+
+    Raises:
+        ValueError: D is not a multiple of A.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, feedforward_dim: int):
@@ -85,10 +88,10 @@ class MaskedDecoderLayer(nn.Module):
 
         Args:
             queries: (B, N, D).
-            position: (N, D), added to the queries (and keys of self-attention), not to values.
+            position: (N, D), added to queries and to the keys of self-attention, but not to values.
             keys: (B, S, D), the memory with its position encoding.
             memory: (B, S, D).
-            bias: (B, N, S), very low where a query may not look; added to the cross-attention scores.
+            bias: (B, N, S), added to the cross-attention scores; -inf where a query must not attend.
 
         Returns:
             (B, N, D).
@@ -101,11 +104,11 @@ class MaskedDecoderLayer(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between them.
+    """Linear layers with a ReLU between each two.
 
     Args:
-        input_dim, hidden_dim, output_dim: widths.
-        num_layers: linear layers, at least 1.
+        input_dim, hidden_dim, output_dim: widths of the input, between layers and of the output.
+        num_layers: number of linear layers, at least 1.
     """
 
     def __init__(self, *, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
@@ -114,6 +117,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., output_dim) from (..., input_dim)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x), inplace=True)
         return self.layers[-1](x)

@@ -16,23 +16,23 @@ from .registry import TRANSFORMER_DECODERS
 
 @TRANSFORMER_DECODERS.register()
 class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
-    """Mask2Former's decoder in which the text of every class and context is a query with a mask of its own.
+    """Mask2Former's decoder, in which the text of every class and context is also a query with a mask of its own.
 
     Queries are laid out as [mask queries | context 0: K rows | context 1: K rows | ...]. The similarity of a mask and
-    a text row is the cosine of Linear(mask query) and text' = T + gamma * LayerNorm(Linear(text query)): text starts
-    as pure CLIP text and is updated together with the masks.
+    a text row is the cosine of Linear(mask query) and text' = text + gamma * LayerNorm(Linear(text query)). With its
+    small gamma, text' starts close to CLIP's text and is updated together with the masks.
 
     Args:
         num_contexts: Z.
         text_dim: Dt.
-        gamma_init: initial value of gamma, (Dt,).
-        text_queries: whether text takes part as queries; otherwise it is only compared with the masks, as it is.
-        compare: whether masks are compared with text; otherwise there is no similarity, nor parameters for it, which a
-            training without similarity loss would never reach.
-        kwargs: of MultiScaleMaskedTransformerDecoder.
+        gamma_init: initial value of all Dt entries of gamma.
+        text_queries: whether text rows are queries; otherwise they are only compared with the masks, unchanged.
+        compare: whether masks are compared with text; otherwise there is no similarity and there are no parameters for
+            it, because without a similarity loss they would never be trained.
+        kwargs: arguments of MultiScaleMaskedTransformerDecoder.
 
     Raises:
-        ValueError: text that is neither queries nor compared.
+        ValueError: text is neither used as queries nor compared; see also MultiScaleMaskedTransformerDecoder.
     """
 
     @configurable
@@ -50,7 +50,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         if not (text_queries or compare):
             raise ValueError(
                 "with MODEL.MTA.TEXT_QUERIES False and MODEL.MTA.SIMILARITY_WEIGHT 0 text has no part in the decoder; "
-                "use MultiScaleMaskedTransformerDecoder, without MODEL.PROMPT.NAME"
+                "use MultiScaleMaskedTransformerDecoder and set MODEL.PROMPT.NAME to ''"
             )
         self.text_shape = (num_contexts, self.class_embed.out_features, text_dim)
         self.text_queries = text_queries
@@ -70,6 +70,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, in_channels: int, mask_dim: int) -> dict:
+        """Constructor arguments from a config."""
         prompt = cfg.MODEL.PROMPT
         return {
             **super().from_config(cfg, in_channels=in_channels, mask_dim=mask_dim),
@@ -81,7 +82,15 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         }
 
     def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
-        """LayerNorm of learned mask queries and projected text rows, (B, N, D)."""
+        """LayerNorm of the learned mask queries and the projected text rows, (B, N, D).
+
+        Args:
+            text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images.
+            batch_size: B.
+
+        Raises:
+            ValueError: no text, or text of another shape.
+        """
         self._check_text(text)
         queries = self.query_feat.weight
         if self.text_queries:
@@ -90,7 +99,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         return self.query_norm(queries).expand(batch_size, -1, -1)
 
     def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor) -> LayerPrediction:
-        """Adds the mask embeddings in text space and their similarity to every text row to the base's predictions."""
+        """See the base class. Adds the mask embeddings in text space and their similarity to every text row."""
         prediction = super().predict(normed, mask_embed, text)
         if not self.compare:
             return prediction

@@ -1,7 +1,8 @@
-"""Mask2Former's transformer decoder (arXiv 2112.01527, section 3.2): learned queries look at their own masks only.
+"""Mask2Former's transformer decoder (arXiv 2112.01527, section 3.2): queries attend only inside their own masks.
 
 Shapes: B images, Q mask queries, N all queries (here N = Q), C classes, K = C + 1 (last = no object), D decoder width,
-Dm mask embedding width, L memory levels, S tokens of one level, h and w = a quarter of the padded input.
+Dm mask embedding width, L memory levels, S tokens of one level, A attention heads, c channels of a memory, h and w = a
+quarter of the padded input, h_l and w_l = memory level l.
 """
 
 import torch
@@ -18,22 +19,25 @@ from .registry import TRANSFORMER_DECODERS
 
 @TRANSFORMER_DECODERS.register()
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Layer i attends to memory level i mod L, each query only where its current mask is more likely than not.
+    """Layer i attends to memory level i mod L, each query only where its current mask probability is at least 0.5.
 
-    Predictions are read off the queries before the first layer and after each one. In training all are returned, in
-    evaluation only the last; the attention masks need the mask embeddings of the others, but not their classes.
+    Predictions are made from the queries before the first layer and after each layer. Training returns all of them,
+    evaluation only the last: of the others it needs just the mask embeddings, for the attention masks.
 
     Args:
-        in_channels: channels of the memories.
+        in_channels: c.
         hidden_dim: D.
         num_queries: Q.
         num_classes: C.
-        num_heads: attention heads.
+        num_heads: A.
         feedforward_dim: hidden width of the feed-forward networks.
-        num_layers: decoder layers.
+        num_layers: number of decoder layers.
         mask_dim: Dm.
         num_levels: L.
-        enforce_input_proj: projects the memories by a 1x1 convolution even if they are D wide already.
+        enforce_input_proj: projects the memories by a 1x1 convolution even if c = D.
+
+    Raises:
+        ValueError: D is not a multiple of A; see also PositionEmbeddingSine.
     """
 
     @configurable
@@ -75,6 +79,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, *, in_channels: int, mask_dim: int) -> dict:
+        """Constructor arguments from a config."""
         node = cfg.MODEL.MASK_FORMER
         return {
             "in_channels": in_channels,
@@ -90,21 +95,24 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         }
 
     def forward(self, memories: list[Tensor], mask_features: Tensor, text: Tensor | None = None) -> HeadOutput:
-        """Decodes masks.
+        """Predicts masks from memories and mask features.
 
         Args:
             memories: L maps (B, c, h_l, w_l), coarsest first.
             mask_features: (B, Dm, h, w).
-            text: what a subclass with a text side reads; None here.
+            text: text features for a subclass that uses them; None here.
 
         Returns:
-            Predictions before the first layer and after each in training, after the last one in evaluation.
+            In training the predictions before the first layer and after each layer; in evaluation the last one only.
 
         Raises:
-            ValueError: another number of memories than the decoder has levels, or text that does not fit.
+            ValueError: the number of memories is not L, or the decoder does not accept the text.
         """
         if len(memories) != len(self.input_proj):
-            raise ValueError(f"the decoder has {len(self.input_proj)} levels, but got {len(memories)} memories")
+            raise ValueError(
+                f"the decoder has {len(self.input_proj)} levels, but got {len(memories)} memories: one per map in "
+                "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES is expected"
+            )
         keys, values = zip(*(self._flatten(level, memory) for level, memory in enumerate(memories)), strict=True)
         small_features = self._resize(mask_features, memories)
         queries = self.initial_queries(text, mask_features.shape[0])
@@ -122,30 +130,34 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         return HeadOutput(mask_features=mask_features, layers=predictions)
 
     def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
-        """What the queries are before the first layer, (B, N, D); mask queries come first."""
+        """The queries before the first layer, (B, N, D); mask queries come first.
+
+        Raises:
+            ValueError: text is given, which this decoder cannot use.
+        """
         if text is not None:
             raise ValueError(
-                f"{type(self).__name__} takes no text; use MaskTextDecoder, or leave out MODEL.PROMPT.NAME"
+                f"{type(self).__name__} takes no text; use MaskTextDecoder, or set MODEL.PROMPT.NAME to ''"
             )
         return self.query_feat.weight.expand(batch_size, -1, -1)
 
     def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor | None) -> LayerPrediction:
-        """Reads predictions off the normed queries (B, N, D), whose mask embeddings (B, Q, Dm) are known already."""
+        """Makes predictions from normed queries (B, N, D) and the mask embeddings (B, Q, Dm) of the mask queries."""
         return LayerPrediction(class_logits=self.class_embed(normed[:, : self.num_queries]), mask_embed=mask_embed)
 
     def _flatten(self, level: int, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (with position encoding) and values of a memory level, both (B, S, D)."""
         tokens = self.input_proj[level](memory).flatten(2).transpose(1, 2) + self.level_embed.weight[level]
         position = self.position_embedding((memory.shape[-2], memory.shape[-1]), memory.device)
-        # the embeddings are float32; layers that run in less would cast the sums at every use
+        # The embeddings are float32; without this cast, layers in lower precision would cast the sums at every use.
         return (tokens + position.flatten(0, 1)).to(memory.dtype), tokens.to(memory.dtype)
 
     @torch.no_grad()
     def _resize(self, mask_features: Tensor, memories: list[Tensor]) -> list[Tensor]:
-        """Mask features at the memories' sizes, (B, Dm, S) each.
+        """Mask features at the sizes of the memories, (B, Dm, S) each.
 
-        Resizing and the dot product with a mask embedding are both linear: masks of resized features equal resized
-        masks, so no full mask is ever made for attention, and each level is resized once for all layers.
+        Resizing and the dot product with a mask embedding are both linear, so masks of resized features equal resized
+        masks. Attention then needs no mask at full size, and each level is resized once for all layers.
         """
         sizes = [memory.shape[-2:] for memory in memories]
         resized = [F.interpolate(mask_features, size=size, mode="bilinear", align_corners=False) for size in sizes]
@@ -153,7 +165,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     @torch.no_grad()
     def _attention_bias(self, normed: Tensor, mask_embed: Tensor, small_features: Tensor) -> Tensor:
-        """What masked attention adds to its scores, (B, N, S): nothing inside a query's mask, -inf outside."""
+        """The bias of masked attention, (B, N, S): 0 inside the mask of a query, -inf outside."""
         if normed.shape[1] > self.num_queries:
             mask_embed = torch.cat([mask_embed, self.mask_embed(normed[:, self.num_queries :])], dim=1)
         return mask_bias(mask_embed @ small_features)

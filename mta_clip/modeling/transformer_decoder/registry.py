@@ -1,4 +1,4 @@
-"""The registry of transformer decoders: modules that turn memories and mask features into mask predictions."""
+"""Registry of transformer decoders: modules that turn memories, mask features and text into mask predictions."""
 
 from detectron2.utils.registry import Registry
 
