@@ -1,10 +1,10 @@
 """Adapters that read four feature maps, at strides 4, 8, 16 and 32, from open_clip's kinds of image towers.
 
-Shapes: B images, H and W = input (multiples of 32), c2..c5 channels of the maps, p patch side, G = grid of tokens,
-C token width.
+Shapes: B images, H and W = padded input (multiples of 32), c channels of a map, s its stride, E token width, h and w =
+patch grid of a transformer.
 
-Each adapter keeps the tower as `visual`, under open_clip's parameter names, without what the maps do not need (pooling,
-projection, blocks after the last map): every parameter that is left takes part in some map.
+Each adapter keeps the tower as `visual`, with open_clip's parameter names, and removes the parts that the maps do not
+need: pooling, projection and blocks after the last map. Every remaining parameter contributes to a map.
 """
 
 import math
@@ -23,28 +23,31 @@ STRIDES = (4, 8, 16, 32)
 
 
 class FeatureTower(nn.Module):
-    """Base: a module from images to four maps.
+    """Base class: turns images into four maps.
 
     Attributes:
-        channels: c2..c5.
+        channels: c of the maps at strides 4, 8, 16, 32.
     """
 
     channels: tuple[int, int, int, int]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps (B, c, H / s, W / s) for s = 4, 8, 16, 32 of normalised images (B, 3, H, W)."""
+        """Maps (B, c, H / s, W / s) with s = 4, 8, 16, 32, from normalised images (B, 3, H, W)."""
         raise NotImplementedError
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
-        """What belongs to the stem and to each of the four maps, in this order: what FREEZE_AT counts."""
+        """Modules and parameters of the stem and of each of the four maps, in this order; FREEZE_AT counts these stages."""
         raise NotImplementedError
 
 
 class ResNetTower(FeatureTower):
-    """CLIP's ModifiedResNet: three-convolution stem, anti-aliased strides; without its attention pool.
+    """CLIP's ModifiedResNet (three-convolution stem, anti-aliased strides) without its attention pool.
 
-    At inference the first convolution is float32 also inside autocast: bfloat16 has fewer bits than a normalised pixel
-    needs, and most of what it costs in mIoU is lost there.
+    At inference the first convolution runs in float32 even inside autocast: bfloat16 has fewer bits than a normalised
+    pixel needs, and most of the mIoU that bfloat16 costs is lost there.
+
+    Args:
+        visual: open_clip's tower; it is changed in place.
     """
 
     def __init__(self, visual: ModifiedResNet):
@@ -54,6 +57,7 @@ class ResNetTower(FeatureTower):
         self.channels = tuple(layer[-1].conv3.out_channels for layer in self._layers())
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """See FeatureTower."""
         features, maps = self._stem(images), []
         for layer in self._layers():
             features = layer(features)
@@ -71,6 +75,7 @@ class ResNetTower(FeatureTower):
         return visual.avgpool(features)
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """See FeatureTower."""
         visual = self.visual
         stem = [visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3]
         return [stem, *([layer] for layer in self._layers())]
@@ -80,14 +85,15 @@ class ResNetTower(FeatureTower):
 
 
 class ScaleNeck(nn.ModuleList):
-    """Brings four token maps of one stride to strides 4, 8, 16, 32 (DenseCLIP's ViT, four levels from one).
+    """Resizes four token maps of one stride to strides 4, 8, 16, 32 (as DenseCLIP does for ViTs).
 
-    Every level starts with GroupNorm(1). From stride 16: two 2x2 stride-2 deconvolutions with a norm and GELU between,
-    one deconvolution, nothing, a 2x2 max-pool. Other token strides shift the same ladder.
+    Every level starts with GroupNorm(1). From token stride 16, the levels then have: two 2x2 deconvolutions of stride 2
+    with a norm and GELU in between; one deconvolution; nothing; a 2x2 max-pool. For other token strides the number of
+    deconvolutions or poolings changes accordingly.
 
     Args:
-        width: C, kept by all levels.
-        stride: of the token maps in pixels, a power of two from 4 to 32.
+        width: E, the channels of all levels.
+        stride: stride of the token maps in pixels, a power of two from 4 to 32.
     """
 
     def __init__(self, *, width: int, stride: int):
@@ -105,24 +111,25 @@ class ScaleNeck(nn.ModuleList):
         return nn.Sequential(*layers)
 
     def forward(self, maps: Iterable[Tensor]) -> list[Tensor]:
+        """Maps (B, E, H / s, W / s) from four token maps (B, E, h, w)."""
         return [level(features) for level, features in zip(self, maps, strict=True)]
 
 
 class TokenTower(FeatureTower):
-    """What plain transformers share: taps after four blocks, a neck, images scaled so that patches fit the strides.
+    """Base class of plain transformers: reads four blocks, resizes their maps and scales images to fit the patches.
 
-    A patch side that is no power of two cannot tile strides 4 to 32. So the image is first scaled by p over the next
-    power of two (14/16): a token then covers exactly that many pixels of the original.
+    Patches whose side is not a power of two do not fit strides 4 to 32. The image is then scaled by the patch side over
+    the next power of two (such as 14 / 16), so that a token covers a power of two of original pixels.
 
     Args:
         depth: number of blocks of the tower.
-        width: C.
-        patch_size: p.
-        taps: 0-based blocks whose outputs become strides 4, 8, 16, 32, in ascending order; empty for the ends of the
-            quarters of the depth.
+        width: E.
+        patch_size: side of a patch in pixels, at most 32.
+        taps: indices, from 0, of the blocks whose outputs give strides 4, 8, 16, 32, in ascending order; empty for the
+            last block of each quarter of the depth.
 
     Raises:
-        ValueError: taps that are not four ascending blocks of this tower, or a patch side above 32.
+        ValueError: `taps` are not four ascending blocks of this tower, or a patch side is above 32.
     """
 
     def __init__(self, *, depth: int, width: int, patch_size: int, taps: Sequence[int]):
@@ -132,17 +139,20 @@ class TokenTower(FeatureTower):
         if len(self.taps) != 4 or not ascending or min(self.taps) < 0 or max(self.taps) >= depth:
             raise ValueError(
                 f"MODEL.CLIP.VIT_FEATURE_BLOCKS {list(taps)}: expected four ascending blocks between 0 and "
-                f"{depth - 1}, as the tower has {depth}, or [] for the ends of its quarters"
+                f"{depth - 1}, as the tower has {depth}, or [] for the last block of each quarter"
             )
         self.patch_size = patch_size
         self.token_stride = 2 ** max(2, math.ceil(math.log2(patch_size)))
         if self.token_stride > STRIDES[-1]:
-            raise ValueError(f"a tower with patches of {patch_size} pixels has no map at stride {STRIDES[-1]}")
+            raise ValueError(
+                f"a tower with patches of {patch_size} pixels has no map at stride {STRIDES[-1]}; choose a MODEL.CLIP.NAME "
+                "with smaller patches"
+            )
         self.channels = (width,) * 4
         self.neck = ScaleNeck(width=width, stride=self.token_stride)
 
     def fit_to_patches(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) scaled to (B, 3, G_h * p, G_w * p), G = sides over the token stride."""
+        """Images (B, 3, H, W) scaled to (B, 3, h * patch_size, w * patch_size); h, w = H, W over the token stride."""
         if self.token_stride == self.patch_size:
             return images
         size = [side // self.token_stride * self.patch_size for side in images.shape[-2:]]
@@ -150,7 +160,15 @@ class TokenTower(FeatureTower):
 
 
 class ViTTower(TokenTower):
-    """open_clip's VisionTransformer; its position embedding is interpolated to the grid of any input."""
+    """open_clip's VisionTransformer; its position embedding is interpolated to the patch grid of each input.
+
+    Args:
+        visual: open_clip's tower; it is changed in place.
+        taps: see TokenTower.
+
+    Raises:
+        ValueError: see TokenTower.
+    """
 
     def __init__(self, visual: VisionTransformer, taps: Sequence[int]):
         blocks = visual.transformer.resblocks
@@ -162,10 +180,11 @@ class ViTTower(TokenTower):
         self.visual = visual
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """See FeatureTower."""
         return self.neck(self.token_maps(images))
 
     def token_maps(self, images: Tensor) -> list[Tensor]:
-        """Outputs of the tapped blocks (B, C, G_h, G_w), without the class token."""
+        """Outputs (B, E, h, w) of the tapped blocks, without the class token, from images (B, 3, H, W)."""
         visual = self.visual
         patches = visual.conv1(self.fit_to_patches(images))
         grid = patches.shape[-2:]
@@ -181,43 +200,60 @@ class ViTTower(TokenTower):
         return [outputs[tap][:, 1:].transpose(1, 2).unflatten(2, grid) for tap in self.taps]
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """See FeatureTower."""
         visual = self.visual
         stem = [visual.conv1, visual.class_embedding, visual.positional_embedding, visual.ln_pre]
         return [stem, *_blocks_by_tap(visual.transformer.resblocks, self.taps)]
 
 
 class TimmViTTower(TokenTower):
-    """A plain ViT or EVA of timm (SigLIP, EVA-CLIP, PE); timm resizes its position embedding, bicubically."""
+    """A plain ViT or EVA of timm (SigLIP, EVA-CLIP, PE); timm resizes its position embedding bicubically.
+
+    Args:
+        trunk: timm's model; it is changed in place.
+        taps: see TokenTower.
+
+    Raises:
+        ValueError: see TokenTower.
+    """
 
     def __init__(self, trunk: nn.Module, taps: Sequence[int]):
         super().__init__(
             depth=len(trunk.blocks), width=trunk.embed_dim, patch_size=trunk.patch_embed.patch_size[0], taps=taps
         )
         trunk.prune_intermediate_layers(self.taps, prune_norm=True, prune_head=True)
-        # What timm's argument dynamic_img_size does at construction, which open_clip does not pass on.
+        # Same effect as timm's constructor argument dynamic_img_size, which open_clip does not pass on.
         trunk.dynamic_img_size = True
         trunk.patch_embed.strict_img_size = trunk.patch_embed.flatten = False
         trunk.patch_embed.output_fmt = type(trunk.patch_embed.output_fmt).NHWC
         self.visual = trunk
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """See FeatureTower."""
         return self.neck(self.token_maps(images))
 
     def token_maps(self, images: Tensor) -> list[Tensor]:
-        """Outputs of the tapped blocks (B, C, G_h, G_w), without prefix tokens."""
+        """Outputs (B, E, h, w) of the tapped blocks, without prefix tokens, from images (B, 3, H, W)."""
         images = self.fit_to_patches(images)
-        if getattr(self.visual, "rope", None) is not None:  # EVA's rotary embedding is made for one grid at a time
+        if getattr(self.visual, "rope", None) is not None:  # EVA's rotary embedding is computed for one grid at a time
             self.visual.rope.update_feat_shape([side // self.patch_size for side in images.shape[-2:]])
         taps = self.visual.forward_intermediates(images, indices=self.taps, norm=False, intermediates_only=True)
-        by_block = dict(zip(sorted(set(self.taps)), taps, strict=True))  # timm gives a block that is tapped twice once
+        by_block = dict(
+            zip(sorted(set(self.taps)), taps, strict=True)
+        )  # timm returns a block only once, even if it is tapped twice
         return [by_block[tap] for tap in self.taps]
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """See FeatureTower."""
         return _with_rest_as_stem(self.visual, _blocks_by_tap(self.visual.blocks, self.taps))
 
 
 class TimmPyramidTower(FeatureTower):
-    """A hierarchical tower of timm (ConvNeXt, FastViT, ...) that has maps at strides 4, 8, 16 and 32 itself."""
+    """A hierarchical tower of timm (ConvNeXt, FastViT, ...) that already has maps at strides 4, 8, 16 and 32.
+
+    Args:
+        trunk: timm's model; it is changed in place.
+    """
 
     def __init__(self, trunk: nn.Module):
         super().__init__()
@@ -227,23 +263,29 @@ class TimmPyramidTower(FeatureTower):
         self.visual = trunk
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        """See FeatureTower."""
         return self.visual.forward_intermediates(
             images, indices=list(self.indices), norm=False, intermediates_only=True
         )
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+        """See FeatureTower."""
         levels = [[self.visual.get_submodule(self.visual.feature_info[i]["module"])] for i in self.indices]
         return _with_rest_as_stem(self.visual, levels)
 
 
 def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
-    """The adapter for an open_clip image tower, which it takes over and prunes.
+    """Chooses the adapter for an open_clip image tower.
 
     Args:
-        taps: blocks read from plain transformers, see `TokenTower`; unused by the others.
+        visual: image tower; the adapter changes it in place.
+        taps: blocks to read from plain transformers, see TokenTower; other towers ignore it.
+
+    Returns:
+        The adapter.
 
     Raises:
-        ValueError: a tower of another kind.
+        ValueError: the tower is of a kind without adapter; see also TokenTower.
     """
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual)
@@ -267,18 +309,21 @@ def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[i
     """Bilinear interpolation of a ViT's position table, half-pixel centres, no antialiasing (DenseCLIP; TagCLIP).
 
     Args:
-        positions: (1 + source_h * source_w, C), the first row for the class token, which is kept.
-        source: rows and columns of the grid that the table has.
-        target: rows and columns wanted.
+        positions: (1 + rows * columns of `source`, E); the first row belongs to the class token and is kept.
+        source: rows and columns of the grid that the table is made for.
+        target: (h, w), rows and columns of the new grid.
 
     Returns:
-        (1 + target_h * target_w, C); `positions` itself if the grids agree.
+        (1 + h * w, E); `positions` itself if the grids are equal.
 
     Raises:
-        ValueError: the table does not have as many rows as `source` says.
+        ValueError: the number of rows of the table does not match `source`.
     """
     if positions.shape[0] != 1 + source[0] * source[1]:
-        raise ValueError(f"a position table of {positions.shape[0]} rows is no class token and a {source} grid")
+        raise ValueError(
+            f"a position table of {positions.shape[0]} rows does not fit a class token and a {tuple(source)} grid, "
+            f"which need {1 + source[0] * source[1]}"
+        )
     if tuple(source) == tuple(target):
         return positions
     grid = positions[1:].T.unflatten(1, tuple(source))[None]
@@ -287,13 +332,13 @@ def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[i
 
 
 def _blocks_by_tap(blocks: Sequence[nn.Module], taps: Sequence[int]) -> list[list[nn.Module]]:
-    """Blocks grouped by the map they lead to: those up to the first tap, those up to the second, ..."""
+    """Blocks grouped by the map they lead to: those up to the first tap, those up to the second tap, and so on."""
     starts = [0, *(tap + 1 for tap in taps[:-1])]
     return [list(blocks[start : tap + 1]) for start, tap in zip(starts, taps, strict=True)]
 
 
 def _with_rest_as_stem(visual: nn.Module, levels: list[list[nn.Module]]) -> list[list[nn.Module | nn.Parameter]]:
-    """The levels, preceded by everything that belongs to none of them."""
+    """The levels, preceded by all modules and parameters that belong to none of them."""
     in_levels = {id(module) for level in levels for root in level for module in root.modules()}
     stem = [module for module in visual.modules() if id(module) not in in_levels and not list(module.children())]
     own = [

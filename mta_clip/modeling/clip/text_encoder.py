@@ -34,7 +34,7 @@ class CLIPTextEncoder(nn.Module):
             if text_config.get(key):
                 raise ValueError(
                     f"MODEL.CLIP.NAME {name}: its text tower needs {text_config[key]!r} from Hugging Face; only "
-                    "CLIP's own text tower and tokenizer are supported; choose e.g. RN50, ViT-B-16, ViT-L-14, convnext_base"
+                    "CLIP's own text tower and tokenizer are supported; choose e.g. RN50, ViT-B-16 or convnext_base"
                 )
         model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)
         self.tower = CausalTextTower(getattr(model, "text", model), checkpointing)

@@ -79,7 +79,7 @@ class CausalTextTower(nn.Module):
         length = prefix.shape[1] + following.shape[1]
         if length > self.context_length:
             raise ValueError(
-                f"{length} tokens, but the text tower has only {self.context_length} positions; shorten texts or contexts"
+                f"{length} tokens, but the text tower has only {self.context_length} positions; shorten the texts"
             )
         prefix_positions, positions = self.positional_embedding[:length].split([prefix.shape[1], following.shape[1]])
         prefix = prefix + prefix_positions

@@ -35,7 +35,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
 
     Returns:
-        The model, in training mode.
+        The model, an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`.
 
     Raises:
         ValueError: unknown architecture or tag, or a file that does not fit the architecture.
@@ -66,7 +66,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
 
 
 class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x), computed so that one tensor of the size of x is kept for the backward pass instead of two."""
+    """x * sigmoid(1.702 x), computed so that the backward pass needs one stored tensor of the size of x, not two."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as x."""

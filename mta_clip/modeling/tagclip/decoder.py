@@ -1,6 +1,7 @@
 """Decoder whose attention scores are the masks ("attention to mask") [SegViT; ZegCLIP; TagCLIP section 3].
 
-Shapes: B images, K queries (class rows, then the trusty row), D width, M heads, P patches of the memory.
+Shapes: B images, N all queries (one per class, then the trusty token), D decoder width, A heads, S patches that queries
+look at.
 """
 
 import torch
@@ -9,11 +10,11 @@ from torch.nn import functional as F
 
 
 class MaskScores(nn.Module):
-    """Query and key projections, and the attention scores they give: a mask logit per query and patch.
+    """Query and key projections and their attention scores: one mask logit per query and patch.
 
     Args:
         dim: D.
-        num_heads: M.
+        num_heads: A.
     """
 
     def __init__(self, *, dim: int, num_heads: int):
@@ -23,28 +24,28 @@ class MaskScores(nn.Module):
         self.k = nn.Linear(dim, dim)
 
     def scores(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Scaled attention scores before the softmax, averaged over heads.
+        """Computes scaled attention scores before the softmax, averaged over heads.
 
-        The mean over heads of q_h . k_h / sqrt(D / M) is one product of whole rows: q . k / sqrt(D M).
+        The mean over heads a of q_a . k_a / sqrt(D / A) equals one product of whole rows, q . k / sqrt(D A).
 
         Args:
-            queries: (B, K, D).
-            memory: (B, P, D).
+            queries: (B, N, D).
+            memory: (B, S, D).
 
         Returns:
-            (B, K, P), not bounded.
+            (B, N, S), unbounded.
         """
         scale = (self.q.out_features * self.num_heads) ** -0.5
         return (self.q(queries) * scale) @ self.k(memory).transpose(1, 2)
 
 
 class MaskAttention(MaskScores):
-    """Cross-attention of queries to patches with separate, biased projections.
+    """Cross-attention of queries to patches, with separate projections that have biases.
 
     Args:
         dim: D.
-        num_heads: M.
-        dropout: on the attention weights.
+        num_heads: A.
+        dropout: probability for attention weights, in [0, 1].
     """
 
     def __init__(self, *, dim: int, num_heads: int, dropout: float):
@@ -54,7 +55,7 @@ class MaskAttention(MaskScores):
         self.dropout = dropout
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """What queries (B, K, D) fetch from memory (B, P, D): (B, K, D)."""
+        """The attended values (B, N, D), from queries (B, N, D) and memory (B, S, D)."""
         q, k, v = (
             x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
             for x in (self.q(queries), self.k(memory), self.v(memory))
@@ -64,15 +65,16 @@ class MaskAttention(MaskScores):
 
 
 class DecoderLayer(nn.Module):
-    """Post-norm layer: self-attention among the queries (if any), cross-attention to the patches, feed-forward.
+    """Post-norm layer: optional self-attention of the queries, cross-attention to the patches, feed-forward network.
 
     Args:
         dim: D.
-        num_heads: M.
-        dim_feedforward: width of the feed-forward network.
-        dropout: of attention weights, residual branches and the feed-forward network.
+        num_heads: A.
+        dim_feedforward: hidden width of the feed-forward network.
+        dropout: probability for attention weights, residual branches and the feed-forward network, in [0, 1].
         self_attention: whether the queries attend to each other.
-        keep_unused: without self-attention, still has its norm, which nothing uses: as in the released code.
+        keep_unused: keeps the unused norm of the self-attention if there is no self-attention, as the released code
+            does.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Updated queries (B, K, D) from queries (B, K, D) and memory (B, P, D)."""
+        """Updated queries (B, N, D), from queries (B, N, D) and memory (B, S, D)."""
         if self.self_attn is not None:
             update, _ = self.self_attn(queries, queries, queries, need_weights=False)
             queries = self.norm1(queries + self.dropout(update))
@@ -108,11 +110,11 @@ class DecoderLayer(nn.Module):
 
 
 class ScoringLayer(nn.Module):
-    """The last layer, reduced to what reaches an output: its attention scores.
+    """The last layer, reduced to its attention scores, the only part of it that is used.
 
     Args:
         dim: D.
-        num_heads: M.
+        num_heads: A.
     """
 
     def __init__(self, *, dim: int, num_heads: int):
@@ -121,19 +123,19 @@ class ScoringLayer(nn.Module):
 
 
 class AttentionToMaskDecoder(nn.Module):
-    """Layers, the first with self-attention among the queries; the last one's attention scores are the mask logits.
+    """Decoder layers; only the first has self-attention. The attention scores of the last layer are the mask logits.
 
     Args:
         dim: D.
-        num_heads: M.
-        num_layers: layers, at least 2, the scoring one included.
-        dim_feedforward: width of the feed-forward networks; None = 4 D.
+        num_heads: A.
+        num_layers: number of layers, including the last, which only computes scores; at least 2.
+        dim_feedforward: hidden width of the feed-forward networks; None = 4 D.
         dropout: see DecoderLayer.
-        keep_unused: builds also what never gets a gradient, as the released code does: the last layer's values,
-            feed-forward network and norms, and the first norm of layers without self-attention.
+        keep_unused: also builds parameters that never get a gradient, as the released code does: the value projection,
+            feed-forward network and norms of the last layer, and the first norm of layers without self-attention.
 
     Raises:
-        ValueError: fewer than two layers, or D is no multiple of M.
+        ValueError: there are fewer than two layers, or D is not a multiple of A.
     """
 
     def __init__(
@@ -148,9 +150,14 @@ class AttentionToMaskDecoder(nn.Module):
     ):
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"the decoder's width {dim} cannot be split into {num_heads} heads")
+            raise ValueError(
+                f"the decoder's width {dim} cannot be split into {num_heads} heads; change MODEL.TAGCLIP.NHEADS"
+            )
         if num_layers < 2:
-            raise ValueError(f"the decoder needs a layer with self-attention and one that scores, got {num_layers}")
+            raise ValueError(
+                f"the decoder needs at least 2 layers (MODEL.TAGCLIP.DEC_LAYERS), the first with self-attention and the "
+                f"last for the scores; got {num_layers}"
+            )
         self.layers = nn.ModuleList(
             DecoderLayer(
                 dim=dim,
@@ -166,7 +173,7 @@ class AttentionToMaskDecoder(nn.Module):
             self.layers.append(ScoringLayer(dim=dim, num_heads=num_heads))
 
     def forward(self, queries: Tensor, memory: Tensor) -> Tensor:
-        """Mask logits (B, K, P) of queries (B, K, D) over memory (B, P, D)."""
+        """Mask logits (B, N, S), from queries (B, N, D) and memory (B, S, D)."""
         for layer in self.layers[:-1]:
             queries = layer(queries, memory)
         return self.layers[-1].cross_attn.scores(queries, memory)

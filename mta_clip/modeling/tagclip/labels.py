@@ -1,8 +1,8 @@
-"""What TagCLIP makes of the labels that it may see: class numbers, pseudo-labels, trusty targets [TagCLIP, 3.1].
+"""How TagCLIP uses the visible labels: class indices, pseudo-labels, trusty targets [TagCLIP section 3.1].
 
-Which labels it may see is decided where they are read, in mta_clip/data/zero_shot.py.
+Which labels are visible is decided where they are read, in mta_clip/data/zero_shot.py.
 
-Shapes: C classes, B images, H and W pixels.
+Shapes: C classes, B images, H and W = padded images.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,15 @@ TRUSTY_TARGETS = ("seen", "unseen")
 
 @torch.no_grad()
 def fill_pseudo_labels(labels: Tensor, mask_logits: Tensor, unseen: Sequence[int]) -> Tensor:
-    """Gives every UNLABELLED pixel the unseen class that the model itself scores highest there, without a threshold.
+    """Labels every UNLABELLED pixel with the unseen class that the model scores highest there, without a threshold.
 
     Args:
-        labels: (B, H, W) int64, classes, the ignore label and UNLABELLED.
-        mask_logits: (B, C, H, W) of the current model in training.
-        unseen: indices of the unseen classes.
+        labels: (B, H, W) int64: classes 0..C-1, the ignore label and UNLABELLED.
+        mask_logits: (B, C, H, W), predictions of the model that is being trained.
+        unseen: indices of the unseen classes, at least one.
 
     Returns:
-        (B, H, W) int64 without UNLABELLED; all other values as they were.
+        (B, H, W) int64 without UNLABELLED; all other values are unchanged.
     """
     candidates = torch.as_tensor(unseen, device=labels.device)
     best = candidates[mask_logits[:, candidates].argmax(dim=1)]
@@ -34,23 +34,23 @@ def fill_pseudo_labels(labels: Tensor, mask_logits: Tensor, unseen: Sequence[int
 
 
 class TrainingLabels(nn.Module):
-    """Label maps as TagCLIP trains on them, by protocol.
+    """Converts label maps into those that TagCLIP trains on, by protocol.
 
-    inductive, inductive_released: only seen classes are trained; pixels of unseen ones look like background.
-    transductive: all classes are trained; pixels of unseen classes are UNLABELLED and get pseudo-labels. supervised:
-    all classes with their labels.
+    - inductive, inductive_released: only seen classes are trained; pixels of unseen classes become background.
+    - transductive: all classes are trained; pixels of unseen classes are UNLABELLED and get pseudo-labels.
+    - supervised: all classes are trained with their labels.
 
     Args:
         split: seen and unseen classes.
         protocol: inductive | inductive_released | transductive | supervised.
-        ignore_label: value of pixels of no class.
-        pseudo_labels: transductive only; False hides unseen classes as background although they are trained, which is
-            what the released look-up does by mistake.
-        trusty_target: seen, the pixels labelled with a seen class; or unseen, the pixels of unseen classes (the
-            released code).
+        ignore_label: value of pixels without a class.
+        pseudo_labels: applies to transductive training only; False turns unseen classes into background although they
+            are trained, as a mistake in the look-up of the released code does.
+        trusty_target: seen (pixels labelled with a seen class) | unseen (pixels of unseen classes, as in the released
+            code).
 
     Raises:
-        ValueError: unknown protocol or target, one that does not fit the other, or what `check_protocol` refuses.
+        ValueError: unknown `trusty_target`, or one that does not fit the protocol; see also `check_protocol`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainingLabels(nn.Module):
         self.pseudo_labels = pseudo_labels and protocol == "transductive"
         self.trusty_target_is_seen = trusty_target == "seen"
         self.may_be_unlabelled = protocol == "transductive"
-        self.unlabelled = UNLABELLED if self.pseudo_labels else ignore_label  # what UNLABELLED becomes
+        self.unlabelled = UNLABELLED if self.pseudo_labels else ignore_label  # the value that replaces UNLABELLED
         inductive = protocol in ("inductive", "inductive_released")
         self.trained_classes = split.seen if inductive else list(range(split.num_classes))
         size = max(256, split.num_classes, ignore_label + 1)
@@ -84,7 +84,7 @@ class TrainingLabels(nn.Module):
         self.register_buffer("is_seen", is_seen, persistent=False)
 
     def inductive(self) -> "TrainingLabels":
-        """The same split and trusty target, trained inductively on the same label maps."""
+        """A copy with the same split and trusty target for inductive training on the same label maps."""
         view = TrainingLabels(
             split=self.split,
             protocol="inductive" if self.trusty_target_is_seen else "inductive_released",
@@ -95,27 +95,35 @@ class TrainingLabels(nn.Module):
         return view
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Label maps numbered among the trained classes.
+        """Replaces class labels by indices into `trained_classes`.
 
         Args:
             labels: (B, H, W) int64: classes 0..C-1, the ignore label and, in transductive training, UNLABELLED.
 
         Returns:
-            (B, H, W) int64: positions in `trained_classes`, the ignore label and, for pseudo-labels, UNLABELLED.
+            (B, H, W) int64: indices into `trained_classes`, the ignore label and, for pseudo-labels, UNLABELLED.
 
         Raises:
-            ValueError: another value.
+            ValueError: there is any other value.
         """
         known = (self.ignore_label, UNLABELLED) if self.may_be_unlabelled else (self.ignore_label,)
         check_labels(labels, self.split.num_classes, "sem_seg of the batch", also=known)
         return torch.where(labels == UNLABELLED, self.unlabelled, self.table[labels.clamp(min=0)])
 
     def complete(self, labels: Tensor, mask_logits: Tensor) -> Tensor:
-        """Label maps of `forward` with UNLABELLED replaced by pseudo-labels, if the protocol has any."""
+        """Replaces UNLABELLED by pseudo-labels, if the protocol uses them.
+
+        Args:
+            labels: (B, H, W) int64, from `forward`.
+            mask_logits: (B, C, H, W).
+
+        Returns:
+            (B, H, W) int64.
+        """
         return fill_pseudo_labels(labels, mask_logits, self.split.unseen) if self.pseudo_labels else labels
 
     def trusty_target(self, labels: Tensor) -> Tensor:
-        """What the trusty map should be, from label maps (B, H, W) as given to `forward`: (B, H, W) bool."""
+        """Target of the trusty map, (B, H, W) bool, from label maps (B, H, W) as given to `forward`."""
         seen = self.is_seen[labels.clamp(min=0)] & (labels != UNLABELLED)
         return seen if self.trusty_target_is_seen else ~seen & (labels != self.ignore_label)
 
@@ -125,11 +133,11 @@ def _check_trusty_target(trusty_target: str, protocol: str) -> None:
         raise ValueError(f"MODEL.TAGCLIP.TRUSTY_TARGET must be one of {TRUSTY_TARGETS}, got {trusty_target!r}")
     if trusty_target == "unseen" and protocol == "inductive":
         raise ValueError(
-            "MODEL.TAGCLIP.TRUSTY_TARGET unseen is made from labels of unseen classes, which DATASETS.PROTOCOL "
-            "inductive hides; set DATASETS.PROTOCOL inductive_released, like the released code, or TRUSTY_TARGET seen"
+            "MODEL.TAGCLIP.TRUSTY_TARGET unseen needs labels of unseen classes, which DATASETS.PROTOCOL "
+            "inductive hides; set DATASETS.PROTOCOL inductive_released, as in the released code, or TRUSTY_TARGET seen"
         )
     if trusty_target == "seen" and protocol == "inductive_released":
         raise ValueError(
-            "DATASETS.PROTOCOL inductive_released keeps labels of unseen classes for MODEL.TAGCLIP.TRUSTY_TARGET "
-            "unseen alone, but that is seen; set DATASETS.PROTOCOL inductive, or TRUSTY_TARGET unseen"
+            "DATASETS.PROTOCOL inductive_released keeps labels of unseen classes only for MODEL.TAGCLIP.TRUSTY_TARGET "
+            "unseen, but TRUSTY_TARGET is seen; set DATASETS.PROTOCOL inductive, or TRUSTY_TARGET unseen"
         )

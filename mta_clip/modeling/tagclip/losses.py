@@ -1,6 +1,6 @@
-"""TagCLIP's losses: focal and Dice per class, and a term for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
+"""TagCLIP's losses: focal and Dice loss per class, and a term for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
 
-Shapes: B images, C classes that are trained (seen ones, or all), H and W pixels.
+Shapes: B images, C trained classes (the seen ones, or all), H and W = padded images.
 """
 
 import torch
@@ -15,26 +15,27 @@ FOCAL_GAMMA = 2.0
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary focal loss of each pixel [RetinaNet, ICCV 2017].
+    """Binary focal loss, averaged over pixels [RetinaNet, ICCV 2017].
 
     Args:
-        logits, targets: (..., H, W); targets in {0, 1}, floats.
+        logits: (..., H, W) floats.
+        targets: (..., H, W) floats, 0 or 1.
 
     Returns:
-        (...,), the mean over pixels.
+        (...) floats, at least 0.
     """
     probs = logits.sigmoid()
-    miss = probs + targets - 2 * probs * targets  # 1 - probability of the right answer
+    miss = probs + targets - 2 * probs * targets  # 1 - probability of the correct value
     weight = (1 - FOCAL_ALPHA) + (2 * FOCAL_ALPHA - 1) * targets
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (weight * miss**FOCAL_GAMMA * entropy).flatten(-2).mean(-1)
 
 
 def class_targets(labels: Tensor, num_classes: int) -> Tensor:
-    """One binary map per class; pixels without a label in 0..C-1 (void, padding, unseen) are negatives of every class.
+    """One binary map per class; pixels with any other label (void, padding, unseen) are negatives of every class.
 
     Args:
-        labels: (B, H, W) int64.
+        labels: (B, H, W) int64; classes are 0..C-1.
         num_classes: C.
 
     Returns:
@@ -46,13 +47,17 @@ def class_targets(labels: Tensor, num_classes: int) -> Tensor:
 class TrustyCriterion(nn.Module):
     """Weighted losses of mask logits and trusty logits.
 
-    All terms are divided by the number of classes present in the batch, counted per image and averaged over processes.
+    All terms are divided by the number of present classes, summed over the images of a batch and averaged over
+    processes.
 
     Args:
-        mask_weight: of the focal loss over all classes, present or not.
-        dice_weight: of the Dice loss over the classes present.
-        trusty_weight: of the trusty map's loss.
-        trusty_loss: focal (released code) or dice (as the paper describes it).
+        mask_weight: weight of the focal loss over all classes, present or not.
+        dice_weight: weight of the Dice loss over the present classes.
+        trusty_weight: weight of the loss of the trusty map.
+        trusty_loss: focal (released code) | dice (as the paper describes it).
+
+    Raises:
+        ValueError: unknown `trusty_loss`.
     """
 
     def __init__(
@@ -79,13 +84,13 @@ class TrustyCriterion(nn.Module):
         trusty_logits: Tensor | None = None,
         trusty_target: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Losses of one batch; one without a single labelled pixel has finite losses, too.
+        """Computes the losses of one batch; they are finite even if it has no labelled pixel.
 
         Args:
             mask_logits: (B, C, H, W).
             labels: (B, H, W) int64; values outside 0..C-1 are negatives of every class.
             trusty_logits: (B, 1, H, W), or None without a trusty token.
-            trusty_target: (B, H, W) bool, what the trusty map should be.
+            trusty_target: (B, H, W) bool; needed if `trusty_logits` are given.
 
         Returns:
             loss_mask, loss_dice and, with a trusty token, loss_trusty: weighted scalars.
@@ -108,7 +113,7 @@ class TrustyCriterion(nn.Module):
 
 
 def _map_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Dice loss (...,) of whole maps (..., H, W)."""
+    """Dice loss (...) of whole maps (..., H, W)."""
     return dice_loss(logits.flatten(-2), targets.flatten(-2))
 
 

@@ -1,7 +1,7 @@
-"""CLIP ViT with deep visual prompts: the tower is frozen, only the prompts learn [TagCLIP section 3; VPT, ECCV 2022].
+"""CLIP ViT with deep visual prompts: only the prompts learn, the tower is frozen [TagCLIP section 3; VPT, ECCV 2022].
 
-Shapes: B images, W tower width, D joint image-text width, N prompts per block, L blocks, H and W_px image sides in
-pixels, h and w token grid (H // patch, W_px // patch).
+Shapes: B images, E token width, Dt width of text features (CLIP's joint space), V prompts per block, H and W = padded
+images, h and w = patch grid (H and W divided by the patch size, rounded down).
 """
 
 import math
@@ -19,14 +19,14 @@ from ..clip import build_clip, resize_positions
 
 
 class VisualPrompts(nn.Module):
-    """N learned tokens for each of L blocks, through one shared projection and dropout.
+    """V learned tokens per block, passed through one shared projection and dropout.
 
     Args:
-        num_prompts: N.
-        num_blocks: L.
-        width: W.
-        patch_size: of the tower; enters the initial range, as in VPT.
-        dropout: on the projected prompts, drawn for each image.
+        num_prompts: V.
+        num_blocks: number of blocks of the tower.
+        width: E.
+        patch_size: side of the tower's patches in pixels; determines the initial range, as in VPT.
+        dropout: probability for the projected prompts, in [0, 1]; drawn for each image.
     """
 
     def __init__(self, *, num_prompts: int, num_blocks: int, width: int, patch_size: int, dropout: float = 0.1):
@@ -35,32 +35,35 @@ class VisualPrompts(nn.Module):
         self.deeper = nn.Parameter(torch.empty(num_blocks - 1, num_prompts, width))
         self.proj = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        bound = math.sqrt(6 / (3 * patch_size**2 + width))  # Xavier, as if the prompts were pixels of a patch
+        bound = math.sqrt(
+            6 / (3 * patch_size**2 + width)
+        )  # Xavier bound of a layer from the 3 * patch_size**2 values of a patch to E
         nn.init.uniform_(self.first, -bound, bound)
         nn.init.uniform_(self.deeper, -bound, bound)
         nn.init.kaiming_normal_(self.proj.weight, a=0, mode="fan_out")
 
     def forward(self, block: int, batch: int) -> Tensor:
-        """Prompt tokens (batch, N, W) that enter a block, counted from 0."""
+        """Prompt tokens (B, V, E) for block number `block`, counted from 0, and `batch` = B images."""
         prompts = self.first if block == 0 else self.deeper[block - 1 : block]
         return self.dropout(self.proj(prompts).expand(batch, -1, -1))
 
 
 @BACKBONE_REGISTRY.register()
 class PromptedImageEncoder(Backbone):
-    """Image token and patch map, both in CLIP's joint space, of a frozen ViT steered by prompts.
+    """A frozen ViT with learned prompts; computes an image token and a patch map, both in CLIP's joint space.
 
     Args:
         visual: open_clip's ViT with one class token and a projection to the joint space; it is frozen here.
-        num_prompts: N; they stand between the class token and the patches, and are replaced before each block.
-        image_size: height and width that the position table is resized to once, normally the training crop; other
-            images get a table resized from that one.
-        double_class_embedding: the class embedding enters the class token twice, once as token and once with its
-            position: what the released code does and its checkpoints need. False is CLIP itself.
-        dropout: of the prompts.
+        num_prompts: V, at least 1; prompts lie between the class token and the patches and are replaced before each
+            block.
+        image_size: height and width in pixels, normally the training crop; the position table is resized to it once,
+            and tables for other image sizes are resized from that one.
+        double_class_embedding: adds the class embedding to the class token twice, as the released code does and its
+            checkpoints need; False adds it once, as in CLIP.
+        dropout: probability for the prompts, in [0, 1].
 
     Raises:
-        ValueError: the tower is no ViT of this kind, or `num_prompts` is below 1.
+        ValueError: the tower is not such a ViT, or `num_prompts` is below 1; see also `resize_positions`.
     """
 
     @configurable
@@ -76,7 +79,9 @@ class PromptedImageEncoder(Backbone):
         super().__init__()
         _check_tower(visual)
         if num_prompts < 1:
-            raise ValueError(f"TagCLIP learns through its visual prompts; NUM_PROMPTS must be >= 1, got {num_prompts}")
+            raise ValueError(
+                f"MODEL.TAGCLIP.NUM_PROMPTS must be at least 1, got {num_prompts}: only the visual prompts of the encoder learn"
+            )
         self.patch_size = int(visual.patch_size[0])
         self.grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)
         table = resize_positions(visual.positional_embedding.detach(), visual.grid_size, self.grid)
@@ -95,6 +100,7 @@ class PromptedImageEncoder(Backbone):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict:
+        """Constructor arguments from a config; `input_shape` is not used."""
         node, clip = cfg.MODEL.TAGCLIP, cfg.MODEL.CLIP
         return {
             "visual": build_clip(name=clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU).visual,
@@ -106,29 +112,31 @@ class PromptedImageEncoder(Backbone):
 
     @property
     def size_divisibility(self) -> int:
+        """See Backbone."""
         return self.patch_size
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of the patch map."""
+        """See Backbone. Channels and stride of the patch map."""
         return {"patch_map": ShapeSpec(channels=self.embed_dim, stride=self.patch_size)}
 
     @property
     def num_prompts(self) -> int:
+        """V."""
         return self.prompts.first.shape[1]
 
     @property
     def embed_dim(self) -> int:
-        """D, the width of CLIP's joint space."""
+        """Dt, the width of CLIP's joint space."""
         return self.visual.proj.shape[1]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes images of any size from one patch on.
+        """Encodes images of at least one patch.
 
         Args:
-            images: (B, 3, H, W_px), normalised; sides that are no multiple of the patch lose the rest.
+            images: (B, 3, H, W), normalised; pixels beyond the last whole patch are dropped.
 
         Returns:
-            Image token (B, D) and patch map (B, D, h, w), both of unit L2 norm over D.
+            Image token (B, Dt) and patch map (B, Dt, h, w), both with unit L2 norm over Dt.
         """
         tokens, grid = self._embed(images)
         for index, block in enumerate(self.visual.transformer.resblocks):
@@ -142,7 +150,7 @@ class PromptedImageEncoder(Backbone):
         return F.normalize(image_token, dim=-1), F.normalize(patch_map, dim=1)
 
     def _embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Class and patch tokens with positions (B, 1 + h*w, W), and the grid (h, w)."""
+        """Class and patch tokens with positions, (B, 1 + h * w, E), and the grid (h, w)."""
         patches = self.visual.conv1(images)
         grid = tuple(patches.shape[-2:])
         positions = resize_positions(self.visual.positional_embedding, self.grid, grid)
@@ -166,5 +174,5 @@ def _check_tower(visual: nn.Module) -> None:
     if visual.attn_pool is not None or visual.proj is None or visual.final_ln_after_pool:
         raise ValueError(
             "TagCLIP needs a ViT whose tokens are normed and projected one by one; this one pools them by attention, "
-            "norms after pooling or has no projection. ViT-B-16, ViT-L-14 and the like qualify"
+            "norms after pooling or has no projection. Set MODEL.CLIP.NAME to a plain ViT such as ViT-B-16 or ViT-L-14"
         )

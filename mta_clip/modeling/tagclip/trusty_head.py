@@ -1,6 +1,7 @@
-"""From image token, patch map and class texts to mask logits and the trusty map [TagCLIP sections 3.2 and 3.3].
+"""Turns image token, patch map and class texts into mask logits and the trusty map [TagCLIP sections 3.2 and 3.3].
 
-Shapes: B images, C classes, K query rows (C, or C + 1 with the trusty row last), D joint width, h and w token grid.
+Shapes: B images, C classes, N all queries (C, or C + 1 with the trusty token last), D decoder width, here that of
+CLIP's joint space (D = Dt), A heads, h and w = patch grid.
 """
 
 import torch
@@ -13,7 +14,7 @@ from .decoder import AttentionToMaskDecoder
 
 
 class RelationshipDescriptor(nn.Module):
-    """Describes each text row relative to the image: a projection of (image token * text, text) [ZegCLIP section 3.3].
+    """Combines each text row with the image: a projection of (image token * text, text) [ZegCLIP section 3.3].
 
     Args:
         dim: D.
@@ -24,26 +25,27 @@ class RelationshipDescriptor(nn.Module):
         self.proj = nn.Linear(2 * dim, dim)
 
     def forward(self, image_token: Tensor, text: Tensor) -> Tensor:
-        """Queries (B, K, D) from image tokens (B, D) and text rows (K, D)."""
+        """Queries (B, N, D), from image tokens (B, D) and text rows (N, D)."""
         text = text.expand(len(image_token), -1, -1)
         return self.proj(torch.cat([image_token[:, None] * text, text], dim=2))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TrustyHead(nn.Module):
-    """Mask logits of any number of classes, given by their text rows, and of the trusty token.
+    """Predicts mask logits of any number of classes, given by their text rows, and of the trusty token.
 
-    The queries see each other in the first decoder layer, so the scores of a class depend on which other classes are
-    there, though not on their order.
+    The queries attend to each other in the first decoder layer, so the scores of a class depend on which other classes
+    are given, but not on their order.
 
     Args:
         dim: D.
-        num_heads: of the decoder.
-        num_layers: of the decoder.
-        dropout: of the decoder.
-        trusty_token: learns one more query, whose map says which pixels belong to the training classes (or do not,
-            depending on the loss's target); without it this is ZegCLIP's head.
-        keep_unused: see AttentionToMaskDecoder.
+        num_heads: A.
+        num_layers, dropout, keep_unused: see AttentionToMaskDecoder.
+        trusty_token: whether to learn one more query, whose map predicts which pixels belong to seen classes (or to
+            unseen ones, depending on the target of its loss); without it this is ZegCLIP's head.
+
+    Raises:
+        ValueError: see AttentionToMaskDecoder.
     """
 
     @configurable
@@ -70,6 +72,11 @@ class TrustyHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        """Constructor arguments from a config.
+
+        Raises:
+            ValueError: the backbone gives no patch map.
+        """
         node = cfg.MODEL.TAGCLIP
         if "patch_map" not in input_shape:
             raise ValueError(
@@ -86,11 +93,11 @@ class TrustyHead(nn.Module):
         }
 
     def forward(self, image_token: Tensor, patch_map: Tensor, text: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores every class, and the trusty token, at every patch.
+        """Computes logits of every class and of the trusty token at every patch.
 
         Args:
             image_token: (B, D), unit norm.
-            patch_map: (B, D, h, w), unit norm over D; any rectangle.
+            patch_map: (B, D, h, w), unit norm over D; any h and w.
             text: (C, D), unit norm.
 
         Returns:

@@ -1,6 +1,6 @@
-"""How the trusty map and gamma turn mask probabilities into scores [TagCLIP section 3.5].
+"""Scores from mask probabilities, the trusty map and gamma [TagCLIP section 3.5].
 
-Shapes: C classes, h and w token grid, H and W pixels, r rows of them.
+Shapes: C classes, h and w = patch grid, H and W = an image (padding is cropped off), r of its rows.
 """
 
 from torch import Tensor
@@ -12,31 +12,38 @@ TRUSTY_EVAL = ("none", "seen", "unseen", "both")
 
 
 def check_weighting(weighting: str, *, has_trusty_map: bool) -> None:
-    """Refuses an unknown weighting, and one that needs a trusty map where there is none.
+    """Checks the weighting of scores.
+
+    Args:
+        weighting: one of TRUSTY_EVAL.
+        has_trusty_map: whether the model predicts a trusty map.
 
     Raises:
-        ValueError: one of the two.
+        ValueError: unknown weighting, or one that needs a trusty map if there is none.
     """
     if weighting not in TRUSTY_EVAL:
         raise ValueError(f"MODEL.TAGCLIP.TRUSTY_EVAL must be one of {TRUSTY_EVAL}, got {weighting!r}")
     if weighting != "none" and not has_trusty_map:
-        raise ValueError(f"TRUSTY_EVAL {weighting!r} needs a trusty map; without TRUSTY_TOKEN it must be none")
+        raise ValueError(
+            f"MODEL.TAGCLIP.TRUSTY_EVAL {weighting!r} needs a trusty map; without TRUSTY_TOKEN it must be none"
+        )
 
 
 def trusty_scores(
     mask_probs: Tensor, unseen_prob: Tensor | None, seen_mask: Tensor, *, gamma: float, weighting: str
 ) -> Tensor:
-    """Scores that favour seen classes where the trusty map says seen, unseen ones where it says unseen.
+    """Computes scores that favour seen or unseen classes, according to the trusty map.
 
     Args:
         mask_probs: (..., C, H, W), in [0, 1].
         unseen_prob: (..., 1, H, W), probability that a pixel belongs to no seen class; None = no trusty map.
         seen_mask: (C,) bool, True at seen classes.
-        gamma: subtracted from seen classes before they are weighted (so a score may be slightly negative).
-        weighting: none, or the classes that are weighted: seen, unseen, both.
+        gamma: subtracted from the probabilities of seen classes before weighting, so scores can be as low as -gamma.
+        weighting: classes whose scores are weighted: none | seen | unseen | both.
 
     Returns:
-        (..., C, H, W): (p - gamma) (1 - u) for seen classes, p u for unseen ones.
+        (..., C, H, W). With p the mask and u the unseen probability: (p - gamma) (1 - u) for seen classes and p u for
+        unseen ones where they are weighted; p - gamma and p where they are not.
 
     Raises:
         ValueError: see `check_weighting`.
@@ -52,15 +59,15 @@ def trusty_scores(
 
 
 class TrustyScores(ScoreMap):
-    """`trusty_scores` of one image, and the trusty map behind them.
+    """`trusty_scores` of one image, and its trusty map.
 
     Args:
         mask_logits: (C, h, w).
         trusty_logits: (1, h, w), logits of "a seen class is here"; None without a trusty token.
         seen_mask: (C,) bool, True at seen classes.
-        size: (H, W) of the padded image, to which logits are upsampled bilinearly.
-        crop: rows and columns of the image without padding.
-        gamma, weighting: of `trusty_scores`.
+        size: height and width of the padded image, in pixels; logits are upsampled to it bilinearly.
+        crop: (H, W) of the image without padding.
+        gamma, weighting: see `trusty_scores`.
     """
 
     def __init__(
@@ -83,6 +90,7 @@ class TrustyScores(ScoreMap):
         self.weighting = weighting
 
     def rows(self, start: int, stop: int) -> Scores:
+        """See ScoreMap."""
         seen_prob = None if self.trusty_logits is None else self._probabilities(self.trusty_logits, start, stop)
         scores = trusty_scores(
             self._probabilities(self.mask_logits, start, stop),
