@@ -1,1 +1,1 @@
-"""Looking into trained models."""
+"""Tools that analyse trained models."""

@@ -1,4 +1,4 @@
-"""Table, CSV, bar chart and example sheets of a ContextUsage.
+"""Reports of a ContextUsage: table, CSV, bar chart and sheets of examples.
 
 Shapes: C classes, Z contexts.
 """
@@ -25,7 +25,15 @@ FONT_SIZE = 15
 
 
 def format_usage(usage: ContextUsage, class_names: Sequence[str]) -> str:
-    """One line per class that has masks, and one for all: number of masks and the share of each context in percent."""
+    """Formats the usage as a table: number of masks, and the share of each context in percent.
+
+    Args:
+        usage: counts over a dataset.
+        class_names: C names, in label order.
+
+    Returns:
+        One line per class that has masks, and one for all classes.
+    """
     rows = [(name, counts) for name, counts in zip(class_names, usage.masks, strict=True) if counts.sum()]
     rows.append(("all classes", usage.masks.sum(0)))
     return tabulate(
@@ -38,7 +46,13 @@ def format_usage(usage: ContextUsage, class_names: Sequence[str]) -> str:
 
 
 def write_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Writes counts as CSV: one line per class and context."""
+    """Writes the counts as CSV, one line per class and context.
+
+    Args:
+        path: CSV file to write.
+        usage: counts over a dataset.
+        class_names: C names, in label order.
+    """
     with complete_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "context", "masks", "pixels"))
@@ -47,7 +61,13 @@ def write_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> 
 
 
 def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Draws one bar per class that has masks, divided by the contexts they chose."""
+    """Draws one bar per class that has masks, divided into the shares of the contexts.
+
+    Args:
+        path: PNG file to write.
+        usage: counts over a dataset.
+        class_names: C names, in label order.
+    """
     present = np.flatnonzero(usage.masks.sum(1))
     shares = 100 * usage.masks[present] / usage.masks[present].sum(1, keepdims=True).clip(min=1)
     figure = Figure(figsize=(9, 1.8 + 0.28 * max(len(present), 1)), dpi=110, layout="constrained", facecolor="white")
@@ -71,7 +91,13 @@ def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> N
 
 
 def save_examples(folder: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Saves one sheet per class that has masks: a row per context, the largest masks in it."""
+    """Saves one sheet per class that has masks: one row per context, with its largest masks.
+
+    Args:
+        folder: where the PNG files are written.
+        usage: counts and examples over a dataset.
+        class_names: C names, in label order.
+    """
     digits = len(str(len(class_names)))
     for label in np.flatnonzero(usage.masks.sum(1)).tolist():
         safe_name = re.sub(r"[^\w-]+", "_", class_names[label])

@@ -1,10 +1,11 @@
-"""Which learned context each predicted mask is most similar to: MTA-CLIP's z* made visible.
+"""Counts which learned context each predicted mask is most similar to: z* of MTA-CLIP.
 
-During training, L_sim pulls a mask towards the context of its class that it resembles most already, so contexts can
-specialise (MTA-CLIP, section on Mask-Text Prompt Learning). Here the same choice, z* = argmax_z S[z, q, y], is counted
-over a dataset for the masks that make up the label maps.
+In training, L_sim pulls a mask towards that context of its class which it already resembles most, so contexts can
+specialise (MTA-CLIP, section on Mask-Text Prompt Learning). Here the same choice, z* = argmax over z of
+similarity[z, q, y] for query q and class y, is counted over a dataset for the masks that make up the label maps.
 
-Shapes: Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, H and W = image, h and w = mask maps.
+Shapes: Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, H and W = an image before padding, h and w
+= its mask logits.
 """
 
 import heapq
@@ -20,31 +21,32 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 THUMBNAIL = 128  # side of an example crop, in pixels
-CROP_MARGIN = 0.1  # of the mask's bounding box, on each side
-DIMMED = 0.6  # share of white over what is not of the mask
+CROP_MARGIN = 0.1  # margin on each side of a mask, as a share of its bounding box
+DIMMED = 0.6  # share of white blended over pixels outside the mask
 
 
 @dataclass(order=True)
 class Example:
-    """A mask, cut out of its image."""
+    """A mask that is cut out of its image."""
 
-    pixels: int  # of the mask at mask resolution
+    pixels: int  # area of the mask, at mask resolution
     file_name: str
     crop: NDArray[np.uint8] = field(compare=False)  # (THUMBNAIL, THUMBNAIL, 3) RGB
 
 
 @dataclass
 class ContextUsage:
-    """How often masks of each class chose each context, with the largest masks as examples."""
+    """How often masks of each class were most similar to each context, with the largest masks as examples."""
 
-    masks: NDArray[np.int64]  # (C, Z)
-    pixels: NDArray[np.int64]  # (C, Z), at mask resolution
-    max_examples: int  # kept per class and context
+    masks: NDArray[np.int64]  # (C, Z), number of masks
+    pixels: NDArray[np.int64]  # (C, Z), area of these masks, at mask resolution
+    max_examples: int  # number of examples kept per class and context
     examples: dict[tuple[int, int], list[Example]] = field(default_factory=dict)  # by (class, context); heaps
-    images: int = 0
+    images: int = 0  # number of images counted
 
     @classmethod
     def zeros(cls, num_classes: int, num_contexts: int, *, max_examples: int = 4) -> "ContextUsage":
+        """A usage without any masks, for C classes and Z contexts."""
         shape = (num_classes, num_contexts)
         return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64), max_examples)
 
@@ -52,15 +54,17 @@ class ContextUsage:
         """Counts one mask.
 
         Args:
-            region: (h, w), what the mask owns in the label map.
-            record: `image` (3, H, W) RGB 0..255 and `file_name`.
+            label: class of the mask, 0..C-1.
+            context: context that the mask is most similar to, 0..Z-1.
+            region: (h, w), True at the pixels of the label map that come from this mask.
+            record: `image` (3, H, W) RGB, values 0..255, and optionally `file_name`.
         """
         pixels = int(region.sum())
         self.masks[label, context] += 1
         self.pixels[label, context] += pixels
         heap = self.examples.setdefault((label, context), [])
         if len(heap) == self.max_examples and (not heap or pixels <= heap[0].pixels):
-            return  # no larger than the examples there are: not worth a crop
+            return  # no larger than the examples that are kept already
         example = Example(pixels, record.get("file_name", ""), cut_out(record["image"], region))
         if len(heap) < self.max_examples:
             heapq.heappush(heap, example)
@@ -68,7 +72,7 @@ class ContextUsage:
             heapq.heapreplace(heap, example)
 
     def largest(self, label: int, context: int) -> list[Example]:
-        """Examples of a class and context, largest mask first."""
+        """Examples of a class and context, with the largest mask first."""
         return sorted(self.examples.get((label, context), []), reverse=True)
 
 
@@ -76,15 +80,19 @@ class ContextUsage:
 def analyze_contexts(
     model: nn.Module, loader: Iterable[list[dict[str, Any]]], *, max_examples: int = 4
 ) -> ContextUsage:
-    """Runs a model over data and counts the contexts that its masks choose. Whole images, no sliding window.
+    """Runs a model over data, on whole images, and counts which contexts its masks are most similar to.
 
     Args:
-        model: has `preprocess(batched_inputs) -> ImageList` and `predict_masks(images) -> HeadOutput`, as MTACLIP has.
-        loader: batches of dicts with `image` (3, H, W).
-        max_examples: crops kept per class and context.
+        model: has `preprocess(batched_inputs) -> ImageList` and `predict_masks(images) -> HeadOutput`, like MTACLIP; it
+            is set to evaluation mode.
+        loader: batches of dicts with `image` (3, H, W) RGB, values 0..255.
+        max_examples: number of crops kept per class and context.
+
+    Returns:
+        Counts over all images.
 
     Raises:
-        ValueError: the model has no text to be similar to, or there is no data.
+        ValueError: the model does not compare masks with text, or there is no data.
     """
     usage = None
     model.eval()
@@ -94,8 +102,8 @@ def analyze_contexts(
         similarity = output.final.similarity
         if similarity is None:
             raise ValueError(
-                "this model has no text side, or none it was trained to compare with (MODEL.PROMPT.NAME, "
-                "MODEL.MTA.SIMILARITY_WEIGHT), so its masks choose no context"
+                "this model has no text side, or was not trained to compare masks with it, so its masks choose no "
+                "context; use a model with MODEL.PROMPT.NAME set and MODEL.MTA.SIMILARITY_WEIGHT above 0"
             )
         if usage is None:
             usage = ContextUsage.zeros(similarity.shape[-1] - 1, len(similarity), max_examples=max_examples)
@@ -106,7 +114,7 @@ def analyze_contexts(
             _count_image(usage, output.final.class_logits[index], own, similarity[:, index], record)
             usage.images += 1
     if usage is None:
-        raise ValueError("there is no image to analyse")
+        raise ValueError("there is no image to analyse: the data loader is empty; check DATASETS.TEST")
     return usage
 
 
@@ -121,35 +129,36 @@ def _count_image(
 
 
 def mask_owners(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """Which query made each pixel of the label map what it is.
+    """Finds the query that each pixel of the label map comes from, its owner.
 
-    The label of a pixel is argmax_c sum_q p_qc sigmoid(m_q), p without "no object" (Mask2Former, semantic inference).
-    Among the queries whose own class is that label, the one with the largest p_qc sigmoid(m_q) owns the pixel.
+    The label of a pixel is the class c with the largest sum over queries q of p[q, c] * sigmoid(m[q]), where p are
+    class probabilities without "no object" and m mask logits (Mask2Former, semantic inference). Among the queries whose
+    own class is that label, the one with the largest p[q, c] * sigmoid(m[q]) owns the pixel.
 
     Args:
         class_logits: (Q, K).
         mask_logits: (Q, h, w).
 
     Returns:
-        (h, w) int64, index of the query; -1 where no query of the pixel's class exists.
+        (h, w) int64, index of the owner; -1 where no query predicts the class of the pixel.
     """
     class_probs, masks = class_logits.float().softmax(-1)[:, :-1], mask_logits.float().sigmoid()
     labels = torch.einsum("qc,qhw->chw", class_probs, masks).argmax(0)
-    predicted = class_logits.argmax(-1)  # may be K - 1, no object, which is no label
+    predicted = class_logits.argmax(-1)  # may be K - 1 (no object), which never is a label
     share = class_probs.max(-1).values[:, None, None] * masks
     best, owner = torch.where(predicted[:, None, None] == labels, share, -1.0).max(0)
     return torch.where(best >= 0, owner, -1)
 
 
 def cut_out(image: Tensor, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The surroundings of a mask in its image, what is not of the mask dimmed, as a square on white.
+    """Crops an image around a mask, dims all other pixels and centres the crop on a white square.
 
     Args:
-        image: (3, H, W) RGB, 0..255.
+        image: (3, H, W) RGB, values 0..255.
         region: (h, w), not empty; covers the same area as the image.
 
     Returns:
-        (THUMBNAIL, THUMBNAIL, 3).
+        (THUMBNAIL, THUMBNAIL, 3) RGB uint8.
     """
     picture = image.cpu().numpy().transpose(1, 2, 0).astype(np.uint8)
     height, width = picture.shape[:2]

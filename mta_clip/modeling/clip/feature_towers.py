@@ -36,7 +36,7 @@ class FeatureTower(nn.Module):
         raise NotImplementedError
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
-        """Modules and parameters of the stem and of each of the four maps, in this order; FREEZE_AT counts these stages."""
+        """Modules and parameters of the stem and of each of the four maps: the stages that FREEZE_AT counts."""
         raise NotImplementedError
 
 
@@ -145,8 +145,8 @@ class TokenTower(FeatureTower):
         self.token_stride = 2 ** max(2, math.ceil(math.log2(patch_size)))
         if self.token_stride > STRIDES[-1]:
             raise ValueError(
-                f"a tower with patches of {patch_size} pixels has no map at stride {STRIDES[-1]}; choose a MODEL.CLIP.NAME "
-                "with smaller patches"
+                f"a tower with patches of {patch_size} pixels has no map at stride {STRIDES[-1]}; set MODEL.CLIP.NAME "
+                "to one with smaller patches"
             )
         self.channels = (width,) * 4
         self.neck = ScaleNeck(width=width, stride=self.token_stride)

@@ -111,9 +111,7 @@ def _weights_file(name: str, pretrained: str) -> Path:
         )
     try:
         return Path(open_clip.download_pretrained(tag_config))
-    except (
-        Exception
-    ) as error:  # depending on its version, the hub client raises its own errors or those of requests or httpx
+    except Exception as error:  # by version, the hub client raises its own errors or those of requests or httpx
         raise OSError(
             f"could not download the weights {pretrained!r} of {name} ({type(error).__name__}: {error}). If this "
             "machine has no network, download them on another one (source: "

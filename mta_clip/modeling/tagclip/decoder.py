@@ -155,8 +155,8 @@ class AttentionToMaskDecoder(nn.Module):
             )
         if num_layers < 2:
             raise ValueError(
-                f"the decoder needs at least 2 layers (MODEL.TAGCLIP.DEC_LAYERS), the first with self-attention and the "
-                f"last for the scores; got {num_layers}"
+                f"MODEL.TAGCLIP.DEC_LAYERS must be at least 2, one layer with self-attention and one for the scores, "
+                f"got {num_layers}"
             )
         self.layers = nn.ModuleList(
             DecoderLayer(

@@ -1,4 +1,4 @@
-"""TagCLIP's losses: focal and Dice loss per class, and a term for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
+"""TagCLIP's losses: focal and Dice per class, and one for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
 
 Shapes: B images, C trained classes (the seen ones, or all), H and W = padded images.
 """

@@ -80,7 +80,7 @@ class PromptedImageEncoder(Backbone):
         _check_tower(visual)
         if num_prompts < 1:
             raise ValueError(
-                f"MODEL.TAGCLIP.NUM_PROMPTS must be at least 1, got {num_prompts}: only the visual prompts of the encoder learn"
+                f"MODEL.TAGCLIP.NUM_PROMPTS must be at least 1, got {num_prompts}: the encoder learns only prompts"
             )
         self.patch_size = int(visual.patch_size[0])
         self.grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)

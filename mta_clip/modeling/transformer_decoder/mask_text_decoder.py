@@ -82,11 +82,14 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         }
 
     def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
-        """LayerNorm of the learned mask queries and the projected text rows, (B, N, D).
+        """See the base class. Appends projected text rows to the learned mask queries and applies LayerNorm.
 
         Args:
             text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images.
             batch_size: B.
+
+        Returns:
+            (B, N, D).
 
         Raises:
             ValueError: no text, or text of another shape.
