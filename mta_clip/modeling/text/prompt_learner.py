@@ -1,7 +1,7 @@
 """From class names to text features: prompts, cache, vocabulary and temperature, for both meta-architectures.
 
-Shapes: Z contexts or templates, C classes, K = C + 1 rows of text (the last for "no object"), Dt text width; C' and K'
-= the same for any list of names.
+Shapes: Z contexts or templates, C classes, K = C + 1 rows of text (the last for "no object"), Dt text width; C' and
+K' = the same for any list of names.
 """
 
 import math
@@ -68,9 +68,8 @@ class PromptLearner(nn.Module):
             ValueError: see `class_names_from_config` and `CLIPTextEncoder`.
         """
         return {
-            "class_names": class_names_from_config(
-                cfg
-            ),  # first, so wrong names are reported before weights are downloaded
+            # first, so that wrong names are reported before weights are downloaded
+            "class_names": class_names_from_config(cfg),
             "text_encoder": CLIPTextEncoder(
                 name=cfg.MODEL.CLIP.NAME,
                 pretrained=cfg.MODEL.CLIP.PRETRAINED,
@@ -120,7 +119,7 @@ class PromptLearner(nn.Module):
         self._cache.clear()
         if names is not None:
             names = clean_class_names(names)
-            self.encode(names)  # reports names that are too long now, not at the first image
+            self.encode(names)  # fails here, not at the first image, if a name is too long
         self.vocabulary = names
 
     def encode(self, class_names: Sequence[str]) -> Tensor:

@@ -46,7 +46,7 @@ class TemplatePrompt(PromptLearner):
         )
         self.templates = list(templates)
         for prompts in fill_templates([*self.class_names, no_object_name], self.templates):
-            text_encoder.tokenize(prompts)  # reports names that are too long now, not at the first image
+            text_encoder.tokenize(prompts)  # fails here, not at the first image, if a name is too long
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
