@@ -238,9 +238,8 @@ class TimmViTTower(TokenTower):
         if getattr(self.visual, "rope", None) is not None:  # EVA's rotary embedding is computed for one grid at a time
             self.visual.rope.update_feat_shape([side // self.patch_size for side in images.shape[-2:]])
         taps = self.visual.forward_intermediates(images, indices=self.taps, norm=False, intermediates_only=True)
-        by_block = dict(
-            zip(sorted(set(self.taps)), taps, strict=True)
-        )  # timm returns a block only once, even if it is tapped twice
+        # timm returns a block only once, even if it is tapped twice
+        by_block = dict(zip(sorted(set(self.taps)), taps, strict=True))
         return [by_block[tap] for tap in self.taps]
 
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:

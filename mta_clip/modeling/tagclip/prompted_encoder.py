@@ -35,9 +35,8 @@ class VisualPrompts(nn.Module):
         self.deeper = nn.Parameter(torch.empty(num_blocks - 1, num_prompts, width))
         self.proj = nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
-        bound = math.sqrt(
-            6 / (3 * patch_size**2 + width)
-        )  # Xavier bound of a layer from the 3 * patch_size**2 values of a patch to E
+        # Xavier bound of a layer from the 3 * patch_size**2 values of a patch to E
+        bound = math.sqrt(6 / (3 * patch_size**2 + width))
         nn.init.uniform_(self.first, -bound, bound)
         nn.init.uniform_(self.deeper, -bound, bound)
         nn.init.kaiming_normal_(self.proj.weight, a=0, mode="fan_out")
