@@ -14,6 +14,8 @@ from .resizing import RowResizer, row_blocks
 deformable_sampling = dispatch(sampling.deformable_sampling, everywhere=embedding_bag.deformable_sampling)
 # (B, A, N, d): attention with a bias that all heads share
 attention_with_bias = dispatch(attention.attention_with_bias, everywhere=attention.fused_attention)
+# (..., J): softmax over few values
+short_softmax = dispatch(attention.short_softmax, cpu=attention.short_softmax_by_steps)
 # (Q, r, W): rows of upsampled mask probabilities, from logits (Q, h, w)
 mask_probabilities = dispatch(masks.mask_probabilities, everywhere=masks.mask_probabilities_by_row)
 # (...), from scores (C, ...): index of the first of the largest scores
@@ -28,4 +30,5 @@ __all__ = [
     "mask_probabilities",
     "plain_forms",
     "row_blocks",
+    "short_softmax",
 ]

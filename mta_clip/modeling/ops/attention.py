@@ -43,3 +43,21 @@ def mask_bias(mask_logits: Tensor) -> Tensor:
     outside = mask_logits < 0
     outside &= ~outside.all(dim=-1, keepdim=True)
     return torch.zeros_like(mask_logits).masked_fill_(outside, -torch.inf)
+
+
+def short_softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, which has few values, such as the samples of deformable attention.
+
+    Args:
+        logits: (..., J) float32.
+
+    Returns:
+        (..., J), in 0..1.
+    """
+    return logits.softmax(-1)
+
+
+def short_softmax_by_steps(logits: Tensor) -> Tensor:
+    """`short_softmax` for CPUs, where PyTorch's own takes five times as long over 12 values."""
+    weights = (logits - logits.detach().amax(dim=-1, keepdim=True)).exp()
+    return weights / weights.sum(dim=-1, keepdim=True)

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_BLOCK_SAMPLES = {"cpu": 1 << 17}  # summed at a time: their rows and weights fit into a cache
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -90,7 +92,9 @@ class _Sampling(torch.autograd.Function):
         table = _zero_bordered(value, layout)
         ctx.layout = layout
         ctx.save_for_backward(table, x, y, weights)
-        return _sum_bags(table, x, y, weights, layout).to(value.dtype)
+        limit = _BLOCK_SAMPLES.get(x.device.type, x.numel())
+        samples = (part.split(max(1, limit // (x.shape[0] * x.shape[2])), dim=1) for part in (x, y, weights))
+        return torch.cat([_sum_bags(table, *block, layout).to(value.dtype) for block in zip(*samples, strict=True)], 1)
 
     @staticmethod
     @once_differentiable

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..ops import deformable_sampling
+from ..ops import deformable_sampling, short_softmax
 
 
 def multi_scale_deformable_attention(
@@ -130,7 +131,8 @@ class MSDeformAttn(nn.Module):
             (B, N, D).
         """
         value = self.value_proj(value).unflatten(-1, (self.num_heads, -1))
-        offset_x, offset_y = self.sampling_offsets(query).float().unflatten(-1, (-1, 2)).unbind(-1)
-        weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(-1).flatten(2)
-        sampled = deformable_sampling(value, reference[0] + offset_x, reference[1] + offset_y, weights, sizes)
+        offsets = self.sampling_offsets  # rows alternate between x and y: two products keep each contiguous
+        x, y = (F.linear(query, offsets.weight[i::2], offsets.bias[i::2]).float() + reference[i] for i in (0, 1))
+        weights = short_softmax(self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)))
+        sampled = deformable_sampling(value, x, y, weights.flatten(2), sizes)
         return self.output_proj(sampled)

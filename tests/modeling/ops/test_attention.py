@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from mta_clip.modeling.ops.attention import attention_with_bias, fused_attention, mask_bias
+from mta_clip.modeling.ops.attention import (
+    attention_with_bias,
+    fused_attention,
+    mask_bias,
+    short_softmax,
+    short_softmax_by_steps,
+)
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -27,3 +33,12 @@ def test_mask_bias(dtype):
     bias = mask_bias(logits)
     assert bias.dtype == dtype and not bias.requires_grad
     assert bias[0].tolist() == [[0, -torch.inf, 0], [0, 0, 0], [0, 0, 0]]  # an empty mask hides nothing
+
+
+def test_short_softmax():
+    logits = torch.cat([torch.randn(5, 12), torch.linspace(-1e4, 1e4, 12)[None]]).requires_grad_()
+    expected, actual = short_softmax(logits), short_softmax_by_steps(logits)
+    torch.testing.assert_close(actual, expected)
+    gradient = torch.randn_like(expected)
+    wanted, found = (torch.autograd.grad(result, logits, gradient)[0] for result in (expected, actual))
+    torch.testing.assert_close(found, wanted)

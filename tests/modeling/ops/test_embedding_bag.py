@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mta_clip.modeling.ops import embedding_bag
 from mta_clip.modeling.ops.embedding_bag import deformable_sampling
 from mta_clip.modeling.ops.sampling import deformable_sampling as plain_sampling
 
@@ -20,8 +21,10 @@ def random_inputs(images, heads, channels, queries, points, sizes):
     return [t.requires_grad_() for t in (value, x, y, torch.rand(samples))], sizes
 
 
+@pytest.mark.parametrize("block", [1, 40, 1 << 17])
 @pytest.mark.parametrize("case", CASES)
-def test_equals_the_plain_form_forward_and_backward(case):
+def test_equals_the_plain_form_forward_and_backward(case, block, monkeypatch):
+    monkeypatch.setitem(embedding_bag._BLOCK_SAMPLES, "cpu", block)
     inputs, sizes = random_inputs(*CASES[case])
     output, expected = deformable_sampling(*inputs, sizes), plain_sampling(*inputs, sizes)
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
