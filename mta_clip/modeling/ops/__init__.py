@@ -6,7 +6,6 @@ Shapes: as in the module of each operator.
 """
 
 from . import argmax, attention, embedding_bag, masks, sampling
-from .attention import mask_bias
 from .dispatch import dispatch, plain_forms
 from .resizing import RowResizer, row_blocks
 
@@ -14,6 +13,8 @@ from .resizing import RowResizer, row_blocks
 deformable_sampling = dispatch(sampling.deformable_sampling, everywhere=embedding_bag.deformable_sampling)
 # (B, A, N, d): attention with a bias that all heads share
 attention_with_bias = dispatch(attention.attention_with_bias, everywhere=attention.fused_attention)
+# (B, N, S), from mask logits: what keeps queries inside their masks
+mask_bias = dispatch(attention.mask_bias, cpu=attention.mask_bias_in_numbers)
 # (..., J): softmax over few values
 short_softmax = dispatch(attention.short_softmax, cpu=attention.short_softmax_by_steps)
 # (Q, r, W): rows of upsampled mask probabilities, from logits (Q, h, w)

@@ -45,6 +45,13 @@ def mask_bias(mask_logits: Tensor) -> Tensor:
     return torch.zeros_like(mask_logits).masked_fill_(outside, -torch.inf)
 
 
+@torch.no_grad()
+def mask_bias_in_numbers(mask_logits: Tensor) -> Tensor:
+    """`mask_bias` for CPUs, where booleans take ten times as long; the lowest number stands for -inf."""
+    threshold = torch.where(mask_logits.amax(dim=-1, keepdim=True) < 0, -torch.inf, 0.0)
+    return torch.lt(mask_logits, threshold, out=torch.empty_like(mask_logits)).mul_(torch.finfo(mask_logits.dtype).min)
+
+
 def short_softmax(logits: Tensor) -> Tensor:
     """Softmax over the last dimension, which has few values, such as the samples of deformable attention.
 

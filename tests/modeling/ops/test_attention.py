@@ -5,6 +5,7 @@ from mta_clip.modeling.ops.attention import (
     attention_with_bias,
     fused_attention,
     mask_bias,
+    mask_bias_in_numbers,
     short_softmax,
     short_softmax_by_steps,
 )
@@ -27,12 +28,14 @@ def test_one_query_by_hand():
     assert attended.item() == pytest.approx(torch.tensor(2.0 - 1.0).sigmoid().item())
 
 
+@pytest.mark.parametrize("form, outside", [(mask_bias, -torch.inf), (mask_bias_in_numbers, None)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_mask_bias(dtype):
+def test_mask_bias(dtype, form, outside):
+    outside = torch.finfo(dtype).min if outside is None else outside
     logits = torch.tensor([[[1.0, -1.0, 0.0], [-1.0, -2.0, -3.0], [1.0, 2.0, 3.0]]], dtype=dtype).requires_grad_()
-    bias = mask_bias(logits)
+    bias = form(logits)
     assert bias.dtype == dtype and not bias.requires_grad
-    assert bias[0].tolist() == [[0, -torch.inf, 0], [0, 0, 0], [0, 0, 0]]  # an empty mask hides nothing
+    assert bias[0].tolist() == [[0, outside, 0], [0, 0, 0], [0, 0, 0]]  # an empty mask hides nothing
 
 
 def test_short_softmax():
