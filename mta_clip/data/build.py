@@ -1,8 +1,8 @@
 """Loaders for training and testing, from Detectron2's parts.
 
-What a training run sees is a function of the seed and the iteration alone: sample number `n` of the stream always is
-the same image with the same augmentation, whatever the number of processes or loader workers, and a run resumed at
-iteration `i` goes on where it stopped.
+What a training run sees depends only on the seed and the iteration: sample number `n` of the stream is always the same
+image with the same augmentation, whatever the number of processes or loader workers, and a run resumed at iteration `i`
+continues where it stopped.
 """
 
 import contextlib
@@ -23,21 +23,22 @@ from .mapper import SemanticDatasetMapper
 
 logger = logging.getLogger(__name__)
 
-_MUST_AGREE = ("stuff_classes", "ignore_label", "label_map")  # of datasets that are trained on together
+_MUST_AGREE = ("stuff_classes", "ignore_label", "label_map")  # metadata of datasets that are trained on together
 
 
 class TrainingStream(Sampler[tuple[int, int]]):
-    """An endless shuffled stream of (index, seed of the augmentation), dealt out to the processes in turn."""
+    """An endless shuffled stream of (index, seed of the augmentation), dealt out to the processes in turn.
+
+    Args:
+        size: number of images.
+        seed: of the stream, the same in all processes.
+        start: number of samples, over all processes, to skip at the beginning of the stream.
+        rank, world_size: number of this process and of all processes; default: Detectron2's.
+    """
 
     def __init__(
         self, *, size: int, seed: int, start: int = 0, rank: int | None = None, world_size: int | None = None
     ) -> None:
-        """
-        Args:
-            size: number of images.
-            start: samples of the stream, over all processes, to pass over.
-            rank, world_size: of this process; default: Detectron2's.
-        """
         self.size = size
         self.seed = seed
         self.start = start
@@ -56,7 +57,12 @@ class TrainingStream(Sampler[tuple[int, int]]):
 
 
 class SeededMapDataset(Dataset):
-    """Maps samples with the random state that the sampler chose for each."""
+    """Maps each sample with the random state that the sampler chose for it.
+
+    Args:
+        dataset: of dataset dicts.
+        mapper: from a dataset dict to a sample; may draw random numbers from Python's and NumPy's global generators.
+    """
 
     def __init__(self, dataset: Dataset, mapper: Callable[[dict], dict]) -> None:
         self.dataset = dataset
@@ -72,15 +78,16 @@ class SeededMapDataset(Dataset):
 
 
 def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = None) -> DataLoader:
-    """The endless loader over DATASETS.TRAIN, with this process's share of SOLVER.IMS_PER_BATCH samples a batch.
+    """The endless loader over DATASETS.TRAIN; each batch holds this process's share of SOLVER.IMS_PER_BATCH samples.
 
     Args:
-        start_iter: iteration at which the run starts; batches before it are passed over.
-        seed: of the stream, the same in all processes; default: SEED, drawn at random if that is negative.
+        start_iter: iteration at which the run starts; the batches before it are skipped.
+        seed: of the stream, the same in all processes; default: SEED, or a random one if SEED is negative.
 
     Raises:
-        ValueError: the datasets are empty, do not agree in their classes, do not have NUM_CLASSES classes, have another
-            ignore label than the head, or the batch cannot be divided among the processes.
+        ValueError: a dataset is unknown or empty, the datasets do not have the same classes, their number is not
+            NUM_CLASSES, their ignore label is not the head's, the batch cannot be divided among the processes, or
+            INPUT.DATASET_MAPPER_NAME is unknown.
     """
     _check_training_config(cfg)
     dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
@@ -97,9 +104,10 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = 
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
-    """A loader over this process's share of a dataset, one image a batch, in order.
+    """A loader over this process's share of a dataset, one image per batch, in order.
 
     Raises:
+        KeyError: no dataset of that name is registered.
         ValueError: the dataset is empty.
     """
     return build_detection_test_loader(
@@ -110,11 +118,11 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
 
 
 def load_dataset_dicts(names: Sequence[str]) -> list[dict]:
-    """The dataset dicts of one or several datasets, one after the other.
+    """The dataset dicts of one or several datasets, joined in the order of the names.
 
     Raises:
-        KeyError: no dataset of that name is registered.
-        ValueError: there is no name, or a dataset is empty.
+        KeyError: a name is not registered.
+        ValueError: `names` is empty, or a dataset is.
     """
     if not names:
         raise ValueError("No dataset is named: DATASETS.TRAIN (or TEST) is empty.")
@@ -161,7 +169,7 @@ def _check_training_config(cfg: CfgNode) -> None:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds what Detectron2's augmentations draw from, and restores it: the model may draw from the same."""
+    """Seeds the generators of Detectron2's augmentations, and restores them, as the model may draw from them too."""
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -1,11 +1,11 @@
-"""Reads a dataset through before a day of training does: `python -m mta_clip.data.check NAME`.
+"""Reads every file of a dataset before a long training run does: `python -m mta_clip.data.check NAME`.
 
     python -m mta_clip.data.check ade20k_150_sem_seg_train
     python -m mta_clip.data.check garden_train --config-file configs/garden.yaml     # from DATASETS.FOLDERS
 
 Prints counts, sizes and a table of the classes, and draws the table to `<output>/<name>.png`. The exit status is 1 if
-there is trouble: files that are missing, unreadable, or do not fit together, label values out of range, or an ignore
-label that covers nearly everything.
+it finds trouble: files that are missing, unreadable or do not fit together, label values out of range, or an ignore
+label that covers nearly all pixels.
 """
 
 import argparse
@@ -35,12 +35,12 @@ from .parallel import map_files
 logger = logging.getLogger(__name__)
 
 _MAX_IGNORED = 0.98  # share of all pixels; VOC without background ignores about 3 of 4
-_SHOWN = 10  # files named per kind of trouble
+_SHOWN = 10  # how many files of each kind of trouble are named
 
 
 @dataclass
 class FileFindings:
-    """What one image and its label map are like."""
+    """What was found in one image and its label map."""
 
     label_file: str
     size: tuple[int, int] | None = None  # height, width in pixels
@@ -56,11 +56,12 @@ class DatasetFindings:
     ignore_label: int
     sizes: Counter = field(default_factory=Counter)
     pixels: Counter = field(default_factory=Counter)  # by value after `label_map`
-    images: Counter = field(default_factory=Counter)  # with the value
-    first_file: dict[int, str] = field(default_factory=dict)
+    images: Counter = field(default_factory=Counter)  # images that have the value
+    first_file: dict[int, str] = field(default_factory=dict)  # first label map that has the value
     problems: list[str] = field(default_factory=list)
 
     def add(self, found: FileFindings) -> None:
+        """Adds the findings of one file; a file with a problem counts only as a problem."""
         if found.problem:
             self.problems.append(found.problem)
             return
@@ -71,11 +72,11 @@ class DatasetFindings:
             self.first_file.setdefault(value, found.label_file)
 
     def unexpected(self) -> list[int]:
-        """Values that are neither classes nor ignored."""
+        """Values that are neither a class index nor the ignore label, ascending."""
         return sorted(v for v in self.pixels if v != self.ignore_label and not 0 <= v < len(self.class_names))
 
     def troubles(self) -> list[str]:
-        """What has to be put right before training."""
+        """What has to be fixed before training, one sentence each."""
         troubles = self.problems[:_SHOWN]
         if len(self.problems) > _SHOWN:
             troubles.append(f"... and {len(self.problems) - _SHOWN} more files like these.")
@@ -109,7 +110,7 @@ class DatasetFindings:
         )
 
     def notes(self) -> list[str]:
-        """What may be as it should be, or not."""
+        """What may be intended but is worth a look, one sentence each."""
         absent = [name for index, name in enumerate(self.class_names) if not self.pixels[index]]
         notes = [f"{len(absent)} classes have no pixel: {', '.join(absent)}"] if absent else []
         if not self.pixels[self.ignore_label]:
@@ -121,12 +122,13 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
     """Reads every image and label map of a registered dataset.
 
     Args:
-        workers: processes that read; 0: this one.
+        name: as in DATASETS.TRAIN.
+        workers: processes that read; 0: only this one.
 
     Raises:
-        KeyError: there is no dataset of that name.
+        KeyError: no dataset of that name is registered.
         FileNotFoundError: a folder or a file of a pair is missing.
-        ValueError: it is empty, or its metadata contradict themselves.
+        ValueError: the dataset is empty, is not for semantic segmentation, or its metadata contradict each other.
     """
     records = load_dataset_dicts([name])
     metadata = MetadataCatalog.get(name)
@@ -143,7 +145,7 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
 
 
 def inspect_file(reader: LabelReader, record: dict) -> FileFindings:
-    """Reads one image and its label map."""
+    """Reads one image and its label map; a file that cannot be read is a finding, not an error."""
     found = FileFindings(record["sem_seg_file_name"])
     try:
         found.size = read_image(record["file_name"]).shape[:2]
@@ -162,7 +164,7 @@ def inspect_file(reader: LabelReader, record: dict) -> FileFindings:
 
 
 def format_findings(findings: DatasetFindings) -> str:
-    """Counts, sizes and the table of classes as text."""
+    """Counts, sizes and the table of classes, as text."""
     total = max(findings.pixels.total(), 1)
     values = [*range(len(findings.class_names)), findings.ignore_label, *findings.unexpected()]
     names = [*findings.class_names, "(ignored)", *["(out of range)"] * len(findings.unexpected())]
@@ -181,7 +183,12 @@ def format_findings(findings: DatasetFindings) -> str:
 
 
 def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], title: str) -> Figure:
-    """Bars of every class: its share of the pixels (logarithmic) and of the images."""
+    """Draws bars of every class: its share of the pixels (logarithmic) and of the images, in percent.
+
+    Args:
+        colors: RGB 0..255, one per class.
+        title: of the figure.
+    """
     names = [*findings.class_names, "(ignored)"]
     values = [*range(len(findings.class_names)), findings.ignore_label]
     fills: NDArray = np.array([*colors, (0, 0, 0)]) / 255
@@ -203,7 +210,7 @@ def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], ti
 
 
 def config_troubles(cfg: CfgNode, name: str) -> list[str]:
-    """Where a config that trains on the dataset contradicts it."""
+    """Keys in which a config that trains on the dataset contradicts it, one sentence each."""
     if name not in cfg.DATASETS.TRAIN:
         return []
     metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
@@ -219,13 +226,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line.
 
     Returns:
-        0, or 1 if there is trouble.
+        The exit status: 0, or 1 if there is trouble.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the dataset, as in DATASETS.TRAIN")
-    help_config = "config whose DATASETS.FOLDERS has the dataset, or that trains on it"
+    parser.add_argument("name", help="name of the dataset, as in DATASETS.TRAIN")
+    help_config = "config whose DATASETS.FOLDERS describes the dataset, or that trains on it"
     parser.add_argument("--config-file", default="", help=help_config)
-    parser.add_argument("--output", type=Path, default=Path("output/check"), help="folder of the picture")
+    parser.add_argument("--output", type=Path, default=Path("output/check"), help="folder for the picture")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

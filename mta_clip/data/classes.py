@@ -1,8 +1,8 @@
 """Class lists: names and colours of a dataset's classes, kept as text files rather than code.
 
 A class list has one class per line, in the order of the label values: the name and, optionally after a tab, its colour
-as `R G B` (0..255). Blank lines and lines that start with `#` are comments. The lists that come with mta_clip are in
-`mta_clip/data/class_names/`; the comments at their head say where names and order come from.
+as `R G B` (0..255). Blank lines and lines that start with `#` are skipped. The lists that come with mta_clip are in
+`mta_clip/data/class_names/`; the comments at their top say where names, order and colours come from.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class ClassList:
-    """Names (as a text encoder reads them) and RGB colours of the classes, in the order of the label values."""
+    """Names (as the text encoder reads them) and RGB colours of the classes, in the order of the label values."""
 
     names: tuple[str, ...]
     colors: tuple[Color, ...]
@@ -27,21 +27,25 @@ class ClassList:
         return len(self.names)
 
     def with_background(self) -> "ClassList":
-        """The same classes after a class 0, "background", drawn in black."""
+        """The same classes with "background", drawn in black, before them as class 0."""
         return ClassList(("background", *self.names), ((0, 0, 0), *self.colors))
 
 
 def builtin_classes(dataset: str) -> ClassList:
-    """The class list that mta_clip brings for a dataset, e.g. "ade20k"."""
+    """The class list that comes with mta_clip for a dataset, e.g. "ade20k".
+
+    Raises:
+        FileNotFoundError: there is no list of that name.
+    """
     return read_classes(_HERE / "class_names" / f"{dataset}.txt")
 
 
 def read_classes(path: str | Path) -> ClassList:
-    """Reads a class list; classes without a colour get one that differs from the others.
+    """Reads a class list; classes without a colour get one from `distinct_colors`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the list is empty, a name occurs twice, or a colour is not three numbers of 0..255.
+        FileNotFoundError: the file does not exist.
+        ValueError: the list is empty, a name is missing or occurs twice, or a colour is not three numbers in 0..255.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,17 +65,17 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
 
     Args:
         names: in the order of the label values.
-        colors: RGB 0..255; None, or None for single classes: taken from `distinct_colors`.
-        where: what to call the list in error messages.
+        colors: RGB 0..255, one per class; those that are None are taken from `distinct_colors`. None: all are.
+        where: what error messages call the list.
 
     Raises:
-        ValueError: no names, an empty or repeated name, or another number of colours than names.
+        ValueError: no names, an empty or repeated name, or not as many colours as names.
     """
     if not names:
         raise ValueError(f"{where}: the list of classes is empty.")
     for position, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{where}: class {position} has no name, but {name!r}.")
+            raise ValueError(f"{where}: class {position} has no name; expected a non-empty string, got {name!r}.")
         if name in names[:position]:
             raise ValueError(
                 f"{where}: the class name {name!r} occurs twice (classes {list(names).index(name)} and {position}). "
@@ -91,5 +95,5 @@ def _parse_color(text: str, *, where: str) -> Color | None:
         return None
     parts = text.split()
     if len(parts) != 3 or not all(part.isdigit() and int(part) <= 255 for part in parts):
-        raise ValueError(f"{where}: expected a colour as three numbers of 0..255, got {text.strip()!r}.")
+        raise ValueError(f"{where}: expected a colour as three numbers in 0..255, got {text.strip()!r}.")
     return tuple(int(part) for part in parts)

@@ -1,8 +1,8 @@
-"""Reading images and label maps, with every fault of a file reported by its name.
+"""Reads images and label maps; errors name the file.
 
-A label map stores one integer per pixel. Which integers a dataset stores is its own affair (ADE20K has 0 for void,
-CamVid 11, PASCAL VOC counts the background as 0); `label_map` of its metadata says what a stored value means:
-{stored value: class index or ignore label}. Values that it does not mention mean themselves.
+A label map stores one integer per pixel. Datasets differ in the integers they store (0 is void in ADE20K and background
+in PASCAL VOC, 11 is unlabelled in CamVid). `label_map` in a dataset's metadata says what a stored value means: {stored
+value: class index or ignore label}. A value that it does not mention is a class index or the ignore label itself.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,17 @@ _LABEL_MODES = ("L", "P", "I", "I;16", "1")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelReader:
-    """Reads the label maps of one dataset as class indices and checks them."""
+    """Reads the label maps of one dataset as class indices and checks them.
+
+    Args:
+        num_classes: class indices are 0..num_classes - 1.
+        ignore_label: value of pixels that belong to no class; not a class index.
+        label_map: {stored value: class index or ignore label}; other values stay as they are.
+
+    Raises:
+        ValueError: the ignore label is a class index, or `label_map` has a stored value that is not an integer from 0
+            on, or a meaning that is neither a class index nor the ignore label.
+    """
 
     num_classes: int
     ignore_label: int = 255
@@ -31,19 +41,20 @@ class LabelReader:
         if 0 <= self.ignore_label < self.num_classes:
             raise ValueError(
                 f"The ignore label {self.ignore_label} is also the index of one of the {self.num_classes} classes. "
-                "Choose a value outside of them, such as 255."
+                "Choose another value, such as 255."
             )
         for stored, meant in self.label_map.items():
             if not isinstance(stored, int) or stored < 0:
-                raise ValueError(f"The label map has {stored!r} as a stored value; expected an integer from 0 on.")
+                raise ValueError(f"label_map has {stored!r} as a stored value; expected an integer from 0 on.")
             if meant != self.ignore_label and not 0 <= meant < self.num_classes:
                 raise ValueError(
-                    f"The label map turns {stored} into {meant}, which is neither one of the {self.num_classes} "
+                    f"label_map turns {stored} into {meant}, which is neither one of the {self.num_classes} "
                     f"classes nor the ignore label {self.ignore_label}."
                 )
 
     @classmethod
     def from_metadata(cls, metadata: Metadata) -> "LabelReader":
+        """The reader of a registered dataset, from its `stuff_classes`, `ignore_label` and `label_map`."""
         return cls(
             num_classes=len(metadata.stuff_classes),
             ignore_label=metadata.ignore_label,
@@ -57,31 +68,31 @@ class LabelReader:
             size: (height, width) in pixels of the image it belongs to; None: not checked.
 
         Returns:
-            (H, W) of class indices or the ignore label; uint8 if all of them fit, else int32.
+            (H, W) of class indices and the ignore label; uint8 if all possible values fit, else int32.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file cannot be decoded, has colours instead of numbers, another size than the image, or a
-                value that is neither a class nor ignored.
+            FileNotFoundError: the file does not exist.
+            ValueError: the file cannot be decoded, has colours instead of numbers, has another size than the image, or
+                has a value that is neither a class index nor the ignore label.
         """
         stored = read_stored_labels(path)
         if size is not None and stored.shape != tuple(size):
             raise ValueError(
                 f"{path}: the label map is {_width_x_height(stored.shape)} pixels, but its image is "
-                f"{_width_x_height(size)}. They must be equal: check that the files belong together."
+                f"{_width_x_height(size)}. Sizes must be equal: check that the files belong together."
             )
         labels = self.translate(stored)
         wrong = self.unexpected(labels)
         if wrong:
             raise ValueError(
-                f"{path}: label value {wrong[0]} is out of range; expected a class index of 0..{self.num_classes - 1} "
+                f"{path}: label value {wrong[0]} is out of range; expected a class index in 0..{self.num_classes - 1} "
                 f"or the ignore label {self.ignore_label}. Check the class list, the ignore label, and whether the "
                 "label maps were prepared (datasets/README.md)."
             )
         return labels.astype(np.uint8 if max(self.num_classes - 1, self.ignore_label) <= 255 else np.int32)
 
     def translate(self, stored: NDArray) -> NDArray:
-        """Turns stored values into class indices; values without an entry in `label_map` stay. (H, W) int32."""
+        """Turns stored values (H, W) into class indices, int32; values without an entry in `label_map` stay."""
         stored = stored.astype(np.int32)
         if not self.label_map:
             return stored
@@ -98,8 +109,11 @@ class LabelReader:
 def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray:
     """Reads an image as (H, W, 3) uint8, turned upright by its EXIF orientation.
 
+    Args:
+        image_format: order of the channels, "RGB" or "BGR".
+
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, or is truncated.
     """
     path = _existing(path, "image")
@@ -110,10 +124,10 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray:
 
 
 def read_stored_labels(path: str | Path) -> NDArray:
-    """Reads a label map's values as they are stored: (H, W), an integer type.
+    """Reads the values of a label map as they are stored: (H, W) of an integer type.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, is truncated, or holds colours.
     """
     path = _existing(path, "label map")

@@ -1,4 +1,4 @@
-"""From a dataset dict to what a model takes: read, augment, pad. Masks are made from the label map by the model."""
+"""From a dataset dict to the input of a model: read, augment, pad. The model makes masks from the label map itself."""
 
 import copy
 from collections.abc import Sequence
@@ -24,6 +24,19 @@ class SemanticDatasetMapper:
 
     Training follows Mask2Former's semantic mapper: resize the shorter side, crop, jitter colours, flip, pad. Testing
     only resizes; the evaluator reads the label maps itself, at full size.
+
+    Args:
+        is_train: whether label maps are read and images padded.
+        augmentations: Detectron2 augmentations, applied in this order.
+        label_reader: of the training dataset; not needed for testing.
+        pad_to: training images with a side shorter than this, in pixels, are padded to it at the right and bottom, with
+            grey in the image and the ignore label in the label map. 0 or less: no padding.
+        image_format: order of the channels, "RGB" or "BGR".
+        visible_labels: which labels training may see; applied as label maps are read, so that nothing, not even the
+            choice of crops, can depend on the others. None: all.
+
+    Raises:
+        ValueError: training without a label reader.
     """
 
     @configurable
@@ -37,19 +50,6 @@ class SemanticDatasetMapper:
         image_format: str = "RGB",
         visible_labels: VisibleLabels | None = None,
     ) -> None:
-        """
-        Args:
-            augmentations: Detectron2 augmentations, applied in this order.
-            label_reader: of the training dataset; not needed for testing.
-            pad_to: training images smaller than this side length, in pixels, are padded to it at the right and the
-                bottom, with grey in the image and the ignore label in the label map. 0 or less: no padding.
-            image_format: channel order, "RGB" or "BGR".
-            visible_labels: what training may see of the label maps; applied as they are read, so that nothing, the
-                choice of crops included, can depend on the rest. None: all.
-
-        Raises:
-            ValueError: training without a label reader.
-        """
         if is_train and label_reader is None:
             raise ValueError("SemanticDatasetMapper needs a label_reader for training.")
         self.is_train = is_train
@@ -79,7 +79,7 @@ class SemanticDatasetMapper:
         """Reads and transforms one sample.
 
         Args:
-            dataset_dict: `file_name`, in training also `sem_seg_file_name`; kept as it is.
+            dataset_dict: has `file_name` and, in training, `sem_seg_file_name`; it is not changed.
 
         Returns:
             A copy with `image` (3, H, W) uint8, `height` and `width` of the image file in pixels and, in training,
@@ -112,14 +112,14 @@ class SemanticDatasetMapper:
 
     def _pad(self, sample: dict[str, Tensor]) -> None:
         height, width = sample["image"].shape[-2:]
-        # A crop may be larger than `pad_to` along one side: never a negative padding, which would cut it.
+        # A crop may be longer than `pad_to` along one side: padding must not become negative, which would cut it.
         padding = (0, max(self.pad_to - width, 0), 0, max(self.pad_to - height, 0))
         sample["image"] = F.pad(sample["image"], padding, value=_PADDING)
         sample["sem_seg"] = F.pad(sample["sem_seg"], padding, value=self.label_reader.ignore_label)
 
 
 def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: int) -> VisibleLabels | None:
-    """The rule of DATASETS.PROTOCOL; None if no class is unseen."""
+    """Which labels training may see by DATASETS.PROTOCOL; None if no class is unseen."""
     protocol = protocol_from_config(cfg)
     if not cfg.DATASETS.UNSEEN_CLASSES and protocol != "transductive":  # names may then repeat, as in some datasets
         return None
@@ -128,6 +128,9 @@ def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: 
 
 def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:
     """Resize, crop, colour jitter and flip as the INPUT section says, in Mask2Former's order.
+
+    Args:
+        ignore_label: does not count as a class when crops are chosen.
 
     Raises:
         ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.

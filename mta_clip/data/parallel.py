@@ -1,4 +1,4 @@
-"""Many files, several processes, one progress bar."""
+"""Processes many files in several processes, with one progress bar."""
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
@@ -17,11 +17,11 @@ def map_files(
 
     Args:
         function: must be picklable if there are workers.
-        workers: processes besides this one; 0: all is done in this one.
-        description: what the bar says.
+        workers: processes besides this one; 0: this one does everything.
+        description: label of the progress bar.
 
     Raises:
-        Exception: whatever `function` raises; the other processes are ended first.
+        Exception: whatever `function` raises; the other processes are stopped first.
     """
     items = list(items)
     bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True}

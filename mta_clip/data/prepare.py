@@ -1,4 +1,4 @@
-"""What the scripts in datasets/ share: converting label maps so that they are complete or not there."""
+"""What the scripts in datasets/ share: they convert label maps, and never leave a half-written file."""
 
 import argparse
 import functools
@@ -22,7 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 def run_script(description: str, prepare: Callable[[Path, int], None], argv: Sequence[str] | None = None) -> int:
-    """The command line of a script: --root and --workers, then `prepare(root, workers)`.
+    """The command line of a script: reads --root and --workers, then calls `prepare(root, workers)`.
+
+    Args:
+        description: of the script, for --help.
+        prepare: does the work, given the folder of all datasets and the number of processes.
+        argv: arguments; None: those of the process.
 
     Returns:
         The exit status: 0, or 1 after an error about a file, which is reported without a traceback.
@@ -49,16 +54,19 @@ def convert_label_maps(
     *,
     workers: int,
 ) -> None:
-    """Writes `convert(source)` as a PNG file to each target that is not there yet.
+    """Writes `convert(source)` as a PNG file to each target that does not exist yet.
 
-    A target appears under its name only when it is complete, so a run may be interrupted and started again.
+    A target gets its name only when it is complete, so a run may be interrupted and started again.
 
     Args:
-        convert: from a file to (H, W) uint8; picklable, if there are workers.
-        workers: processes; 0: this one only.
+        sources: files to convert.
+        targets: one PNG file per source.
+        convert: from a file to (H, W) uint8; picklable if there are workers.
+        workers: processes besides this one; 0: this one does everything.
 
     Raises:
-        ValueError: there is nothing to convert, or what `convert` says about a file.
+        ValueError: `sources` is empty.
+        Exception: whatever `convert` raises.
     """
     if not sources:
         raise ValueError("There are no label maps to convert.")
@@ -81,13 +89,13 @@ def _convert_one(convert: Callable[[Path], NDArray[np.uint8]], job: tuple[Path, 
 
 
 def find_files(folder: Path, pattern: str, *, download: str) -> list[Path]:
-    """The files that match a glob pattern, sorted.
+    """The files in a folder that match a glob pattern, sorted; hidden ones are left out.
 
     Args:
-        download: the name of the archive they come from, for the error.
+        download: name of the archive they come from, for the error message.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: no file matches.
     """
     found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     if not found:
@@ -96,11 +104,11 @@ def find_files(folder: Path, pattern: str, *, download: str) -> list[Path]:
 
 
 def load_mat(path: Path, key: str) -> NDArray:
-    """The array of a name in a MATLAB file.
+    """The array called `key` in a MATLAB file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is broken or has no such array.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or has no such array.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: this MATLAB file does not exist. Unpack the archive again.")

@@ -1,4 +1,4 @@
-"""Zero-shot training: which classes are held out of it, and what it may see of their labels [TagCLIP section 3.1].
+"""Zero-shot training: which classes are held out, and what training may see of their labels [TagCLIP section 3.1].
 
 Shapes: C classes, H and W pixels.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 PROTOCOLS = ("inductive", "inductive_released", "transductive", "supervised")
-UNLABELLED = -1  # a pixel of some unseen class: known to be there, not known which
+UNLABELLED = -1  # a pixel of an unseen class, without saying which one
 
 
 class ClassSplit:
@@ -24,7 +24,8 @@ class ClassSplit:
         unseen: names held out of training; may be empty.
 
     Raises:
-        ValueError: a name occurs twice, an unseen name is no class (the closest ones are named), or no class is seen.
+        ValueError: a name occurs twice, an unseen name is not a class (the message suggests close ones), or no class is
+            seen.
     """
 
     def __init__(self, class_names: Sequence[str], unseen: Sequence[str] = ()):
@@ -48,6 +49,7 @@ class ClassSplit:
 
     @property
     def num_classes(self) -> int:
+        """C."""
         return len(self.class_names)
 
     def seen_mask(self) -> Tensor:
@@ -58,15 +60,15 @@ class ClassSplit:
 
 
 class VisibleLabels:
-    """What training may see of a label map; the mapper applies it, so it holds for every model.
+    """Hides labels of unseen classes from training; the mapper applies it, so it holds for every model.
 
-    inductive: labels of unseen classes become the ignore label. transductive: they become UNLABELLED, one value for all
-    of them. inductive_released and supervised: they stay.
+    inductive: labels of unseen classes become the ignore label. transductive: they all become UNLABELLED.
+    inductive_released and supervised: they stay.
 
     Args:
         split: seen and unseen classes.
         protocol: one of PROTOCOLS.
-        ignore_label: value of pixels of no class.
+        ignore_label: value of pixels that belong to no class.
 
     Raises:
         ValueError: see `check_protocol`.
@@ -80,7 +82,15 @@ class VisibleLabels:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, class_names: Sequence[str], ignore_label: int) -> "VisibleLabels":
-        """By DATASETS.PROTOCOL and DATASETS.UNSEEN_CLASSES; `class_names` are those of the training dataset."""
+        """As DATASETS.PROTOCOL and DATASETS.UNSEEN_CLASSES say.
+
+        Args:
+            class_names: of the training dataset, in label order.
+            ignore_label: of the training dataset.
+
+        Raises:
+            ValueError: see `ClassSplit`, `protocol_from_config` and `check_protocol`.
+        """
         return cls(
             split=ClassSplit([name.strip() for name in class_names], cfg.DATASETS.UNSEEN_CLASSES),
             protocol=protocol_from_config(cfg),
@@ -88,9 +98,15 @@ class VisibleLabels:
         )
 
     def as_read(self, labels: NDArray) -> NDArray:
-        """A label map (H, W) for the augmentations: nothing they do, crops included, can depend on what is hidden.
+        """Hides labels before the augmentations, so that nothing they do, crops included, depends on hidden labels.
 
-        The type stays, and UNLABELLED does not fit uint8: until `finished` the first unseen class stands for it.
+        UNLABELLED does not fit into uint8, so until `finished` the first unseen class stands for it.
+
+        Args:
+            labels: (H, W) of an integer type.
+
+        Returns:
+            (H, W) of the same type.
         """
         if not self.unseen or self.protocol in ("inductive_released", "supervised"):
             return labels
@@ -98,18 +114,18 @@ class VisibleLabels:
         return np.where(np.isin(labels, self.unseen), shown, labels).astype(labels.dtype)
 
     def finished(self, labels: NDArray) -> NDArray:
-        """The augmented label map, (H, W) int64, as the model gets it."""
+        """Turns an augmented label map (H, W) int64 into the one that the model gets, (H, W) int64."""
         if self.protocol != "transductive":
             return labels
         return np.where(labels == self.unseen[0], UNLABELLED, labels)
 
 
 def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
-    """Refuses what cannot be trained.
+    """Refuses combinations that cannot be trained.
 
     Raises:
-        ValueError: unknown protocol, an ignore label that means something else, or transductive training without an
-            unseen class.
+        ValueError: unknown protocol, an ignore label that is also a class index or UNLABELLED, or transductive training
+            without an unseen class.
     """
     _check_known(protocol)
     if 0 <= ignore_label < split.num_classes:
@@ -126,13 +142,14 @@ def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
 
 
 def protocol_from_config(cfg: CfgNode, supported: Sequence[str] = PROTOCOLS) -> str:
-    """DATASETS.PROTOCOL, if the model supports it.
+    """The value of DATASETS.PROTOCOL, if the model supports it.
 
     Args:
-        supported: what the meta-architecture can be trained by.
+        supported: protocols that the meta-architecture can be trained with.
 
     Raises:
-        ValueError: unknown or unsupported protocol, or the old key is set, which only `load_config` translates.
+        ValueError: the protocol is unknown or not supported, or the old key MODEL.TAGCLIP.PROTOCOL is set, which only
+            `load_config` translates.
     """
     protocol, old = cfg.DATASETS.PROTOCOL, cfg.MODEL.TAGCLIP.PROTOCOL
     if old:

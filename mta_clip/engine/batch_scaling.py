@@ -9,11 +9,14 @@ logger = logging.getLogger(__name__)
 
 
 def scale_to_batch(cfg: CfgNode) -> None:
-    """States the effective batch and, with SOLVER.SCALE_TO_BATCH, adapts the schedule to it (in place).
+    """Logs the effective batch and, with SOLVER.SCALE_TO_BATCH, adapts the schedule to it (in place).
 
     Learning rates grow linearly with IMS_PER_BATCH / REFERENCE_BATCH; MAX_ITER, WARMUP_ITERS, STEPS,
-    CHECKPOINT_PERIOD and TEST.EVAL_PERIOD shrink inversely, so that as many images are seen. REFERENCE_BATCH becomes
-    the new batch: a config saved after this does not scale twice.
+    CHECKPOINT_PERIOD and TEST.EVAL_PERIOD shrink by the same factor, so that training sees the same number of images.
+    REFERENCE_BATCH is set to the new batch, so that a config saved afterwards is not scaled twice.
+
+    Raises:
+        ValueError: SOLVER.REFERENCE_BATCH is below 1 and the schedule is to be scaled.
     """
     solver = cfg.SOLVER
     batch, reference, processes = solver.IMS_PER_BATCH, solver.REFERENCE_BATCH, comm.get_world_size()

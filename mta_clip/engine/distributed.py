@@ -1,4 +1,4 @@
-"""What several processes share: gradients (DDP), buffers before an evaluation, metrics of a step."""
+"""What processes exchange: gradients (DDP), buffers before an evaluation, the metrics of a step."""
 
 import torch
 import torch.distributed as dist
@@ -10,8 +10,11 @@ from torch.nn.parallel import DistributedDataParallel
 def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
     """The model in DistributedDataParallel if there is more than one process, else the model itself.
 
-    Buffers are not broadcast at every step (as in detectron2; frozen and synchronised BatchNorm need none of it);
+    As in detectron2, buffers are not broadcast at every step: frozen and synchronised BatchNorm do not need it.
     `broadcast_buffers` does it before an evaluation.
+
+    Args:
+        find_unused_parameters: allow steps that do not use every trainable parameter, at some cost in time.
     """
     if comm.get_world_size() == 1:
         return model
@@ -32,8 +35,8 @@ def unwrap_model(model: nn.Module) -> nn.Module:
 def broadcast_buffers(model: nn.Module) -> None:
     """Gives every process the buffers of process 0, which are the ones a checkpoint holds.
 
-    BatchNorm in training mode keeps running statistics of its own process' images only; without this an evaluation
-    on several processes would mix models.
+    BatchNorm in training mode keeps running statistics of the images of its own process only; without this call, an
+    evaluation on several processes would mix different models.
     """
     if comm.get_world_size() == 1:
         return
@@ -45,10 +48,10 @@ def gather_rows(row: Tensor) -> Tensor:
     """Collects one row of numbers from every process, on every process.
 
     Args:
-        row: (n,), the same n in all processes.
+        row: (n,), with the same n and dtype in all processes.
 
     Returns:
-        (processes, n).
+        (processes, n), in the order of the processes' ranks.
     """
     world_size = comm.get_world_size()
     if world_size == 1:

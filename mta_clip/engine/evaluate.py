@@ -21,14 +21,15 @@ Results = dict[str, Any]  # {task: {metric: value}}, or {dataset: {task: ...}} f
 
 
 def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
-    """Runs the model over all of DATASETS.TEST, with windows or whole images as TEST says.
+    """Runs the model over every dataset of DATASETS.TEST.
 
     Args:
-        model: maps detectron2's dicts to `[{"sem_seg": ...}]`; put into eval mode while it runs.
-        subfolder: of OUTPUT_DIR for the evaluator's files.
+        model: maps detectron2's dicts to `[{"sem_seg": ...}]` or `[{"labels": ...}]`; it is in eval mode meanwhile.
+        subfolder: of OUTPUT_DIR, for the evaluator's files.
 
     Returns:
-        The evaluator's nested dict on the main process ({dataset: dict} if there are several), {} on the others.
+        On the main process the evaluator's nested dict, or {dataset: dict} if there are several datasets; {} on the
+        others.
 
     Raises:
         ValueError: DATASETS.TEST is empty.
@@ -48,14 +49,21 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
 
 
 def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Results:
-    """Like `evaluate`, averaging over the scales and flips of TEST.AUG; result names end in _TTA."""
+    """Like `evaluate`, but averages scores over the scales and flips of TEST.AUG; names of results end in _TTA.
+
+    Args:
+        model: a `SegmentationModel`.
+
+    Raises:
+        ValueError: DATASETS.TEST or TEST.AUG.MIN_SIZES is empty, or the model is of another kind.
+    """
     logger.info("Evaluating with test-time augmentation (TEST.AUG)")
     augmented = AugmentedModel(cfg, unwrap_model(model))
     return {f"{name}_TTA": values for name, values in evaluate(cfg, augmented, subfolder="tta").items()}
 
 
 def mean_iou(results: Results) -> float | None:
-    """The mIoU (percent) in a nested result dict, the first dataset's if there are several; None if it has none."""
+    """The mIoU in a nested result dict, in percent; the first if there are several, None if there is none."""
     if "mIoU" in results:
         return float(results["mIoU"])
     values = (mean_iou(value) for value in results.values() if isinstance(value, dict))

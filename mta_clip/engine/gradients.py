@@ -12,17 +12,20 @@ CLIP_TYPES = ("full_model", "norm", "value")
 
 
 class GradientClipper:
-    """Clips by the norm of the whole model (Mask2Former's "full_model"), or per parameter as detectron2 does."""
+    """Clips by the norm of the whole model (Mask2Former's "full_model"), or per parameter as detectron2 does.
+
+    Args:
+        clip_type: full_model = one L2 norm over all parameters; norm = each parameter's own norm; value = each
+            element; None = no clipping.
+        clip_value: largest norm, or largest absolute value.
+        norm_type: p of the norm for "norm"; "full_model" is always L2, as in Mask2Former.
+
+    Raises:
+        ValueError: unknown `clip_type`.
+    """
 
     @configurable
     def __init__(self, *, clip_type: str | None, clip_value: float = 1.0, norm_type: float = 2.0) -> None:
-        """
-        Args:
-            clip_type: full_model = one L2 norm over all parameters; norm = each parameter's own norm;
-                value = each element; None = no clipping.
-            clip_value: largest norm, or largest absolute value.
-            norm_type: p of the norm for "norm"; "full_model" is always L2, as in Mask2Former.
-        """
         if clip_type is not None and clip_type not in CLIP_TYPES:
             raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip_type!r}, expected one of {list(CLIP_TYPES)}")
         self.clip_type = clip_type
@@ -39,7 +42,7 @@ class GradientClipper:
         }
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Tensor:
-        """Clips in place.
+        """Clips the gradients in place; parameters without a gradient are skipped.
 
         Returns:
             () float, the L2 norm of all gradients before clipping.

@@ -1,6 +1,6 @@
-"""Starts one process per device with torch's elastic launcher, which is also torchrun's.
+"""Starts one process per device with torch's elastic launcher, which torchrun uses too.
 
-A worker is the same whoever starts it, `launch` or torchrun: both describe the job in its environment.
+`launch` and torchrun start the same kind of worker: both describe the job in its environment variables.
 Source: https://docs.pytorch.org/docs/stable/elastic/run.html
 """
 
@@ -35,20 +35,24 @@ def launch(
 ) -> Any:
     """Runs `main(*args)` in every process of the job: NCCL on GPUs, gloo without.
 
-    When a process fails or is killed, the others are stopped. Under torchrun this process is one of the job already,
-    and the numbers of processes, machines and restarts are torchrun's.
+    When a process fails or is killed, the others are stopped. Under torchrun this process already belongs to a job, and
+    torchrun decides the numbers of processes, machines and restarts.
 
     Args:
+        main: picklable if it runs in several processes.
         processes_per_machine: GPUs to use on each machine, or gloo processes if `device` is the CPU.
+        num_machines: machines of the job.
+        machine_rank: of this machine, from 0.
         dist_url: "tcp://HOST:PORT" of machine 0, where the machines meet; "auto" for one machine.
         device: MODEL.DEVICE.
-        max_restarts: how often a failed job starts again; see `restarts`.
+        max_restarts: how often a failed job is started again; see `restarts`.
+        args: of `main`.
 
     Returns:
-        What `main` returned here, or in the first process that was started here.
+        What `main` returned in this process, or in the process of lowest rank that was started here.
 
     Raises:
-        ValueError: fewer GPUs than processes, or a `dist_url` that does not fit.
+        ValueError: fewer GPUs than processes, or a `dist_url` that is neither tcp://HOST:PORT nor "auto".
         RuntimeError: a process failed; the message has its traceback, or the signal that killed it.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -56,7 +60,7 @@ def launch(
     if processes_per_machine * num_machines == 1 and max_restarts == 0:
         return main(*args)
     _check_devices(processes_per_machine, device)
-    if max_restarts == 0:  # its lines would repeat the error below; with restarts they tell why
+    if max_restarts == 0:  # its log lines would repeat the error below; with restarts they give the reason for each
         logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
         config = LaunchConfig(
@@ -65,7 +69,7 @@ def launch(
             nproc_per_node=processes_per_machine,
             run_id="mta_clip",
             max_restarts=max_restarts,
-            monitor_interval=0.1,  # seconds until a death is noticed
+            monitor_interval=0.1,  # seconds between two checks that all processes are alive
             logs_specs=DefaultLogsSpecs(folder),  # for the workers' tracebacks
             **_rendezvous(num_machines, machine_rank, dist_url),
         )
@@ -80,7 +84,7 @@ def launch(
 
 
 def restarts() -> tuple[int, int]:
-    """How often this job has started again after a failure, and how often it may."""
+    """How often this job has been restarted after a failure, and how often it may be."""
     return tuple(int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
 
 
@@ -102,7 +106,7 @@ def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))  # the processes share the cores
     store, rank, world_size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    # Restarted workers meet in the same store, where torch would read addresses of dead ones (pytorch issue 135712).
+    # Restarted workers use the same store, where torch would read addresses of dead ones (pytorch issue 135712).
     store = dist.PrefixStore(f"restart_{restarts()[0]}", store)
     backend = "nccl" if on_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
@@ -110,7 +114,7 @@ def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
     comm.synchronize()
     result = main(*args)
     comm._LOCAL_PROCESS_GROUP = None
-    dist.destroy_process_group()  # not after an error, which others would then report as a lost connection of theirs
+    dist.destroy_process_group()  # not after an error: the other processes would report only a lost connection
     return result
 
 

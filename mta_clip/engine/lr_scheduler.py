@@ -9,7 +9,12 @@ from torch.optim.lr_scheduler import _LRScheduler  # detectron2's LRScheduler ho
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> _LRScheduler:
-    """WarmupPolyLR, or one of detectron2's own by SOLVER.LR_SCHEDULER_NAME."""
+    """The schedule SOLVER.LR_SCHEDULER_NAME: WarmupPolyLR, or one of detectron2's own.
+
+    Raises:
+        ValueError: WarmupPolyLR with another SOLVER.WARMUP_METHOD than "linear", or a name that detectron2 does not
+            know.
+    """
     if cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupPolyLR":
         return build_detectron2_lr_scheduler(cfg, optimizer)
     if cfg.SOLVER.WARMUP_METHOD != "linear":
@@ -31,6 +36,15 @@ class WarmupPolyLR(_LRScheduler):
     warmup(t) rises linearly from `warmup_factor` to 1 over the first `warmup_iters` iterations and multiplies the
     regular value. With min_lr 0 this is DeepLab's schedule in detectron2, which Mask2Former uses; with min_lr > 0
     it is mmcv's poly policy with linear warm-up, which TagCLIP uses.
+
+    Args:
+        optimizer: whose groups have the base learning rates.
+        max_iters: T, at which the decay ends.
+        power: exponent of the decay.
+        constant_ending: after the warm-up, the share of the base lr below which the lr does not fall.
+        min_lr: absolute lr that the regular value decays to, the same in all groups.
+        warmup_iters: iterations of warm-up; 0 = none.
+        warmup_factor: share of the regular value that the warm-up starts at, 0..1.
     """
 
     def __init__(
@@ -44,12 +58,6 @@ class WarmupPolyLR(_LRScheduler):
         warmup_iters: int = 0,
         warmup_factor: float = 1.0,
     ) -> None:
-        """
-        Args:
-            max_iters: T.
-            constant_ending: after the warm-up, share of the base lr below which the lr does not fall.
-            min_lr: what the regular value decays to, absolute, equal in all groups.
-        """
         self.max_iters = max_iters
         self.power = power
         self.constant_ending = constant_ending
@@ -59,6 +67,7 @@ class WarmupPolyLR(_LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
+        """The learning rate of each parameter group at the current iteration."""
         return [self._lr_at(self.last_epoch, base) for base in self.base_lrs]
 
     def _lr_at(self, iteration: int, base: float) -> float:
@@ -70,5 +79,5 @@ class WarmupPolyLR(_LRScheduler):
         return max(regular, self.constant_ending * base)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position only: the formula is the config's, as with detectron2's own schedulers."""
+        """The position only: as with detectron2's own schedulers, the formula comes from the config."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}

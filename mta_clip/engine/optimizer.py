@@ -1,7 +1,7 @@
 """Optimizer with Mask2Former's rules for learning rates and weight decay.
 
 Mask2Former makes one group per parameter. Here parameters of equal learning rate and decay share a group: AdamW and
-SGD update every parameter on its own, so the numbers are the same, and a step is a few fused calls.
+SGD update every parameter independently, so the results are the same, and a step takes only a few fused calls.
 """
 
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ NORM_TYPES = (
     nn.LocalResponseNorm,
 )
 # Parameters that act as embeddings without being an nn.Embedding: position tables (Swin, open_clip, timm), MTA-CLIP's
-# contexts and its residual scale gamma, temperatures. Decay pulls them towards "no position", "no context", ...
-# Not the pixel decoder's raw `level_embed`, which Mask2Former decays.
+# contexts and its residual scale gamma, temperatures. Decay would pull them towards "no position", "no context", ...
+# The pixel decoder's raw `level_embed` is not among them, as Mask2Former decays it.
 EMBEDDING_NAMES = frozenset(
     {
         "relative_position_bias_table",
@@ -37,7 +37,7 @@ EMBEDDING_NAMES = frozenset(
 
 @dataclass
 class ParameterGroup:
-    """Parameters of one learning rate and decay, and where they come from."""
+    """Parameters that share learning rate and decay, and where they come from."""
 
     lr: float
     weight_decay: float
@@ -52,11 +52,12 @@ class ParameterGroup:
 
     @property
     def name(self) -> str:
+        """Modules and kinds, as logs show them."""
         return f"{', '.join(sorted(self.modules))}: {', '.join(sorted(self.kinds))}"
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of SOLVER.OPTIMIZER over the trainable parameters of a model.
+    """The optimizer that SOLVER.OPTIMIZER names, over the trainable parameters of a model.
 
     Raises:
         ValueError: unknown optimizer, or nothing to train.
@@ -93,9 +94,14 @@ def group_parameters(
 ) -> list[ParameterGroup]:
     """Sorts the trainable parameters of a model into groups of equal learning rate and weight decay.
 
-    The learning rate is base_lr, times backbone_multiplier in modules with "backbone" in their name. Norm layers and
-    embeddings (nn.Embedding and EMBEDDING_NAMES) have decays of their own; everything else, biases included, has
-    weight_decay. Parameters used twice are counted once, under their first name; frozen ones are left out.
+    A parameter used twice is counted once, under its first name; frozen ones are left out.
+
+    Args:
+        base_lr: learning rate outside of the backbone.
+        weight_decay: of everything but norm layers and embeddings; biases included.
+        weight_decay_norm: of norm layers.
+        weight_decay_embed: of nn.Embedding modules and the parameters in EMBEDDING_NAMES.
+        backbone_multiplier: lr of modules with "backbone" in their name, relative to `base_lr`.
     """
     decays = {"weights": weight_decay, "norms": weight_decay_norm, "embeddings": weight_decay_embed}
     groups: dict[tuple[float, float], ParameterGroup] = {}
@@ -123,7 +129,7 @@ def _kind(module: nn.Module, parameter_name: str) -> str:
 
 
 def describe_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> str:
-    """A table of the optimizer's groups and of what is frozen: tensors, scalars, learning rate, decay."""
+    """A table of the optimizer's groups and the frozen parameters: tensors, scalars, learning rate, decay."""
     rows: list[list[Any]] = [
         [
             group["name"],

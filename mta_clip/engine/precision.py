@@ -1,4 +1,4 @@
-"""Numeric precision of the training step: float32, float16 with a loss scaler, or bfloat16 without."""
+"""Numeric precision of the training step: float32, float16 with a loss scaler, or bfloat16 without one."""
 
 from typing import Any
 
@@ -12,18 +12,19 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 class Precision:
     """Runs forward, backward and optimizer step in one precision, on any device.
 
-    detectron2's AMPTrainer knows float16 on CUDA only.
+    detectron2's AMPTrainer supports only float16 on CUDA.
+
+    Args:
+        device: on which the model trains.
+        dtype: of autocast; float32 turns it off.
+
+    Raises:
+        ValueError: float16 without CUDA, or bfloat16 on a GPU that does not support it; from a config also an unknown
+            SOLVER.AMP.DTYPE.
     """
 
     @configurable
     def __init__(self, *, device: str | torch.device, dtype: torch.dtype = torch.float32) -> None:
-        """
-        Args:
-            dtype: of autocast; float32 turns it off.
-
-        Raises:
-            ValueError: float16 without CUDA, or bfloat16 on a GPU that has none.
-        """
         self.device_type = torch.device(device).type
         self.dtype = dtype
         if dtype == torch.float16 and self.device_type != "cuda":
@@ -32,7 +33,7 @@ class Precision:
                 "set SOLVER.AMP.DTYPE bfloat16, or SOLVER.AMP.ENABLED False"
             )
         if dtype == torch.bfloat16 and self.device_type == "cuda" and not torch.cuda.is_bf16_supported():
-            raise ValueError("this GPU has no bfloat16: set SOLVER.AMP.DTYPE float16")
+            raise ValueError("this GPU does not support bfloat16: set SOLVER.AMP.DTYPE float16")
         # Only float16 has so few exponent bits that gradients vanish without scaling.
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=dtype == torch.float16)
 
@@ -46,28 +47,29 @@ class Precision:
         return {"device": cfg.MODEL.DEVICE, "dtype": dtype}
 
     def autocast(self) -> torch.autocast:
+        """The context of the forward pass."""
         if self.dtype == torch.float32:
             return torch.autocast(self.device_type, enabled=False)
         return torch.autocast(self.device_type, dtype=self.dtype)
 
     def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Leaves the gradients of `loss` in the parameters, unscaled: what clipping and logging need."""
+        """Computes the gradients of `loss` and leaves them unscaled in the parameters, ready for clipping and logs."""
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer's step, left out by the loss scaler if a gradient overflowed."""
+        """Runs the optimizer's step; the loss scaler skips it if a gradient overflowed."""
         self.scaler.step(optimizer)
         self.scaler.update()
 
     @property
     def gradients_may_overflow(self) -> bool:
-        """Whether non-finite gradients are part of normal operation (the scaler skips the step and adapts)."""
+        """Whether non-finite gradients are normal: the loss scaler then skips the step and lowers its scale."""
         return self.scaler.is_enabled()
 
     def state_dict(self) -> dict[str, Any]:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state and self.scaler.is_enabled():  # empty: the run that is resumed had no scaler
+        if state and self.scaler.is_enabled():  # empty if the interrupted run had no scaler
             self.scaler.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""From the command line to a frozen config with datasets registered, logs open and randomness seeded."""
+"""From the command line to a frozen config, with datasets registered, logs open and random generators seeded."""
 
 import argparse
 import logging
@@ -24,27 +24,30 @@ logger = logging.getLogger(__name__)
 
 
 def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """detectron2's parser and --max-restarts. --num-gpus counts processes if MODEL.DEVICE is cpu."""
+    """detectron2's parser with --max-restarts added. If MODEL.DEVICE is cpu, --num-gpus is the number of processes."""
     parser = default_argument_parser(epilog)
-    parser.set_defaults(dist_url="auto")  # a free port, so that two runs on one machine do not meet
+    parser.set_defaults(dist_url="auto")  # any free port, so that two runs on one machine do not collide
     parser.add_argument(
         "--max-restarts",
         type=int,
         default=0,
         metavar="N",
-        help="how often a run that failed, or of which a process was killed, starts again from its last checkpoint",
+        help="how often a run that failed, or lost a process, is restarted from its last checkpoint (default: 0)",
     )
     return parser
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Everything a process does before it builds a model.
+    """Does everything that a process has to do before it builds a model.
 
     Args:
         args: of `argument_parser`.
 
     Returns:
         The frozen config; the main process has saved it as OUTPUT_DIR/config.yaml.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: see `load_config`, `register_folders` and `scale_to_batch`.
     """
     cfg = load_config(args.config_file, args.opts)
     if comm.is_main_process():

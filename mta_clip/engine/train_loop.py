@@ -18,8 +18,15 @@ from .seeding import seed_step
 class TrainLoop(TrainerBase):
     """Forward, backward, clip, check, step.
 
-    Unlike detectron2's SimpleTrainer it sees a non-finite loss on every process, before the optimizer's step, so
-    that no weight is harmed and no process is left waiting.
+    Unlike detectron2's SimpleTrainer it detects a non-finite loss on every process and before the optimizer's step, so
+    that no weight is damaged and no process is left waiting.
+
+    Args:
+        model: in training mode maps a batch to a dict of scalar losses, already weighted.
+        optimizer: over the model's trainable parameters.
+        precision: of forward and backward pass, with the loss scaler if there is one.
+        clipper: clips unscaled gradients before the step.
+        seed: of the run, the same on all processes, at least 0.
     """
 
     def __init__(
@@ -31,11 +38,6 @@ class TrainLoop(TrainerBase):
         clipper: GradientClipper,
         seed: int,
     ) -> None:
-        """
-        Args:
-            model: in training mode maps a batch to a dict of scalar losses, already weighted.
-            seed: of the run, the same on all processes.
-        """
         super().__init__()
         self.model = model
         self.optimizer = optimizer
@@ -48,7 +50,7 @@ class TrainLoop(TrainerBase):
         """Trains on the next batch.
 
         Raises:
-            FloatingPointError: on all processes, if a loss or, without loss scaler, a gradient is not finite.
+            FloatingPointError: on all processes, if a loss is not finite or, without a loss scaler, a gradient.
         """
         start = time.perf_counter()
         batch = next(self.batches)
@@ -63,7 +65,7 @@ class TrainLoop(TrainerBase):
         self.precision.step(self.optimizer)
 
     def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> None:
-        """Averages the numbers of this step over all processes, checks and stores them: one transfer, one exchange."""
+        """Averages the numbers of this step over all processes, checks and stores them, in a single exchange."""
         scalars = [*(loss.detach().float() for loss in losses.values()), gradient_norm.float()]
         row = torch.stack([*scalars, scalars[0].new_tensor(data_time)])
         rows = gather_rows(row)

@@ -1,4 +1,4 @@
-"""Trained models for an evaluation or a demo: nothing may be missing."""
+"""Builds trained models for evaluation and demos, and makes sure that no trained parameter is missing."""
 
 import logging
 from collections.abc import Callable
@@ -18,16 +18,19 @@ def build_for_evaluation(
 ) -> nn.Module:
     """Builds the model of a config with the weights of `load_for_evaluation`.
 
-    Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.PRETRAINED) are read,
-    or fetched, only for a checkpoint that lacks some of them, such as one converted from another project.
+    Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.PRETRAINED) are read or
+    downloaded only if the checkpoint lacks some of them, as one converted from another project may.
 
     Args:
         resume: see `load_for_evaluation`.
-        build: makes the model.
+        build: makes the model of a config.
+
+    Returns:
+        The model, on MODEL.DEVICE.
 
     Raises:
-        CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.PRETRAINED is empty; see also
-            `load_for_evaluation`.
+        CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.PRETRAINED is empty.
+        ValueError, FileNotFoundError, CheckpointError: see `load_for_evaluation`.
     """
     without_clip = cfg.clone()
     without_clip.defrost()
@@ -49,16 +52,20 @@ def build_for_evaluation(
 
 
 def load_for_evaluation(cfg: CfgNode, model: nn.Module, *, resume: bool) -> list[str]:
-    """Loads MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR, into a model that is to be measured.
+    """Loads weights into a model that is to be evaluated.
+
+    Args:
+        resume: take the last checkpoint of OUTPUT_DIR if there is one; otherwise MODEL.WEIGHTS.
 
     Returns:
-        Names of frozen parameters that the file lacks, or has fewer rows of; they keep their values.
+        Names of frozen parameters that the file does not have, or has with fewer rows; these parameters (rows) keep
+        their values.
 
     Raises:
         ValueError: no weights are named.
-        FileNotFoundError: no such file.
-        CheckpointError: the file does not fit, or lacks a trainable parameter of the model, which would then be
-            measured at its random initial value.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: the file does not fit the model, or lacks a trainable parameter, which would then keep its
+            random initial value.
     """
     checkpointer = _CompleteCheckpointer(model, cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
@@ -71,7 +78,7 @@ def load_for_evaluation(cfg: CfgNode, model: nn.Module, *, resume: bool) -> list
 
 
 class _CompleteCheckpointer(SegmentationCheckpointer):
-    """Insists on every trainable parameter and notes in `lacking` which frozen ones are not in the file."""
+    """Requires every trainable parameter, and lists in `lacking` the frozen ones that are not in the file."""
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         own = self.model.state_dict()

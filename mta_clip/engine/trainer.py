@@ -29,7 +29,7 @@ METRICS_FILE = "training_metrics.json"  # one JSON object per line; metrics.json
 
 
 class EvaluationHook(hooks.EvalHook):
-    """Evaluates periodically and at the end of a training that succeeded."""
+    """Evaluates periodically, and at the end of training if it succeeded."""
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # detectron2's own also runs after a last step that failed
@@ -37,7 +37,14 @@ class EvaluationHook(hooks.EvalHook):
 
 
 class Trainer(TrainLoop):
-    """detectron2's DefaultTrainer in spirit, with a step that runs on any device and a resume that is exact.
+    """Does what detectron2's DefaultTrainer does, on any device and with exact resuming.
+
+    Args:
+        cfg: of the run; everything the trainer needs is built from it.
+
+    Raises:
+        ValueError: a solver setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer` and
+            `build_lr_scheduler`.
 
     Example:
         trainer = Trainer(cfg)
@@ -68,23 +75,37 @@ class Trainer(TrainLoop):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """Override to train another model."""
+        """The model that is trained, on MODEL.DEVICE. Override to train another one."""
         return build_model(cfg)
 
     def build_train_loader(self) -> Any:
-        """Override to train on other data. The first batch must be the one of iteration `self.start_iter`."""
+        """The loader of training batches. Override to train on other data.
+
+        Returns:
+            An iterable whose first batch is that of iteration `self.start_iter`.
+        """
         return build_train_loader(self.cfg, seed=self.seed, start_iter=self.start_iter)
 
     def test(self) -> Results:
-        """Override to evaluate otherwise; the nested dict is logged and returned by `train`."""
+        """Evaluates the model. Override to evaluate in another way.
+
+        Returns:
+            A nested dict of metrics, which is logged and returned by `train`.
+        """
         return evaluate(self.cfg, self.model)
 
     def resume_or_load(self, *, resume: bool) -> None:
         """Continues from the last checkpoint of OUTPUT_DIR, or starts from MODEL.WEIGHTS.
 
-        Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with
-        an unchanged config and number of processes the run ends as if it had not been interrupted. A job that has
-        started again after a failure (`launch.restarts`) always resumes.
+        Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with the
+        same config and number of processes the run ends as if it had not been interrupted. A job that was restarted
+        after a failure (`launch.restarts`) always resumes.
+
+        Args:
+            resume: continue from the last checkpoint if there is one.
+
+        Raises:
+            FileNotFoundError, CheckpointError: see `SegmentationCheckpointer.load`.
         """
         restart, max_restarts = restarts()
         resume = resume or restart > 0
@@ -95,7 +116,7 @@ class Trainer(TrainLoop):
             logger.warning("No checkpoint to resume from in %s, starting from MODEL.WEIGHTS", self.cfg.OUTPUT_DIR)
         if found and not resume:
             logger.warning("%s holds checkpoints of an earlier run, which will be overwritten", self.cfg.OUTPUT_DIR)
-            if max_restarts and comm.is_main_process():  # a restart is to continue this run, not the earlier one
+            if max_restarts and comm.is_main_process():  # a restart must continue this run, not the earlier one
                 (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").unlink()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
@@ -105,7 +126,10 @@ class Trainer(TrainLoop):
         """Trains to SOLVER.MAX_ITER and evaluates.
 
         Returns:
-            Results of the last evaluation, on the main process; {} without DATASETS.TEST.
+            Results of the last evaluation, on the main process; {} on the others, and without DATASETS.TEST.
+
+        Raises:
+            FloatingPointError: see `run_step`.
         """
         self.model.train()
         self.batches = iter(self.build_train_loader())
@@ -113,7 +137,7 @@ class Trainer(TrainLoop):
         return self.results
 
     def build_hooks(self) -> list[HookBase]:
-        """Timing, schedule, checkpoints, evaluation, logs; in this order, so that logs see the evaluation."""
+        """Hooks for timing, schedule, checkpoints, evaluation and logs, in this order so that logs include metrics."""
         cfg = self.cfg
         result: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
@@ -125,7 +149,7 @@ class Trainer(TrainLoop):
         return result
 
     def build_writers(self) -> list[EventWriter]:
-        """Progress line with losses and ETA; the same numbers as JSON lines and for TensorBoard."""
+        """Writers of the progress line (losses, remaining time) and of the same numbers as JSON and for TensorBoard."""
         folder = Path(self.cfg.OUTPUT_DIR)
         folder.mkdir(parents=True, exist_ok=True)
         return [

@@ -1,8 +1,8 @@
 """Boundary IoU (Cheng et al., CVPR 2021, equation 2), for all classes of a label map at once.
 
-The IoU of two masks after each is reduced to a band along its contour: its pixels within a distance d of the outside.
-For a label map the bands of all classes follow from two filters: a pixel is in the band of its own class if the
-square of radius d around it holds any other label.
+It is the IoU of two masks after each is reduced to a band along its contour: its pixels within a distance d of the
+outside. For a label map, two filters give the bands of all classes: a pixel is in the band of its own class if the
+square of radius d around it contains any other label.
 
 Shapes: C classes, H and W image size.
 """
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-OUTSIDE = -1  # label beyond the image edge, which is a contour as in the paper's implementation
+OUTSIDE = -1  # label beyond the image edge, which counts as a contour, as in the paper's implementation
 
 
 def boundary_counts(
@@ -24,15 +24,16 @@ def boundary_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Intersection and union of the boundary bands of true and predicted masks.
 
-    Ignored pixels count nowhere, and the edge of an ignored area is no contour of either mask.
+    Ignored pixels are not counted, and the edge of an ignored area is not a contour of either mask.
 
     Args:
         truth, prediction: (H, W), class indices in [0, C) wherever `valid`.
         valid: (H, W), False where the truth is ignored.
+        num_classes: C.
         dilation: d as a share of the image diagonal; d is at least one pixel.
 
     Returns:
-        (C,) and (C,), pixels.
+        Intersection (C,) and union (C,) int64, in pixels.
     """
     radius = max(1, round(dilation * float(np.hypot(*truth.shape))))
     true_band = boundary_band(truth, valid, radius) & valid
@@ -47,13 +48,19 @@ def boundary_counts(
 
 
 def boundary_band(labels: NDArray[np.integer], valid: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
-    """Pixels (H, W) with another valid label, or the image edge, in the square of side 2 * radius + 1 around them.
+    """Pixels that have another valid label, or the image edge, in the square of side 2 * radius + 1 around them.
 
-    Of pixels that are not valid themselves, the result says nothing.
+    Args:
+        labels: (H, W), class indices wherever `valid`.
+        valid: (H, W), False at ignored pixels.
+        radius: in pixels, at least 1.
+
+    Returns:
+        (H, W); meaningless at pixels that are not valid.
     """
-    # int16 is the widest signed integer type OpenCV filters; the two extremes make ignored pixels invisible to them.
+    # int16 is the widest signed integer type that OpenCV filters; its two extremes hide ignored pixels from them.
     limits = np.iinfo(np.int16)
-    square = np.ones((3, 3), np.uint8)  # repeated `radius` times: the large square, in separable passes
+    square = np.ones((3, 3), np.uint8)  # applied `radius` times, it makes the large square
 
     def padded(fill: int) -> NDArray[np.int16]:
         return np.pad(np.where(valid, labels, fill).astype(np.int16), 1, constant_values=OUTSIDE)

@@ -13,10 +13,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | No
     """Builds the evaluator that a registered dataset asks for.
 
     Args:
-        output_dir: where reports go; default: OUTPUT_DIR.
+        dataset_name: as in DATASETS.TEST.
+        output_dir: folder for the reports; default: OUTPUT_DIR.
 
     Raises:
-        ValueError: the dataset's metadata asks for another evaluator than "sem_seg".
+        ValueError: the dataset's metadata asks for an evaluator other than "sem_seg"; see also `SemanticEvaluator`.
     """
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind != "sem_seg":

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture, for a handful of classes as well as for hundreds.
+"""Draws the confusion matrix, for a few classes or for hundreds.
 
 Shapes: C classes.
 """
@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 
 from ..files import complete_file
 
-WRITTEN_OUT = 30  # up to so many classes, every cell shows its number
-LISTED = 12  # confusions listed beside the matrix
+WRITTEN_OUT = 30  # up to this number of classes, cells show their numbers
+LISTED = 12  # number of confusions listed beside the matrix
 
 
 def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """Draws where the pixels of every class went, and lists the largest confusions.
+    """Draws as which classes the pixels of every class were predicted, and lists the largest confusions.
 
     Args:
         path: of the PNG file.
         confusion: (C, C) pixels; row = true class, column = predicted class.
         class_names: C names.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     count = len(class_names)
     cell = 0.5 if count <= WRITTEN_OUT else 0.16  # inches
@@ -81,7 +84,7 @@ def _list_confusions(axes: Axes, confusion: NDArray[np.int64], class_names: Sequ
     if not len(rows):
         axes.text(0, 0.98, "none", fontsize=10, va="top", transform=axes.transAxes)
     for line, (row, column) in enumerate(zip(rows, columns, strict=True)):
-        # Points below the top, so that lines keep their distance on a figure of any size.
+        # In points below the top, so that the line spacing is the same on a figure of any size.
         style = {"xytext": (0, -14 - 17 * line), "xycoords": "axes fraction", "textcoords": "offset points"}
         share = f"{100 * confusion[row, column] / confusion.sum():.2f} %"
         axes.annotate(f"{class_names[row]} → {class_names[column]}", (0, 1), fontsize=9, **style)

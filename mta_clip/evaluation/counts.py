@@ -1,4 +1,4 @@
-"""Pixel counts from which every metric follows, added up image by image.
+"""Pixel counts, added up image by image; every metric is computed from them.
 
 Shapes: C classes, H and W image size.
 """
@@ -13,10 +13,11 @@ from .boundary import boundary_counts
 
 
 def confusion_matrix(truth: NDArray[np.integer], prediction: NDArray[np.integer], num_classes: int) -> NDArray:
-    """Counts pairs of classes.
+    """Counts the pairs of true and predicted class.
 
     Args:
         truth, prediction: of one shape, class indices in [0, C).
+        num_classes: C.
 
     Returns:
         (C, C) int64; row = true class, column = predicted class.
@@ -27,7 +28,7 @@ def confusion_matrix(truth: NDArray[np.integer], prediction: NDArray[np.integer]
 
 @dataclass
 class SegmentationCounts:
-    """Sums over images; two of them add, so processes can count on their own and be joined at the end."""
+    """Sums over images. Two of them can be added, so that processes count on their own and are joined at the end."""
 
     confusion: NDArray[np.int64]  # (C, C), row = true class, column = predicted class
     boundary_intersection: NDArray[np.int64]  # (C,), zeros unless boundaries are counted
@@ -36,11 +37,13 @@ class SegmentationCounts:
 
     @classmethod
     def zeros(cls, num_classes: int) -> "SegmentationCounts":
+        """Counts before the first image."""
         line = np.zeros(num_classes, np.int64)
         return cls(np.zeros((num_classes, num_classes), np.int64), line, line.copy())
 
     @property
     def num_classes(self) -> int:
+        """C."""
         return len(self.confusion)
 
     def update(
@@ -54,9 +57,10 @@ class SegmentationCounts:
         """Counts one image.
 
         Args:
-            truth: (H, W), class indices in [0, C) or the ignore label, whose pixels count nowhere.
+            truth: (H, W), class indices in [0, C) or the ignore label.
             prediction: (H, W), class indices in [0, C).
-            boundary_dilation: width of the boundary band as a share of the image diagonal; None leaves it out.
+            ignore_label: pixels of this true label are not counted.
+            boundary_dilation: width of the boundary band as a share of the image diagonal; None: bands are not counted.
         """
         valid = truth != ignore_label
         self.confusion += confusion_matrix(truth[valid], prediction[valid], self.num_classes)

@@ -1,4 +1,4 @@
-"""Metrics from pixel counts. All are shares in [0, 1] here; reports turn them into percent.
+"""Computes metrics from pixel counts. Here all are shares in [0, 1]; reports turn them into percent.
 
 Shapes: C classes.
 """
@@ -14,7 +14,7 @@ from .counts import SegmentationCounts
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Metrics of every class, (C,) each; NaN where a metric has no meaning for a class."""
+    """Metrics of every class, (C,) each; NaN where a metric is not defined for a class."""
 
     iou: NDArray[np.float64]  # NaN: the class is neither in the ground truth nor predicted
     accuracy: NDArray[np.float64]  # share of its pixels that were found; NaN: not in the ground truth
@@ -25,7 +25,7 @@ class ClassMetrics:
 
 
 def class_metrics(counts: SegmentationCounts) -> ClassMetrics:
-    """Metrics per class; only pixels with a ground-truth class count, also on the side of the prediction."""
+    """Metrics per class. Only pixels with a ground-truth class count; predictions at other pixels do not."""
     hits = counts.confusion.diagonal()
     true_pixels, predicted_pixels = counts.confusion.sum(1), counts.confusion.sum(0)
     return ClassMetrics(
@@ -41,16 +41,16 @@ def class_metrics(counts: SegmentationCounts) -> ClassMetrics:
 def summary_metrics(counts: SegmentationCounts, unseen: Sequence[int] = ()) -> dict[str, float]:
     """Metrics over all classes, named as Detectron2 names them.
 
-    A class that is absent from both ground truth and predictions is left out of every mean; one that is predicted but
-    not there enters mIoU with 0.
+    A class that is absent from both ground truth and predictions is left out of every mean; a class that is predicted
+    but absent from the ground truth enters mIoU with 0.
 
     Args:
-        unseen: indices of the classes held out of training; if there are any, the means of seen and unseen classes
+        unseen: indices of the classes held out of training; if there are any, the means over seen and unseen classes
             and their harmonic mean are added.
 
     Returns:
-        mIoU; fwIoU, IoU weighted by true pixels; mACC, mean of the classes' accuracies; pACC, accuracy over pixels;
-        boundary_mIoU if boundaries were counted; mIoU_seen, mIoU_unseen, hIoU. NaN where nothing could be counted.
+        mIoU; fwIoU, IoU weighted by true pixels; mACC, mean accuracy of the classes; pACC, accuracy over pixels;
+        boundary_mIoU if boundaries were counted; mIoU_seen, mIoU_unseen and hIoU. NaN where nothing was counted.
     """
     metrics = class_metrics(counts)
     there = metrics.true_pixels > 0
@@ -80,6 +80,6 @@ def _ratio(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean without the NaNs; NaN if nothing else is there."""
+    """Mean of the values that are not NaN; NaN if there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")

@@ -1,4 +1,4 @@
-"""Keeping the predictions of an evaluation: label PNGs, or one COCO JSON file of run-length encoded masks.
+"""Saves the predictions of an evaluation: label PNGs, or one COCO JSON file of run-length encoded masks.
 
 Shapes: H, W image size.
 """
@@ -20,14 +20,14 @@ FORMATS = ("none", "png", "rle")
 
 
 class LabelMapWriter:
-    """Writes every prediction at once as `<folder>/<image name>.png`; pixel values are class indices.
+    """Writes every prediction immediately, as `<folder>/<image name>.png`; pixel values are class indices.
 
-    Images of several folders keep the part of their path below the folder they share.
+    If images are in several folders, files keep the part of the path below the folder that all images share.
 
     Args:
-        folder: where the files go.
-        images: paths of all images that may come.
-        colors: (C, 3) RGB palette of the files.
+        folder: for the files.
+        images: paths of all images that will be predicted.
+        colors: (C, 3) RGB palette of the files, 0..255; None: greyscale.
     """
 
     def __init__(self, *, folder: str | Path, images: Iterable[str], colors: NDArray[np.uint8] | None = None):
@@ -35,19 +35,24 @@ class LabelMapWriter:
         self._paths = {image: Path(folder) / name for image, name in png_names(list(images)).items()}
 
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
-        """Keeps one prediction, (H, W) class indices."""
+        """Writes one prediction, (H, W) class indices.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: a label is outside of 0..65535.
+        """
         save_label_map(labels, self._paths[image], self._colors)
 
     def finish(self) -> None:
-        """Every file is complete already."""
+        """Does nothing: every file is already complete."""
 
 
 class RunLengthWriter:
-    """Collects predictions as COCO stuff segments and writes one JSON file in the main process at the end.
+    """Collects predictions as COCO stuff segments; at the end the main process writes them into one JSON file.
 
     Args:
         path: of the JSON file, a list of {"file_name", "category_id", "segmentation": {"size", "counts"}}.
-        dataset_ids: category id of each class index; classes without an entry keep their index.
+        dataset_ids: {class index: category id}; classes without an entry keep their index.
     """
 
     def __init__(self, *, path: str | Path, dataset_ids: Mapping[int, int] | None = None):
@@ -56,7 +61,7 @@ class RunLengthWriter:
         self._segments: list[dict[str, Any]] = []
 
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
-        """Keeps one prediction, (H, W) class indices."""
+        """Adds one prediction, (H, W) class indices."""
         for label in np.unique(labels).tolist():
             segment = pycocotools.mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
             segment["counts"] = segment["counts"].decode("ascii")
@@ -64,7 +69,11 @@ class RunLengthWriter:
             self._segments.append({"file_name": image, "category_id": category, "segmentation": segment})
 
     def finish(self) -> None:
-        """Joins the segments of all processes and writes them; every process must call it."""
+        """Joins the segments of all processes and writes them; every process must call this.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         parts = comm.gather(self._segments)
         if comm.is_main_process():
             with complete_file(self._path) as part:

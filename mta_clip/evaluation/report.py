@@ -14,7 +14,7 @@ from tabulate import tabulate
 from ..files import complete_file
 from .metrics import ClassMetrics
 
-TABLE_BLOCKS = 3  # classes are listed in so many blocks side by side
+TABLE_BLOCKS = 3  # the table of classes has at most this number of blocks side by side
 
 
 def format_table(
@@ -24,9 +24,9 @@ def format_table(
 
     Args:
         summary: metrics over all classes, in percent.
-        metrics: per class, as shares.
+        metrics: per class, as shares in [0, 1].
         class_names: C names.
-        unseen: indices of classes that are marked with an asterisk.
+        unseen: indices of the classes to mark with an asterisk.
     """
     headline = tabulate([list(summary.values())], headers=list(summary), tablefmt="simple", floatfmt=".2f")
     total = max(int(metrics.true_pixels.sum()), 1)
@@ -53,7 +53,11 @@ def format_table(
 
 
 def write_metrics(path: Path, results: Mapping[str, float]) -> None:
-    """Writes metrics as one JSON object; what could not be measured (NaN) becomes null."""
+    """Writes metrics as one JSON object; NaN becomes null.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     clean = {name: None if math.isnan(value) else value for name, value in results.items()}
     with complete_file(path) as part:
         part.write_text(json.dumps(clean, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -62,7 +66,17 @@ def write_metrics(path: Path, results: Mapping[str, float]) -> None:
 def write_class_table(
     path: Path, metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
 ) -> None:
-    """Writes one CSV line per class: percent with four decimals, empty where a metric has no meaning."""
+    """Writes one CSV line per class.
+
+    Args:
+        path: of the CSV file.
+        metrics: as shares in [0, 1]; written in percent with four decimals, NaN as an empty field.
+        class_names: C names.
+        unseen: indices of the classes whose column "split" says "unseen".
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with complete_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(

@@ -33,14 +33,31 @@ logger = logging.getLogger(__name__)
 class SemanticEvaluator(DatasetEvaluator):
     """IoU, accuracy and boundary IoU of semantic segmentation, with reports.
 
-    Predictions are reduced to pixel counts as they come, so memory does not grow with the dataset and one process
-    gives the same numbers as several. The main process leaves in `output_dir`:
+    Each prediction is reduced to pixel counts at once, so memory does not grow with the dataset, and one process gives
+    the same numbers as several. The main process writes to `output_dir`:
 
-    - metrics.json: all results, percent, as one object with keys such as "sem_seg/mIoU";
+    - metrics.json: all results in percent, as one object with keys such as "sem_seg/mIoU";
     - per_class.csv and confusion_matrix.png;
-    - predictions/*.png or predictions.json, if `save_predictions` says so.
+    - predictions/*.png or predictions.json, as `save_predictions` says.
 
-    A report that cannot be written (a full disk, say) is logged as an error; the results are returned all the same.
+    If a report cannot be written (a full disk, say), an error is logged and the results are still returned.
+
+    Args:
+        class_names: C names.
+        label_reader: reads the ground truth and checks it.
+        label_files: {path of an image: path of its ground-truth label map}.
+        output_dir: folder for the reports; None: no reports.
+        title: name of the dataset in logs and errors.
+        unseen_classes: names held out of training; if there are any, mIoU of seen and unseen classes and their
+            harmonic mean are reported as well.
+        boundary_dilation: width of the boundary band as a share of the image diagonal; None: no boundary IoU.
+        save_predictions: none | png (label maps) | rle (one COCO JSON file).
+        colors: RGB 0..255 per class for label PNGs; None: `distinct_colors`.
+        dataset_ids: {class index: category id} for "rle"; None: the index itself.
+
+    Raises:
+        ValueError: an unknown unseen class, no seen class left, an unknown format for predictions, or `colors` that are
+            not one RGB triple per class.
     """
 
     @configurable
@@ -58,23 +75,6 @@ class SemanticEvaluator(DatasetEvaluator):
         colors: Sequence[Sequence[int]] | None = None,
         dataset_ids: Mapping[int, int] | None = None,
     ):
-        """
-        Args:
-            class_names: C names.
-            label_reader: reads the ground truth and checks it.
-            label_files: path of the ground-truth label map, by path of the image.
-            output_dir: for the reports; None writes none.
-            title: what the log calls the dataset.
-            unseen_classes: names held out of training; if there are any, mIoU of seen and unseen classes and their
-                harmonic mean are reported as well.
-            boundary_dilation: width of the boundary band as a share of the image diagonal; None: no boundary IoU.
-            save_predictions: none | png (label maps) | rle (one COCO JSON file).
-            colors: RGB 0..255 per class for label PNGs; None: distinct ones.
-            dataset_ids: category id of each class index for "rle"; None: the index itself.
-
-        Raises:
-            ValueError: an unknown unseen class, no seen class left, or an unknown format for predictions.
-        """
         unknown = sorted(set(unseen_classes) - set(class_names))
         if unknown:
             raise ValueError(f"unseen classes {unknown} are no classes of {title}; it has {list(class_names)}")
@@ -123,14 +123,14 @@ class SemanticEvaluator(DatasetEvaluator):
         """Counts a batch.
 
         Args:
-            inputs: dataset dicts; `file_name` leads to the ground truth.
+            inputs: dataset dicts; `file_name` is a key of `label_files`.
             outputs: `{"sem_seg": (C, H, W)}` float scores or `{"labels": (H, W)}` class indices, at the size of the
                 label map.
 
         Raises:
             FileNotFoundError: a label map is missing.
-            ValueError: a label map is unreadable or out of range, a prediction has another size or number of classes,
-                or has NaN scores. The message names the file.
+            ValueError: the image is unknown, a label map is unreadable or has a value out of range, or a prediction has
+                another size, another number of classes, a label out of range or NaN scores. The message names the file.
         """
         for record, output in zip(inputs, outputs, strict=True):
             image = record["file_name"]
@@ -141,7 +141,7 @@ class SemanticEvaluator(DatasetEvaluator):
             if prediction.shape != truth.shape:
                 raise ValueError(
                     f"{image}: the prediction is {_size(prediction)}, its label map {self.label_files[image]} is "
-                    f"{_size(truth)}; models must answer at the size of the image file (`height`, `width`)"
+                    f"{_size(truth)}; models must predict at the size of the image file (`height`, `width`)"
                 )
             self._counts.update(
                 truth,
@@ -164,18 +164,18 @@ class SemanticEvaluator(DatasetEvaluator):
                 f"{image}: the model scores {scores.shape[0]} classes, but {self.title} has {len(self.class_names)}; "
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES to the dataset's"
             )
-        best, labels = scores.max(dim=0)  # NaN wins every maximum, so looking at `best` is enough
+        best, labels = scores.max(dim=0)  # NaN wins every maximum, so it is enough to check `best`
         if best.isnan().any():
             raise ValueError(f"{image}: the model's scores are NaN at {int(best.isnan().sum())} pixels")
         return labels.cpu().numpy()
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Joins the counts of all processes, logs and writes the reports.
+        """Joins the counts of all processes, logs the results and writes the reports.
 
         Returns:
-            In the main process {"sem_seg": results}, percent: mIoU, fwIoU, mACC, pACC, boundary_mIoU and the
-            zero-shot means where asked for, and per class IoU-<name>, ACC-<name>, BoundaryIoU-<name>. NaN for classes
-            that are absent; see `metrics`. None in the others.
+            In the main process {"sem_seg": results} in percent: mIoU, fwIoU, mACC, pACC; boundary_mIoU and the
+            zero-shot means if asked for; per class IoU-<name>, ACC-<name> and, if asked for, BoundaryIoU-<name>. NaN
+            for classes that are absent; see `metrics`. In the other processes None.
 
         Raises:
             ValueError: no image was processed.
@@ -214,7 +214,7 @@ class SemanticEvaluator(DatasetEvaluator):
         return RunLengthWriter(path=self.output_dir / "predictions.json", dataset_ids=self.dataset_ids)
 
     def _attempt(self, what: str, action: Callable[..., None], *arguments: Any) -> bool:
-        """Runs a file operation; a failure is logged and must not cost the numbers computed so far."""
+        """Runs a file operation; a failure is logged and must not discard the metrics. Returns whether it succeeded."""
         try:
             action(*arguments)
         except OSError as error:

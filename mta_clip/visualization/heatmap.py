@@ -1,11 +1,11 @@
-"""Values in [0, 1] as a picture with a colour scale."""
+"""Draws values in [0, 1] as a picture with a colour scale."""
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
 COLOR_MAP = "viridis"  # perceptually uniform, readable without colour vision
-SCALE_SHARE = 0.035  # height of the colour scale at the bottom, share of the picture
+SCALE_SHARE = 0.035  # height of the colour scale at the bottom, as a share of the picture's height
 
 
 def draw_heatmap(values: NDArray[np.floating], *, scale: bool = True) -> NDArray[np.uint8]:
@@ -16,7 +16,7 @@ def draw_heatmap(values: NDArray[np.floating], *, scale: bool = True) -> NDArray
         scale: whether the bottom rows show the colours from 0 (left) to 1 (right).
 
     Returns:
-        (H, W, 3) RGB.
+        (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: a value is outside [0, 1] or NaN.

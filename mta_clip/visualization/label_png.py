@@ -1,4 +1,4 @@
-"""Label maps as PNG files whose pixel values are the class indices."""
+"""Saves label maps as PNG files whose pixel values are the class indices."""
 
 from pathlib import Path
 
@@ -10,17 +10,19 @@ from ..files import complete_file
 
 
 def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArray[np.uint8] | None = None) -> None:
-    """Writes a label map without loss; the file appears under its name only when it is complete.
+    """Writes a label map without loss; the file gets its name only when it is complete.
 
-    Up to 256 labels give an 8-bit PNG (with a palette, if there are colours: it looks like the overlay and still
-    reads as class indices), more give a 16-bit greyscale PNG.
+    Labels up to 255 give an 8-bit PNG. With `colors` it has a palette: it looks like the overlay, and its pixel values
+    are still class indices. Larger labels give a 16-bit greyscale PNG.
 
     Args:
         labels: (H, W), in 0..65535.
-        colors: (C, 3) RGB; values beyond C appear black.
+        path: of the PNG file.
+        colors: (C, 3) RGB, 0..255; values beyond C appear black. None: greyscale.
 
     Raises:
-        ValueError: a label does not fit into 16 bits.
+        ValueError: a label is outside of 0..65535.
+        OSError: the file cannot be written.
     """
     if labels.min() < 0 or labels.max() > 65535:
         raise ValueError(f"{path}: labels must be in 0..65535, got {labels.min()}..{labels.max()}")
@@ -29,7 +31,7 @@ def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArra
     else:
         picture = Image.fromarray(labels.astype(np.uint8))
         if colors is not None:
-            # A PNG's palette must reach as far as its values: Pillow clamps what lies beyond.
+            # The palette must have an entry for every value: Pillow clamps values beyond it.
             picture.putpalette(colors[:256].tobytes().ljust(3 * 256, b"\0"))
     with complete_file(path) as part:
         picture.save(part, format="PNG")

@@ -1,4 +1,4 @@
-"""Legends: which classes a label map shows, in which colour, on how much of it."""
+"""Legends: which classes a label map shows, in which colour, and on what share of its pixels."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -27,7 +27,7 @@ class LegendEntry:
 
 
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """A scalable font that matplotlib brings along, `size` pixels high."""
+    """A scalable font that comes with matplotlib, `size` pixels high."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", name), size)
 
@@ -39,12 +39,12 @@ def legend_entries(
     *,
     unseen: Collection[str] = (),
 ) -> list[LegendEntry]:
-    """Entries of the classes present in a label map, largest first.
+    """Entries of the classes that are present in a label map, largest first.
 
     Args:
-        labels: (H, W); values outside [0, C) are no class and do not count.
+        labels: (H, W); values outside [0, C) are not classes and do not count.
         class_names: C names.
-        colors: (C, 3) RGB.
+        colors: (C, 3) RGB, 0..255.
         unseen: names that get the mark "unseen"; if there are any, all others get "seen".
     """
     labelled = labels[(labels >= 0) & (labels < len(class_names))]
@@ -62,7 +62,7 @@ def legend_entries(
 
 
 def draw_legend(entries: Sequence[LegendEntry], *, height: int, font_size: int = 15) -> Image.Image:
-    """Draws a legend: column by column down to the given height, and beyond it once MAX_COLUMNS are full.
+    """Draws a legend in columns of about the given height; they get higher if MAX_COLUMNS are not enough.
 
     Args:
         height: wanted height in pixels.

@@ -1,4 +1,4 @@
-"""An image with its label map laid over it.
+"""Draws a label map over its image.
 
 Shapes: H, W image size, C classes.
 """
@@ -14,8 +14,12 @@ CONTOUR_SHARE = 1 / 400  # contour width as a share of the longer image side; at
 def colorize(labels: NDArray[np.integer], colors: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Paints every label in its colour.
 
+    Args:
+        labels: (H, W).
+        colors: (C, 3) RGB, 0..255.
+
     Returns:
-        The painting (H, W, 3), black where there is no class, and (H, W) where there is one: labels in [0, C).
+        The painting (H, W, 3), black where the label is outside [0, C), and a mask (H, W), True where it is inside.
     """
     labelled = (labels >= 0) & (labels < len(colors))
     painting = np.zeros((*labels.shape, 3), np.uint8)
@@ -34,14 +38,14 @@ def draw_overlay(
     """Blends label colours into an image and traces the borders between labels.
 
     Args:
-        image: (H, W, 3) RGB.
-        labels: (H, W) class indices; anything outside [0, C), such as an ignore label, is left as in the image.
-        colors: (C, 3) RGB.
+        image: (H, W, 3) RGB, 0..255.
+        labels: (H, W) class indices; pixels with another value, such as an ignore label, stay as in the image.
+        colors: (C, 3) RGB, 0..255.
         alpha: share of the label colour, 0..1.
         contours: whether borders between labels are drawn.
 
     Returns:
-        (H, W, 3) RGB.
+        (H, W, 3) RGB, 0..255.
 
     Raises:
         ValueError: image and label map differ in size, or `alpha` is out of range.
@@ -60,10 +64,13 @@ def draw_overlay(
 
 
 def label_borders(labels: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Softened lines along the borders between labels; their width follows the size of the map.
+    """Softened lines along the borders between labels; their width grows with the size of the map.
+
+    Args:
+        labels: (H, W).
 
     Returns:
-        (H, W), coverage by a line, 0..1; 1 on every pixel whose left or upper neighbour has another label.
+        (H, W), share of each pixel that a line covers, 0..1; 1 where the left or upper neighbour has another label.
     """
     borders = np.zeros(labels.shape, np.float32)
     borders[:, 1:] += labels[:, 1:] != labels[:, :-1]

@@ -1,4 +1,4 @@
-"""Class colours, for datasets that bring none.
+"""Class colours, for datasets that have none of their own.
 
 Shapes: C classes, M candidate colours.
 """
@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-FIRST_COLOR = (78, 140, 205)  # a calm blue; every other colour follows from it
+FIRST_COLOR = (78, 140, 205)  # a calm blue; all other colours depend on it
 LEVELS = 24  # candidates per RGB channel
-LIGHTNESS = (42.0, 87.0)  # CIELAB L*, 0..100: neither black nor white, so contours and text stay visible
-CHROMA = (24.0, 72.0)  # CIELAB distance from grey: neither the grey of "no label" nor glaring
+LIGHTNESS = (42.0, 87.0)  # CIELAB L*, 0..100: neither black nor white, so that contours and text stay visible
+CHROMA = (24.0, 72.0)  # CIELAB distance from grey: neither greyish, which would look like "no label", nor glaring
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:
-    """Colours that are as far apart as possible, the same ones on every call.
+    """Colours that are as far apart as possible, the same on every call.
 
-    Each colour is the candidate farthest (in CIELAB) from all colours before it, so the first n colours do not
-    depend on `count`. After some 5000 colours they repeat.
+    Each colour is the candidate that is farthest (in CIELAB) from all colours before it, so the first n colours do not
+    depend on `count`. After about 5000 colours they repeat.
 
     Returns:
         (count, 3) RGB, 0..255.
@@ -52,7 +52,8 @@ def class_colors(num_classes: int, given: Sequence[Sequence[int]] | None = None)
     """The dataset's own colours where it has them, otherwise distinct ones.
 
     Args:
-        given: one RGB colour (0..255) per class; None or empty: there are none.
+        num_classes: C.
+        given: one RGB colour (0..255) per class; None or empty: the dataset has none.
 
     Returns:
         (num_classes, 3) RGB, 0..255.

@@ -1,4 +1,4 @@
-"""Side by side: input, prediction with legend, and whatever else a model has to show.
+"""Pictures side by side: input, prediction with legend, and further maps that a model returns.
 
 Shapes: H, W image size, C classes.
 """
@@ -15,8 +15,8 @@ from .heatmap import draw_heatmap
 from .legend import FAINT_INK, PAPER, draw_legend, font, legend_entries
 from .overlay import draw_overlay
 
-MIN_SIDE = 420  # pixels: smaller pictures are enlarged so that legend and contours stay in proportion
-MAX_SIDE = 1280  # pixels: larger pictures are shrunk
+MIN_SIDE = 420  # pixels; smaller pictures are enlarged, so that legend and contours stay in proportion
+MAX_SIDE = 1280  # pixels; larger pictures are shrunk
 MARGIN = 18
 FONT_SIZE = 15
 
@@ -30,14 +30,20 @@ class Panel:
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """Size (height, width) at which a picture is shown: shorter side >= MIN_SIDE, then longer side <= MAX_SIDE."""
+    """Size (height, width) at which a picture is shown.
+
+    The shorter side is at least MIN_SIDE, unless the longer side would then exceed MAX_SIDE.
+    """
     scale = max(1.0, MIN_SIDE / min(height, width))
     scale = min(scale, MAX_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def compose_panels(panels: Sequence[Panel], legend: Image.Image | None = None) -> Image.Image:
-    """Puts panels of equal height next to each other on white, titles above, the legend at the right.
+    """Puts panels side by side on white, with titles above them and the legend at the right.
+
+    Args:
+        panels: at least one, all of the same height.
 
     Raises:
         ValueError: there is no panel, or heights differ.
@@ -74,18 +80,21 @@ def prediction_panel(
     """Input, overlay, optional heat maps and legend of one image.
 
     Args:
-        image: (H, W, 3) RGB.
+        image: (H, W, 3) RGB, 0..255.
         labels: (H, W) class indices; values outside [0, C) stay uncoloured.
         class_names: C names.
-        colors: (C, 3) RGB.
+        colors: (C, 3) RGB, 0..255.
         alpha: share of the label colour in the overlay, 0..1.
-        unseen: names the legend marks as "unseen" (and the others as "seen").
-        heatmaps: further maps (H, W) in [0, 1], by title, such as TagCLIP's trusty map.
+        unseen: names that the legend marks as "unseen"; if there are any, it marks the others as "seen".
+        heatmaps: further maps by title, (H, W) in [0, 1], such as TagCLIP's trusty map.
+
+    Raises:
+        ValueError: `alpha` or a value of a heat map is outside [0, 1].
     """
     height, width = display_size(*labels.shape)
     smooth = cv2.INTER_AREA if height < labels.shape[0] else cv2.INTER_CUBIC
     shown = cv2.resize(image, (width, height), interpolation=smooth)
-    # float64 keeps every label and is a type OpenCV resizes; nearest never mixes two labels.
+    # OpenCV can resize float64, which holds every label exactly; nearest never mixes two labels.
     shown_labels = cv2.resize(labels.astype(np.float64), (width, height), interpolation=cv2.INTER_NEAREST).astype(int)
     panels = [Panel("Input", shown), Panel("Prediction", draw_overlay(shown, shown_labels, colors, alpha=alpha))]
     for title, values in (heatmaps or {}).items():

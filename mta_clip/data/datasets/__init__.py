@@ -1,4 +1,4 @@
-"""The datasets mta_clip knows by name. Importing this registers them; no file is read before one is used."""
+"""The datasets that mta_clip knows by name. Importing this registers them; their files are read only when used."""
 
 from . import ade20k, camvid, cityscapes, coco_stuff, pascal_context, shapes, voc2012
 

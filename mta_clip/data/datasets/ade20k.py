@@ -1,8 +1,8 @@
 """ADE20K-150 (SceneParsing benchmark): train 20,210, val 2,000 images. Ignored: void, 255 after preparation.
 
 Layout: $DETECTRON2_DATASETS/ADEChallengeData2016/{images,annotations_detectron2}/{training,validation}, the latter made
-by datasets/prepare_ade20k.py (the same files as Detectron2's script makes). Detectron2 has these images as
-`ade20k_sem_seg_*`, too, but with all synonyms of a class in its name; this one has one short name each.
+by datasets/prepare_ade20k.py (Detectron2's script makes the same files). Detectron2 registers these images as
+`ade20k_sem_seg_*`, with all synonyms of a class in its name; here each class has one short name.
 """
 
 import functools
@@ -14,6 +14,7 @@ _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def register() -> None:
+    """Registers `ade20k_150_sem_seg_{train,val}`."""
     for split in _FOLDERS:
         register_sem_seg(f"ade20k_150_sem_seg_{split}", functools.partial(_load, split), builtin_classes("ade20k"))
 

@@ -13,6 +13,7 @@ _UNLABELLED = 11
 
 
 def register() -> None:
+    """Registers `camvid_sem_seg_{train,val,test}`."""
     for split in ("train", "val", "test"):
         register_sem_seg(
             f"camvid_sem_seg_{split}",

@@ -1,4 +1,4 @@
-"""Entering semantic segmentation datasets into Detectron2's catalogs, without touching the disk until they are used."""
+"""Registers semantic segmentation datasets in Detectron2's catalogs; the disk is not read until a dataset is used."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ _SEE_README = "datasets/README.md shows where files belong; DETECTRON2_DATASETS 
 
 
 def data_root() -> Path:
-    """The folder of all datasets: $DETECTRON2_DATASETS, or `datasets`. Read at every call, not at import."""
+    """The folder of all datasets: $DETECTRON2_DATASETS, or `datasets`. The variable is read at every call."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
@@ -32,9 +32,12 @@ def register_sem_seg(
     """Registers a dataset.
 
     Args:
+        name: as in DATASETS.TRAIN.
         load: makes the dataset dicts (`file_name`, `sem_seg_file_name`, `image_id`); called when the dataset is used.
-        label_map: {stored label value: class index or ignore label}; values not in it mean themselves.
-        metadata: further entries.
+        classes: names and colours in the order of the class indices.
+        ignore_label: value of pixels that belong to no class.
+        label_map: {stored value: class index or ignore label}; other values stay as they are.
+        metadata: further entries of the dataset's metadata.
     """
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
@@ -53,15 +56,15 @@ def pair_folders(
     """Pairs every image of a folder, subfolders included, with the label map of the same relative name.
 
     Args:
-        image_suffix: end of the image file names, cut off to get the common name; None: any usual image extension.
-        label_suffix: end of the label file names in place of the image's.
+        image_suffix: ending of image file names, removed to get the common name; None: any usual image extension.
+        label_suffix: ending of label map file names, in place of the image's.
 
     Returns:
-        Dataset dicts in the order of the names.
+        Dataset dicts, sorted by the path of the image.
 
     Raises:
-        FileNotFoundError: a folder is missing or an image has no label map.
-        ValueError: there is no image in the folder, or two images have one name.
+        FileNotFoundError: a folder is missing, or an image has no label map.
+        ValueError: there is no image in the folder, or two images have the same name without their endings.
     """
     images: dict[str, str] = {}
     for file in sorted(_files_below(image_dir)):
@@ -71,8 +74,8 @@ def pair_folders(
         name = file[: -len(suffix)]
         if name in images:
             raise ValueError(
-                f"{image_dir}: {images[name]} and {file} have the same name. Remove one of them, or set the ending "
-                "that only images have (image_suffix)."
+                f"{image_dir}: {images[name]} and {file} have the same name. Remove one of them, or set image_suffix "
+                "to the ending that only images have."
             )
         images[name] = file
     if not images:
@@ -105,8 +108,8 @@ def read_names(list_file: Path) -> list[str]:
     """The first word of every line of a text file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it lists nothing.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is empty.
     """
     list_file = Path(list_file)
     if not list_file.is_file():
@@ -118,7 +121,7 @@ def read_names(list_file: Path) -> list[str]:
 
 
 def _pair(image_dir: Path, images: dict[str, str], label_dir: Path, labels: dict[str, str]) -> list[dict]:
-    """Dataset dicts of the images and label maps, {name: relative path}, after a check that all of them exist."""
+    """Dataset dicts of images and label maps, {name: relative path}, after a check that all of them exist."""
     for what, folder, files in (("image", image_dir, images), ("label map", label_dir, labels)):
         present = set(_files_below(folder))  # one listing: much faster on network disks than a test for each file
         missing = [file for file in files.values() if file not in present]

@@ -1,8 +1,9 @@
 """Cityscapes, fine annotations, 19 classes: train 2,975, val 500 images of 2048x1024. Ignored: train id 255.
 
 Layout: $DETECTRON2_DATASETS/cityscapes/{leftImg8bit,gtFine}/{train,val}/<city>/, with *_labelTrainIds.png made by
-datasets/prepare_cityscapes.py (or by the official tools). Detectron2 has `cityscapes_fine_sem_seg_*`, too, evaluated by
-the official scripts; this one is evaluated by ours, whose IoU over the 19 classes is the same measure.
+datasets/prepare_cityscapes.py (or by the official tools). Detectron2 registers these images as
+`cityscapes_fine_sem_seg_*` and evaluates them with the official scripts; here our evaluator does, whose IoU over the 19
+classes is the same measure.
 """
 
 import functools
@@ -12,6 +13,7 @@ from .catalog import data_root, pair_folders, register_sem_seg
 
 
 def register() -> None:
+    """Registers `cityscapes_19_sem_seg_{train,val}`."""
     for split in ("train", "val"):
         register_sem_seg(
             f"cityscapes_19_sem_seg_{split}", functools.partial(_load, split), builtin_classes("cityscapes")

@@ -1,7 +1,7 @@
 """COCO-Stuff 164K, 171 classes: train 118,287, val 5,000 images. Ignored: unlabelled, 255.
 
 Layout: $DETECTRON2_DATASETS/coco/{train2017,val2017} and coco/stuffthingmaps_171/{train2017,val2017}, made by
-datasets/prepare_coco_stuff.py. Names: `coco_stuff_171_sem_seg_{train,val}`.
+datasets/prepare_coco_stuff.py.
 """
 
 import functools
@@ -9,12 +9,13 @@ import functools
 from ..classes import builtin_classes
 from .catalog import data_root, pair_folders, register_sem_seg
 
-# Ids of COCO's 91 things that no image has; stuff goes on at 92.
+# Ids of COCO's 91 things that no image has; stuff ids start at 92.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 CLASS_IDS = tuple(number for number in range(1, 183) if number not in UNUSED_IDS)
 
 
 def register() -> None:
+    """Registers `coco_stuff_171_sem_seg_{train,val}`."""
     for split in ("train", "val"):
         register_sem_seg(
             f"coco_stuff_171_sem_seg_{split}",

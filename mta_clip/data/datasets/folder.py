@@ -7,14 +7,14 @@
           label_dir: garden/labels/train
           classes: garden/classes.txt   # one name per line (optionally a tab and R G B), or a YAML list of names
           ignore_label: 255             # optional
-          image_suffix: _rgb.jpg        # optional: end of image names in place of the extension
-          label_suffix: _mask.png       # optional: end of label names in place of the image's, default .png
+          image_suffix: _rgb.jpg        # optional: ending of image names; default: any usual image extension
+          label_suffix: _mask.png       # optional: ending of label map names, in place of the image's; default: .png
           label_map: {0: 255, 7: 1}     # optional: {stored value: class index or ignore label}
           colors: [[0, 0, 255], ...]    # optional: RGB of each class, used in pictures
       TRAIN: [garden_train]
 
-Relative paths start at the working directory. Label maps are PNG files (8 or 16 bit, greyscale or palette) of the
-size of their image, with class indices as pixel values; images in subfolders have their label maps in the same ones.
+Relative paths start at the working directory. Label maps are PNG files (8 or 16 bit, greyscale or palette) as large as
+their image; pixel values are class indices. Images in a subfolder have their label maps in a subfolder of that name.
 """
 
 from collections.abc import Mapping
@@ -32,10 +32,10 @@ _OPTIONAL = ("ignore_label", "image_suffix", "label_suffix", "label_map", "color
 
 
 def register_folders(cfg: CfgNode) -> None:
-    """Registers every entry of DATASETS.FOLDERS; calling it again replaces them.
+    """Registers every entry of DATASETS.FOLDERS; calling it again replaces the datasets of these names.
 
-    The entries and the pairing of images and label maps are checked here, so that a mistake shows before training. What
-    the files contain is checked as they are read, or at once by `python -m mta_clip.data.check`.
+    The entries and the pairing of images and label maps are checked here, so that a mistake shows before training. The
+    content of the files is checked as they are read, or all at once by `python -m mta_clip.data.check`.
 
     Raises:
         ValueError: an entry is malformed, its name is taken, or it contains no image.

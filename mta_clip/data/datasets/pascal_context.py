@@ -14,6 +14,7 @@ from .catalog import data_root, pair_listed, register_sem_seg
 
 
 def register() -> None:
+    """Registers `pascal_context_{59,60}_sem_seg_{train,val}`."""
     classes = builtin_classes("pascal_context")
     without_background = {0: 255} | {number: number - 1 for number in range(1, len(classes) + 1)}
     for split in ("train", "val"):

@@ -1,14 +1,14 @@
-"""Shapes: a dataset that needs no download, drawn by this file the first time it is used.
+"""Shapes: a dataset that needs no download; this file draws it the first time it is used.
 
-A scene is a ground of one or two textures with overlapping objects on it. The class of an object is a combination of
-texture, colour and shape ("striped blue ring"), all of them visible, so that a small model learns it in minutes, names
+A scene has a ground of one or two textures with overlapping objects on it. The class of an object is a combination of
+texture, colour and shape ("striped blue ring"). All three are visible, so a small model learns them in minutes, names
 mean something, and combinations can be held out for zero-shot experiments. A line of one pixel around every object and
-the patches of static noise in some scenes carry the ignore label.
+the patches of static noise in some scenes have the ignore label.
 
 Colour is part of the class: train without hue jitter (INPUT.COLOR_AUG_SSD False).
 
-Everything follows from the seed: scene `i` of a split is the same on every machine. `shapes_sem_seg_{train,val}` are
-written to $DETECTRON2_DATASETS/shapes/{train,val}/{images,labels} as PNG files.
+The seed decides everything: scene `i` of a split is the same on every machine. `shapes_sem_seg_{train,val}` are written
+to $DETECTRON2_DATASETS/shapes/{train,val}/{images,labels} as PNG files.
 """
 
 import functools
@@ -39,7 +39,7 @@ COLORS = {"red": (215, 40, 35), "green": (40, 165, 60), "blue": (45, 80, 215), "
 TEXTURES = ("", "striped", "dotted")  # "" = plain: the name has no word for it
 SHAPES = ("disc", "ring", "square", "triangle")
 _GROUNDS = {"grey gravel": (135, 135, 138), "brown bricks": (128, 92, 74)}
-# Another word for every word of the names, for experiments with an open vocabulary; no file of the dataset has them.
+# A synonym for every word of the names, for experiments with an open vocabulary; no class name of the dataset has one.
 SYNONYMS = {
     "red": "crimson",
     "green": "emerald",
@@ -61,7 +61,7 @@ _PAINT = (245, 245, 245)  # of stripes and dots
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a split on disk is made from; kept beside it, so that another recipe is never mistaken for it."""
+    """What a split is made from; stored beside it, so that a split made from another recipe is recognised."""
 
     count: int  # scenes
     seed: int
@@ -75,11 +75,14 @@ RECIPES = {"train": Recipe(count=800, seed=0), "val": Recipe(count=100, seed=1)}
 
 @dataclass(frozen=True)
 class Scene:
+    """One drawn image and its label map."""
+
     image: NDArray[np.uint8]  # (H, W, 3) RGB
     labels: NDArray[np.uint8]  # (H, W), class indices or IGNORE_LABEL
 
 
 def register() -> None:
+    """Registers `shapes_sem_seg_{train,val}`."""
     for split in RECIPES:
         register_sem_seg(
             f"shapes_sem_seg_{split}",
@@ -95,16 +98,17 @@ def _load(split: str) -> list[dict]:
 
 
 def write_split(root: Path, split: str, recipe: Recipe) -> Path:
-    """Draws a split to `root/split` unless it is there.
+    """Draws a split into `root/split` unless it exists.
 
-    The folder appears under its name only when complete, so a reader never sees half of it and several processes may
-    call this at once.
+    The folder gets its name only when it is complete, so a reader never sees half of it, and several processes may call
+    this at the same time.
 
     Returns:
         The folder of the split.
 
     Raises:
         ValueError: the folder was made from another recipe.
+        OSError: the files cannot be written.
     """
     folder = Path(root) / split
     if not folder.exists():
@@ -113,7 +117,7 @@ def write_split(root: Path, split: str, recipe: Recipe) -> Path:
     if not found.is_file() or json.loads(found.read_text()) != asdict(recipe):
         raise ValueError(
             f"{folder} was not made from the recipe of this version ({asdict(recipe)}; see {found.name} in it). "
-            "Remove the folder, and it is drawn again."
+            "Remove the folder; the next use draws it again."
         )
     return folder
 
@@ -140,7 +144,7 @@ def _draw_split(folder: Path, recipe: Recipe) -> None:
 
 
 def render_scene(recipe: Recipe, index: int) -> Scene:
-    """Draws one scene; the same for the same arguments.
+    """Draws one scene; the same arguments give the same scene.
 
     Args:
         index: number of the scene, any non-negative integer.
@@ -162,19 +166,19 @@ def render_scene(recipe: Recipe, index: int) -> Scene:
 
 
 def render_crop(name: str, *, seed: int, size: int = 64) -> tuple[Tensor, str]:
-    """Draws one object on some ground, with a caption: a sample for contrastive image-text training.
+    """Draws one object on a random ground, or a ground alone: a sample for contrastive image-text training.
 
     Args:
-        name: "[texture] colour shape" of the words in TEXTURES, COLORS and SHAPES, in any combination, also ones that
-            are not among the classes of the dataset; or a ground.
-        seed: selects place, size, ground and noise.
+        name: "[texture] colour shape" with words of TEXTURES, COLORS and SHAPES, whether or not the combination is a
+            class of the dataset; or the name of a ground.
+        seed: decides position, size, ground and noise.
         size: side of the crop in pixels.
 
     Returns:
-        Image (3, size, size) uint8 RGB, and `name` as a caption.
+        The image (3, size, size) uint8 RGB, and `name` as its caption.
 
     Raises:
-        ValueError: the name has other words in it.
+        ValueError: the name has other words.
     """
     rng = np.random.default_rng([seed, size])
     if name in _GROUNDS:
@@ -189,17 +193,26 @@ def render_crop(name: str, *, seed: int, size: int = 64) -> tuple[Tensor, str]:
 
 
 def all_names() -> list[str]:
-    """Every object that can be drawn, classes of the dataset or not, and the grounds."""
+    """Names of every object that can be drawn, class of the dataset or not, and of the grounds."""
     objects = [" ".join(filter(None, words)) for words in itertools.product(TEXTURES, COLORS, SHAPES)]
     return objects + list(_GROUNDS)
 
 
 def synonym_of(name: str) -> str:
-    """A name that means the same and shares no word with it, such as "banded azure hoop" for "striped blue ring"."""
+    """A name with the same meaning and no word in common, such as "banded azure hoop" for "striped blue ring".
+
+    Raises:
+        KeyError: a word has no synonym in SYNONYMS.
+    """
     return " ".join(SYNONYMS[word] for word in name.split())
 
 
 def parse_name(name: str) -> tuple[str, str, str]:
+    """Texture ("" = plain), colour and shape of the name of an object.
+
+    Raises:
+        ValueError: the name has other words.
+    """
     words = name.split()
     texture, color, shape = ["", *words] if len(words) == 2 else words if len(words) == 3 else ("?", "?", "?")
     if texture not in TEXTURES or color not in COLORS or shape not in SHAPES:
@@ -220,14 +233,14 @@ def _grid(height: int, width: int) -> tuple[NDArray, NDArray]:
 def _draw_object(
     rng: Generator, name: str, height: int, width: int, center: NDArray, radius: float
 ) -> tuple[NDArray, NDArray]:
-    """Draws an object of a random turn and shade.
+    """Draws an object with random rotation and shade.
 
     Args:
-        center: y, x in pixels; the object may reach over the border.
+        center: y, x in pixels; the object may extend beyond the border.
         radius: pixels from the center to the farthest point, up to a third more for squares and triangles.
 
     Returns:
-        (H, W) bool where it is, and (H, W, 3) its colours.
+        Where the object is, (H, W) bool, and its colours, (H, W, 3).
     """
     texture, color, shape = parse_name(name)
     y, x = _grid(height, width)
@@ -248,7 +261,7 @@ def _draw_object(
 
 
 def _inside(shape: str, u: NDArray, v: NDArray, radius: float) -> NDArray:
-    """Where a shape around the origin of the turned coordinates (u, v) is. Areas are about equal."""
+    """Which points of the rotated coordinates (u, v) a shape around their origin covers. Areas are about equal."""
     if shape == "square":
         return np.maximum(np.abs(u), np.abs(v)) < 0.88 * radius
     if shape == "triangle":  # equilateral; its three sides are `0.66 * radius` from the center

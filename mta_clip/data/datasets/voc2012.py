@@ -16,6 +16,7 @@ _SPLITS = ("train", "trainaug", "val")
 
 
 def register() -> None:
+    """Registers `voc2012_{20,21}_sem_seg_{train,trainaug,val}`."""
     objects = builtin_classes("voc2012")
     without_background = {0: 255} | {number: number - 1 for number in range(1, len(objects) + 1)}
     for split in _SPLITS:
