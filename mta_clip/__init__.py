@@ -7,7 +7,7 @@ from .compat import patch_detectron2
 
 patch_detectron2()
 
-from . import data, modeling  # noqa: E402  (detectron2 has to be prepared first)
+from . import data, modeling  # noqa: E402  (detectron2 must be patched first)
 
 __version__ = "0.1.0"
 __all__ = ["data", "modeling"]

@@ -1,7 +1,7 @@
 """Makes detectron2's Python part importable on a current stack, without a compiler.
 
-`patch_detectron2()` runs once, at `import mta_clip`. It only fills in what is missing, so an official, compiled
-detectron2 is left as it is.
+`patch_detectron2()` runs once, at `import mta_clip`. It only adds what is missing, so it does not change an official,
+compiled detectron2.
 """
 
 import importlib.machinery
@@ -18,12 +18,12 @@ INSTALL_HELP = """detectron2 is not installed, and mta_clip extends it. Get it i
            -C--global-option=build_py -C--build-option=--skip-build
        pip install termcolor yacs tabulate cloudpickle omegaconf hydra-core black
   2. the official package, built from source: https://github.com/facebookresearch/detectron2
-     (its INSTALL page; any version from 0.5 on works).
+     (see its INSTALL page; version 0.5 and all later ones work).
 `make setup` or `uv sync` in a clone of mta-clip does the first for you."""
 
 
 def patch_detectron2() -> None:
-    """Checks that detectron2 is there and supplies the names that release 0.5 misses on today's libraries.
+    """Checks that detectron2 is installed, and adds the names that its release 0.5 expects of older libraries.
 
     Raises:
         ModuleNotFoundError: detectron2 is not installed; the message names both ways to get it.
@@ -42,7 +42,7 @@ def patch_detectron2() -> None:
 def _compiled_part_stub() -> types.ModuleType:
     stub = types.ModuleType("detectron2._C", "Stand-in for detectron2's compiled part, which mta_clip does not use.")
     stub.__spec__ = importlib.machinery.ModuleSpec("detectron2._C", loader=None)
-    stub.get_compiler_version = lambda: "not compiled"  # the three are read by detectron2.utils.collect_env
+    stub.get_compiler_version = lambda: "not compiled"  # detectron2.utils.collect_env calls these three
     stub.get_cuda_version = lambda: "not compiled"
     stub.has_cuda = lambda: False
     import detectron2

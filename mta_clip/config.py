@@ -1,10 +1,10 @@
 """Every config key that mta-clip adds to Detectron2's, defined once: meaning, unit, source.
 
-Names follow Mask2Former's where it has the key; new ones live under MODEL.CLIP, MODEL.PROMPT, MODEL.MTA,
-MODEL.TAGCLIP and TEST. Modules never read a cfg after `from_config`, and each can be built without one.
+Where Mask2Former has a key, its name is used here; most new ones are under MODEL.CLIP, MODEL.PROMPT, MODEL.MTA,
+MODEL.TAGCLIP, DATASETS and TEST. Modules read a cfg only in `from_config`, and each can be built without one.
 
 Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP (TPAMI 2024,
-arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] Detectron2's own key with another default.
+arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is given.
 """
 
 import torch
@@ -17,8 +17,8 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
     cfg.MODEL.WEIGHTS_SKIP = []
-    # torch.compile of the networks: minutes at the first call, and again for other image sizes (in demo.py, whose
-    # weights are constants, for each of them); a CPU needs a C++ compiler
+    # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
+    # needs a C++ compiler
     cfg.MODEL.COMPILE = False
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
@@ -54,11 +54,12 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
     cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
-    # The text tower's activations, which grow with classes times contexts, are computed again in the backward pass
+    # Gradient checkpointing: the text tower's activations, whose memory grows with classes times contexts, are computed
+    # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False
     cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
-    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = ends of the quarters of the depth,
-    # which for 12 blocks would be 2,5,8,11; [Dense] and [MTA] take 3,5,7,11.
+    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = the last block of each quarter of the depth,
+    # which for 12 blocks would be 2,5,8,11; [Dense] and [MTA] use 3,5,7,11.
     cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = [3, 5, 7, 11]
 
 
@@ -69,8 +70,8 @@ def _add_prompt(cfg: CN) -> None:
     cfg.MODEL.PROMPT.NAME = "ContextPromptLearner"
     cfg.MODEL.PROMPT.NUM_CONTEXTS = 3  # Z, prompts per class [MTA]
     cfg.MODEL.PROMPT.CONTEXT_LENGTH = 8  # learned vectors per context [MTA] [Dense]
-    cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal; the authors' code has 1.0
-    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # TemplatePrompt: one per context row
+    cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal that contexts start from; the [MTA] code has 1.0
+    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # of TemplatePrompt; {} stands for the class name
     cfg.MODEL.PROMPT.NO_OBJECT_NAME = "none"  # text of the no-object row [MTA]
     cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the training dataset
 
@@ -85,19 +86,19 @@ def _add_mask_former(cfg: CN) -> None:
     node.NHEADS = 8
     node.DIM_FEEDFORWARD = 2048  # of the transformer decoder
     node.DEC_LAYERS = 10  # predictions, one of them before the first layer: 10 = 9 layers [M2F]
-    node.DROPOUT = 0.0  # pixel decoder's transformer encoder
-    node.ENFORCE_INPUT_PROJ = False  # 1x1 projection of the memories even if widths agree
-    node.SIZE_DIVISIBILITY = 32  # images are padded (zeros after normalisation, right and bottom) to a multiple
+    node.DROPOUT = 0.0  # of the pixel decoder's transformer encoder
+    node.ENFORCE_INPUT_PROJ = False  # 1x1 projection of the memories even if their width is already HIDDEN_DIM
+    node.SIZE_DIVISIBILITY = 32  # images are padded (zeros after normalisation, right and bottom) to a multiple of it
     # Losses; the same three weights are the matching costs.
     node.CLASS_WEIGHT = 2.0
     node.MASK_WEIGHT = 5.0
     node.DICE_WEIGHT = 5.0
     node.NO_OBJECT_WEIGHT = 0.1
     node.DEEP_SUPERVISION = True
-    node.SUPERVISE_INITIAL = True  # also the prediction before the first layer: [M2F] True, the [MTA] code False
-    # Divisor of mask and dice losses: num_masks [M2F] | class_weight_sum, what the [MTA] code does by accident
+    node.SUPERVISE_INITIAL = True  # supervise the prediction before the first layer: [M2F] True, the [MTA] code False
+    # Divisor of mask and dice losses: num_masks [M2F] | class_weight_sum, which the [MTA] code uses by accident
     node.NORMALIZER = "num_masks"
-    # Points on ignored pixels: negative = background of every mask [M2F] [MTA]; excluded = they carry no loss
+    # Points on ignored pixels: negative = background of every mask [M2F] [MTA]; excluded = not part of the loss
     node.IGNORED_PIXELS = "negative"
     node.TRAIN_NUM_POINTS = 12544
     node.OVERSAMPLE_RATIO = 3.0
@@ -120,8 +121,8 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
-    # True: the whole pixel decoder is float32 also under AMP [M2F]; False: its linear layers and convolutions follow
-    # AMP and only the deformable sampling stays float32
+    # True: the whole pixel decoder runs in float32 even under AMP [M2F]; False: its linear layers and convolutions
+    # follow AMP, and only the deformable sampling stays in float32
     node.PIXEL_DECODER_FULL_PRECISION = True
 
 
@@ -129,45 +130,46 @@ def _add_mta(cfg: CN) -> None:
     cfg.MODEL.MTA = CN()
     node = cfg.MODEL.MTA
     node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA]
-    node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 leaves out the loss and all that only it would train
-    # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code. Measured in docs/experiments.md: 0.07 is better.
+    node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 removes the loss and every parameter that only it would train
+    # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code; docs/experiments.md shows that 0.07 is better
     node.TEMPERATURE = 0.07
     node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)
     node.GAMMA_INIT = 1e-4  # of the residual text update, text' = text + gamma * u [Dense] [MTA]
     node.TEXT_QUERIES = True  # text rows take part in the decoder as queries; False: ablation
-    # What gives masks their class at inference: linear [MTA] | text (similarity to any names) | ensemble
+    # How masks are classified at inference: linear [MTA] | text (similarity to any names) | ensemble of both
     node.CLASSIFIER = "linear"
-    node.ENSEMBLE_WEIGHT = 0.5  # share of text in the geometric mean of `ensemble`, 0..1
-    node.TEXT_TEMPERATURE = 0.07  # softmax temperature of `text` if training had none to learn from
+    node.ENSEMBLE_WEIGHT = 0.5  # weight of text in the geometric mean of `ensemble`, 0..1
+    node.TEXT_TEMPERATURE = 0.07  # softmax temperature of `text` if training used none
 
 
 def _add_tagclip(cfg: CN) -> None:
-    # Its MODEL.BACKBONE.NAME is PromptedImageEncoder, its MODEL.SEM_SEG_HEAD.NAME TrustyHead. It also reads MODEL.CLIP
-    # (a ViT), MODEL.PROMPT.TEMPLATES (averaged) and DATASETS.UNSEEN_CLASSES.
+    # TagCLIP needs MODEL.BACKBONE.NAME PromptedImageEncoder and MODEL.SEM_SEG_HEAD.NAME TrustyHead. It also reads
+    # MODEL.CLIP (a ViT), MODEL.PROMPT.TEMPLATES (averaged) and DATASETS.UNSEEN_CLASSES.
     cfg.MODEL.TAGCLIP = CN()
     node = cfg.MODEL.TAGCLIP
     node.NUM_PROMPTS = 10  # visual prompts per ViT block: 10 (VOC) | 100 (COCO-Stuff) [Tag]
-    node.IMAGE_SIZE = [512, 512]  # height, width the position table is resized to once: the training crop [Tag]
-    # The class embedding enters the ViT's class token twice (token and position), as in the released code; False: once
+    node.IMAGE_SIZE = [512, 512]  # height, width that the position table is resized to once: the training crop [Tag]
+    # True: the class embedding is added to the ViT's class token twice (token and position), as in the released code
     node.DOUBLE_CLASS_EMBEDDING = True
     node.NHEADS = 8  # of the decoder
     node.DEC_LAYERS = 3  # of the decoder; the last one only scores
     node.DROPOUT = 0.1  # of visual prompts and decoder [Tag]
-    # True: also the parameters that never get a gradient, as released: 11,720,448 trainable ones (10 prompts) instead
+    # True: keep the parameters that never get a gradient, as released: 11,720,448 trainable ones (10 prompts) instead
     # of 9,091,328; training on several processes then needs SOLVER.FIND_UNUSED_PARAMETERS
     node.KEEP_UNUSED_PARAMETERS = False
     node.TRUSTY_TOKEN = True  # False: no trusty map (ZegCLIP)
     node.PROTOCOL = ""  # old name of DATASETS.PROTOCOL: load_config translates it, nothing else reads it
-    node.PSEUDO_LABELS = True  # transductive; False: trains unseen classes as absent everywhere, the released code
-    node.PSEUDO_LABELS_FROM_ITER = 0  # transductive: iterations before it are inductive
-    # The trusty map is 1 on: seen = pixels labelled with a seen class, strictly inductive | unseen = pixels of unseen
-    # classes, the released code, whose labels inductive training hides: it needs DATASETS.PROTOCOL inductive_released
+    node.PSEUDO_LABELS = True  # in transductive training; False, as released: unseen classes count as absent everywhere
+    node.PSEUDO_LABELS_FROM_ITER = 0  # transductive training is inductive before this iteration
+    # Where the target of the trusty map is 1. seen = pixels labelled with a seen class: strictly inductive. unseen =
+    # pixels of unseen classes, as released; inductive training hides their labels, so this needs DATASETS.PROTOCOL
+    # inductive_released
     node.TRUSTY_TARGET = "seen"
-    node.TRUSTY_LOSS = "focal"  # focal, the released code | dice, the paper's text
+    node.TRUSTY_LOSS = "focal"  # focal, in the released code | dice, in the paper's text
     node.MASK_WEIGHT = 20.0  # focal loss of all class maps [Tag]; ZegCLIP has 100
     node.DICE_WEIGHT = 1.0
     node.TRUSTY_WEIGHT = 10.0
-    # At inference the trusty map weights the scores of: none | seen | unseen | both [Tag]
+    # Whose scores the trusty map weights at inference: none | seen | unseen | both [Tag]
     node.TRUSTY_EVAL = "both"
     node.GAMMA = 0.1  # subtracted from the probabilities of seen classes: 0.1 inductive | 0 otherwise [Tag]
 
@@ -181,20 +183,20 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0  # crops are redrawn while one class covers more [M2F]; 1 = off
-    # [D2] True. Crops have one size; grouping would make batches depend on the number of workers and on resuming.
+    # [D2] True. All crops have one size; grouping would make batches depend on the number of workers and on resuming
     cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
 
 
 def _add_datasets(cfg: CN) -> None:
-    # Folders of images and label maps, registered from the config alone; see mta_clip/data/datasets/folder.py.
+    # Folders of images and label maps, registered from the config alone; see mta_clip/data/datasets/folder.py
     cfg.DATASETS.FOLDERS = []
-    cfg.DATASETS.UNSEEN_CLASSES = []  # names held out of training (zero-shot); [] = all are seen
-    # Which of their labels training may see, for every model; see mta_clip/data/zero_shot.py:
-    # inductive = none, they become the ignore label as they are read. In MTA-CLIP the names stay text queries and rows
-    #   of the linear classifier, trained as absent; what can recognise them is MODEL.MTA.CLASSIFIER text
-    # transductive = that a pixel is of some unseen class, not of which; TagCLIP gives it a pseudo-label
-    # supervised = all; UNSEEN_CLASSES is only for reporting
-    # inductive_released = all, for MODEL.TAGCLIP.TRUSTY_TARGET unseen alone: TagCLIP's released code
+    cfg.DATASETS.UNSEEN_CLASSES = []  # names held out of training (zero-shot); [] = all classes are seen
+    # What training may see of the labels of unseen classes, for every model; see mta_clip/data/zero_shot.py:
+    # inductive = nothing: they become the ignore label as they are read. In MTA-CLIP the names stay text queries and
+    #   rows of the linear classifier, trained as absent; only MODEL.MTA.CLASSIFIER text can recognise them
+    # transductive (TagCLIP only) = that a pixel is of an unseen class, but not of which; it gets a pseudo-label
+    # supervised = everything; UNSEEN_CLASSES is then used only for reporting
+    # inductive_released = everything, but only for MODEL.TAGCLIP.TRUSTY_TARGET unseen, as in TagCLIP's released code
     cfg.DATASETS.PROTOCOL = "inductive"
 
 
@@ -216,28 +218,30 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
-    # True: lr scales linearly and MAX_ITER inversely with IMS_PER_BATCH relative to REFERENCE_BATCH
+    # True: the lr scales linearly, and MAX_ITER inversely, with IMS_PER_BATCH relative to REFERENCE_BATCH
     cfg.SOLVER.SCALE_TO_BATCH = False
     cfg.SOLVER.REFERENCE_BATCH = 16
     cfg.SOLVER.LOG_PERIOD = 20  # iterations between two progress lines (and JSON and TensorBoard entries)
-    # True: distributed training tolerates trainable parameters that a step does not use, at some cost
+    # True: distributed training accepts trainable parameters that a step does not use, at some cost in time
     cfg.SOLVER.FIND_UNUSED_PARAMETERS = False
 
 
 def _add_test(cfg: CN) -> None:
-    # Of autocast at inference: float32 | bfloat16 (any device) | float16. The pixel decoder takes part if
-    # SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False; sums over queries, and so the scores, follow the masks' type.
+    # Data type of autocast at inference: float32 | bfloat16 (any device) | float16. It includes the pixel decoder if
+    # MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False. Sums over queries, and so the scores, have the data type
+    # of the mask logits.
     cfg.TEST.PRECISION = "float32"
     cfg.TEST.SLIDING_WINDOW = CN()
     cfg.TEST.SLIDING_WINDOW.ENABLED = False
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image
     cfg.TEST.SLIDING_WINDOW.STRIDE = [341, 341]  # [MTA]; [Tag] has 426
     cfg.TEST.SLIDING_WINDOW.BATCH = 4  # windows per forward pass
-    cfg.TEST.SLIDING_WINDOW.BLEND = "uniform"  # weights at overlaps: uniform | linear (less at a window's rim)
+    cfg.TEST.SLIDING_WINDOW.BLEND = "uniform"  # weights at overlaps: uniform | linear (less towards a window's border)
     cfg.TEST.SEM_SEG = CN()
-    # True: models return label maps, computed in strips of rows, not (C, H, W) scores: bounded memory on large images.
-    # What is left of the scores: with windows a band as high as one, with TEST.AUG a map at each of its sizes.
+    # True: models return label maps, computed a few rows at a time, instead of (C, H, W) scores, so that memory stays
+    # bounded on large images. Scores that are still kept: with windows, the rows that one row of windows covers; with
+    # TEST.AUG, one map at each of its sizes
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
-    cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, share of the image diagonal
+    cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, as a share of the image diagonal
     cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)

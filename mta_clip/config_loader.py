@@ -1,4 +1,4 @@
-"""The one way from a YAML file and KEY VALUE pairs to a config: what every script and tool loads configs with."""
+"""Loads a config from a YAML file and KEY VALUE pairs; every script and tool loads its config here."""
 
 import difflib
 import io
@@ -19,22 +19,23 @@ _YAML_PREFIX = "tag:yaml.org,2002:"  # what !! stands for in a tag
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """Defaults, then a YAML file over its `_BASE_`, then KEY VALUE pairs.
+    """Merges the defaults, a YAML file with its bases, and KEY VALUE pairs, in this order; the last value wins.
 
-    `_BASE_` names one file or a list of them, relative to the file it stands in; where they disagree the later one
-    holds, and the file itself holds over all of them.
+    `_BASE_` in a file names one base or a list of them, relative to that file. A later base overrides an earlier one,
+    and the file overrides all its bases.
 
-    YAML is loaded safely: a tag that would run code (`!!python/...`) is an error, here, in a base and in an override.
+    YAML is loaded safely: a tag that would run code (`!!python/...`) is an error in the file, in a base and in an
+    override.
 
     Args:
         config_file: path; "" for the defaults alone.
         overrides: KEY, VALUE, KEY, VALUE, ...
 
     Raises:
-        FileNotFoundError: no such config file, or base.
-        KeyError: unknown key; the message names the closest known ones.
-        ValueError: a file that is no mapping of plain YAML values, a tag that is refused, a value of the wrong type, or
-            a key without value.
+        FileNotFoundError: the config file or a base does not exist.
+        KeyError: unknown key; the message suggests the closest known ones.
+        ValueError: a file that is not a mapping of plain YAML values or is its own base, a refused tag, a value of the
+            wrong type, or a key without a value.
     """
     cfg = get_cfg()
     if config_file and not Path(config_file).is_file():
@@ -42,9 +43,9 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     _check_overrides(overrides)
     content = _read_with_bases(config_file) if config_file else {}
     try:
-        # Not merge_from_file, which loads unsafely and guesses and upgrades versions of Detectron's configs.
+        # Not merge_from_file, which loads unsafely, and guesses and upgrades the version of a Detectron2 config.
         cfg.merge_from_other_cfg(CfgNode(content))
-        upgrade_old_keys(cfg)  # before the overrides, so that they hold over the file under either name
+        upgrade_old_keys(cfg)  # before the overrides, so that these override the file under either name
         cfg.merge_from_list(overrides)
         upgrade_old_keys(cfg)
     except KeyError as error:
@@ -55,11 +56,12 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
 
 def upgrade_old_keys(cfg: CfgNode) -> None:
-    """Moves values of keys that have a new name, or a new meaning, in place, with a warning that names it.
+    """Translates values of keys that have a new name or a new meaning, in place and with a warning.
 
     MODEL.TAGCLIP.PROTOCOL is now DATASETS.PROTOCOL. Inductive training of TagCLIP with MODEL.TAGCLIP.TRUSTY_TARGET
     unseen, which read labels of unseen classes, is now inductive_released. TagCLIP used to ignore MODEL.BACKBONE.NAME
-    and MODEL.SEM_SEG_HEAD.NAME; where they name MTA-CLIP's parts, the defaults, its own take their place.
+    and MODEL.SEM_SEG_HEAD.NAME; where they still have the defaults, which name MTA-CLIP's encoder and head, they are
+    set to TagCLIP's.
     """
     _upgrade_protocol(cfg)
     if cfg.MODEL.META_ARCHITECTURE != "TagCLIP":
@@ -90,7 +92,7 @@ def _upgrade_protocol(cfg: CfgNode) -> None:
 
 
 class _PlainYaml(CfgNode):
-    """Detectron2's reading of YAML files and their bases, each file checked as it is opened."""
+    """Reads YAML files and their bases as Detectron2 does, and checks each file as it is opened."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
@@ -117,16 +119,16 @@ def _read_with_bases(config_file: str) -> dict:
     except AssertionError as error:  # how fvcore reports a section over a value of the same name
         raise ValueError(f"{config_file} and its _BASE_ do not fit together: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through others") from error
+        raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through other files") from error
 
 
 def _check_overrides(overrides: list[str]) -> None:
     if len(overrides) % 2:
         raise ValueError(
-            f"overrides come as KEY VALUE pairs, {overrides[-1]!r} has no partner in: {' '.join(overrides)}"
+            f"overrides must be KEY VALUE pairs, but {overrides[-1]!r} has no partner in: {' '.join(overrides)}"
         )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        # yacs would not run it but take it for a string, such as a folder's name.
+        # yacs would not run the tag, but would take it for a string, such as the name of a folder.
         if found := _PYTHON_TAG.search(str(value)):
             raise ValueError(_refusal(f"override {key}", found.group()))
 

@@ -1,4 +1,4 @@
-"""Output files: complete or not there, and never two under one name."""
+"""Output files: never half-written, and never two of the same name."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,15 @@ from pathlib import Path
 
 @contextmanager
 def complete_file(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary name to write to; the file gets its own name only once the block has ended well.
+    """Gives a temporary path to write to; the file is renamed to `path` only if the block ends without an exception.
 
-    Missing folders are made. After an exception, or a crash, a file that was there before is still the old one.
+    Missing folders are made. After an exception or a crash, a file that existed before is unchanged.
+
+    Yields:
+        The temporary path, in the same folder.
+
+    Raises:
+        OSError: the folder cannot be made, or the block has not written the file.
 
     Example:
         with complete_file("out/metrics.json") as part:
@@ -27,14 +33,14 @@ def complete_file(path: str | Path) -> Iterator[Path]:
 
 
 def png_names(images: Sequence[str]) -> dict[str, str]:
-    """Names for one PNG file per image.
+    """Names for one PNG file per image, all different.
 
     Args:
-        images: different paths.
+        images: paths, all different.
 
     Returns:
-        By path, "<name>.png" below the folder that all images share; with the suffix kept, "<name>.jpg.png", if
-        images would share a name without it.
+        {path: name}. A name is the path below the folder that all images share, with ".png" as its suffix; if two
+        images would then have the same name, ".png" is added to the suffix instead: "<name>.jpg.png".
     """
     if not images:
         return {}

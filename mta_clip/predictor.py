@@ -31,7 +31,7 @@ from .visualization import class_colors, distinct_colors, prediction_panel
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says about one image, at the image's size."""
+    """What a model predicts for one image, at the image's size."""
 
     labels: NDArray[np.int64]  # (H, W), class indices
     scores: NDArray[np.float32] | None  # (C, H, W), larger is more likely; None if the model returns labels only
@@ -39,10 +39,25 @@ class Prediction:
 
 
 class SegmentationPredictor:
-    """Runs a segmentation model on single RGB images and draws what it finds.
+    """Runs a segmentation model on single RGB images and draws its predictions.
 
     `SegmentationPredictor(cfg)` builds the model of a config, with the augmentation of TEST.AUG if that is enabled, and
-    loads MODEL.WEIGHTS; with keyword arguments it wraps a model that is already there.
+    loads MODEL.WEIGHTS. With keyword arguments it wraps an existing model.
+
+    Args:
+        model: maps `[{"image": (3, H, W), "height": int, "width": int}]` to `[{"sem_seg": (C, H, W)}]` or
+            `[{"labels": (H, W)}]`.
+        class_names: C names of the classes that the model predicts.
+        colors: RGB 0..255 per class; None: `distinct_colors`.
+        unseen_classes: those of the names that were held out of training.
+        min_size: length of the shorter image side in the model, in pixels; 0 keeps the size of the image.
+        max_size: upper bound of the longer side, in pixels.
+        image_format: channel order that the model expects, "RGB" or "BGR".
+
+    Raises:
+        ValueError: `colors` are not one RGB triple per class; from a config see also `build_trained_model` and
+            `AugmentedModel`.
+        FileNotFoundError, CheckpointError: from a config, see `build_trained_model`.
     """
 
     @configurable
@@ -57,16 +72,6 @@ class SegmentationPredictor:
         max_size: int = 1333,
         image_format: str = "RGB",
     ):
-        """
-        Args:
-            model: maps `[{"image": (3, H, W), "height": int, "width": int}]` to `[{"sem_seg": (C, H, W)}]`.
-            class_names: C names the model was made for.
-            colors: RGB 0..255 per class; None: distinct ones.
-            unseen_classes: those of the names that were held out of training.
-            min_size: length of the shorter image side in the model, in pixels; 0 keeps the image as it is.
-            max_size: bound on the longer side, in pixels.
-            image_format: channel order the model expects, "RGB" or "BGR".
-        """
         self.model = model.eval()
         self.seen_classes = frozenset(class_names) - frozenset(unseen_classes)
         self.model_classes = tuple(class_names)
@@ -84,7 +89,7 @@ class SegmentationPredictor:
             "class_names": class_names,
             "colors": _dataset_colors(cfg, class_names),
             "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
-            "min_size": 0 if augmented else cfg.INPUT.MIN_SIZE_TEST,  # augmentation resizes by itself
+            "min_size": 0 if augmented else cfg.INPUT.MIN_SIZE_TEST,  # AugmentedModel resizes images itself
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
             "image_format": cfg.INPUT.FORMAT,
         }
@@ -95,13 +100,13 @@ class SegmentationPredictor:
         return tuple(name for name in self.class_names if name not in self.seen_classes)
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Looks for other classes from now on; classes the model knows keep their colours.
+        """Changes the classes that the model looks for; classes of the training keep their colours.
 
         Args:
-            names: class names in the order of the labels; None goes back to the model's own.
+            names: class names in the order of the labels; None goes back to the training classes.
 
         Raises:
-            ValueError: the model has no text side, or refuses a name.
+            ValueError: the model cannot compare masks with text, or a name is empty or too long for its text encoder.
         """
         self.model.set_vocabulary(names)
         if names is None:
@@ -120,7 +125,7 @@ class SegmentationPredictor:
             image: (H, W, 3) RGB, 0..255.
 
         Raises:
-            ValueError: the image has another shape or type.
+            ValueError: the image has another shape or data type.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"expected an RGB image (H, W, 3) of type uint8, got {image.shape} of {image.dtype}")
@@ -135,11 +140,15 @@ class SegmentationPredictor:
         return Prediction(labels=_to_numpy(labels), scores=_to_numpy(scores), trusty=_to_numpy(output.get("trusty")))
 
     def draw(self, image: NDArray[np.uint8], prediction: Prediction, *, alpha: float = 0.55) -> Image.Image:
-        """Input, overlay, trusty map if there is one, and legend, side by side.
+        """Draws input, overlay, trusty map (if there is one) and legend side by side.
 
         Args:
-            image: (H, W, 3) RGB.
+            image: (H, W, 3) uint8 RGB.
+            prediction: for this image, with the current classes.
             alpha: share of the label colours in the overlay, 0..1.
+
+        Raises:
+            ValueError: `alpha` is out of range.
         """
         heatmaps = {} if prediction.trusty is None else {"Trusty map: seen classes": prediction.trusty}
         return prediction_panel(
@@ -160,8 +169,8 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         The model, in evaluation mode, and its class names.
 
     Raises:
-        ValueError: MODEL.WEIGHTS is empty.
-        FileNotFoundError: there is no such file.
+        ValueError: MODEL.WEIGHTS is empty, or the config's folders or class names are wrong.
+        FileNotFoundError: the file does not exist.
         CheckpointError: the file does not fit the model.
     """
     if not cfg.MODEL.WEIGHTS:
@@ -174,7 +183,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:
-    """Colours of the training dataset, if the model's classes are its classes."""
+    """Colours of the training dataset, if the model has exactly its classes."""
     if not cfg.DATASETS.TRAIN:
         return None
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
