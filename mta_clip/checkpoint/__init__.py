@@ -1,4 +1,4 @@
-"""Checkpoints: loading without running code, strict fitting, and conversion of other projects' files."""
+"""Checkpoints: loading without running code, strict checks of names and shapes, conversion of other projects' files."""
 
 from .checkpointer import SegmentationCheckpointer, is_shorter_table
 from .readers import CheckpointError, read_checkpoint

@@ -30,16 +30,21 @@ _CONVERT = "Convert it first: python tools/convert_checkpoint.py --source {sourc
 class SegmentationCheckpointer(DetectionCheckpointer):
     """Saves and loads models with their training state.
 
-    It loads .safetensors and .pth files and Detectron2's .pkl backbones, all as data; it differs from Detectron2's in
+    It reads .safetensors and .pth files and Detectron2's .pkl backbones, without running code from them. It differs
+    from Detectron2's checkpointer in these points:
 
     - a parameter whose shape differs from the file's is an error, not a warning, unless `skip` names it;
     - a file of which nothing fits is an error;
-    - parameters that older versions of this project called otherwise are found (RENAMED);
+    - parameters that have been renamed are found under their old names (RENAMED);
     - files are written atomically and hold only what `torch.load(weights_only=True)` reads back.
 
     Args:
+        model: whose weights are saved and loaded.
+        save_dir: folder for checkpoints; "" saves none.
         skip: shell patterns of parameter names that `resume_or_load` does not take from the weights file (they keep
             their initial values), e.g. "*class_embed*" for another number of classes. A resumed run takes all.
+        save_to_disk: whether this process writes files; default: only the main process does.
+        checkpointables: by name, objects with `state_dict` and `load_state_dict` that are saved with the model.
     """
 
     def __init__(
@@ -56,10 +61,11 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         self.skip = tuple(skip)
 
     def save(self, name: str, **extra: Any) -> None:
-        """Saves the model, the checkpointables' states and `extra` to `<save_dir>/<name>.pth`.
+        """Saves the model, the states of the checkpointables and `extra` to `<save_dir>/<name>.pth`.
 
         Raises:
-            TypeError: something that is not a tensor, number, string or plain container.
+            TypeError: a value that is not a tensor, number, string or plain container.
+            OSError: the file cannot be written.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -71,23 +77,41 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Notes which file `--resume` continues from."""
+        """Records the name of the file that `--resume` continues from."""
         with complete_file(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Loads a file; see Detectron2's checkpointer.
+        """Loads a file into the model and the checkpointables.
+
+        Args:
+            path: a file, or a URL that Detectron2 can fetch; "" loads nothing.
+            checkpointables: names of those to load; None: all.
+
+        Returns:
+            What the file holds beside what was loaded, such as the iteration.
 
         Raises:
-            FileNotFoundError: no such file.
-            CheckpointError: not a checkpoint, not safe to load, or it does not fit the model.
+            FileNotFoundError: the file does not exist.
+            CheckpointError: it is not a checkpoint, is not safe to load, or does not fit the model.
         """
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: no such checkpoint file; look at MODEL.WEIGHTS")
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resumes the last checkpoint of `save_dir` if there is one, else loads only the weights of `path`."""
+        """Loads the last checkpoint of `save_dir` completely, or only the weights of `path`.
+
+        Args:
+            path: as in `load`.
+            resume: take the last checkpoint if there is one.
+
+        Returns:
+            As `load` does.
+
+        Raises:
+            FileNotFoundError, CheckpointError: see `load`.
+        """
         if resume and self.has_checkpoint():
             skip, self.skip = self.skip, ()
             try:
@@ -99,9 +123,11 @@ class SegmentationCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         content = read_checkpoint(filename)
         if not isinstance(content, Mapping):
-            raise CheckpointError(f"{filename}: holds a {type(content).__name__}, no weights by name")
+            raise CheckpointError(f"{filename}: holds a {type(content).__name__}; expected weights by name")
         if "state_dict" in content and "model" not in content:
-            raise CheckpointError(f"{filename}: a checkpoint of mmsegmentation. {_CONVERT.format(source='mta-clip')}")
+            raise CheckpointError(
+                f"{filename}: this is a checkpoint of mmsegmentation. {_CONVERT.format(source='mta-clip')}"
+            )
         if "model" in content:
             checkpoint = dict(content)
         elif filename.endswith(".pkl"):  # Caffe2: weights by name, below "blobs" for detection models
@@ -115,12 +141,14 @@ class SegmentationCheckpointer(DetectionCheckpointer):
 
     def _require_weights(self, filename: str, weights: Any) -> None:
         if not isinstance(weights, dict) or not weights:
-            raise CheckpointError(f"{filename}: no weights in it")
+            raise CheckpointError(f"{filename}: there are no weights in it")
         for name, value in weights.items():
             if not isinstance(value, (Tensor, np.ndarray)):
                 raise CheckpointError(f"{filename}: {name!r} is a {type(value).__name__}, not a tensor")
         if any(name.startswith("sem_seg_head.predictor.") for name in weights):
-            raise CheckpointError(f"{filename}: a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}")
+            raise CheckpointError(
+                f"{filename}: this is a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}"
+            )
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         weights = _renamed(checkpoint.pop("model"), self.model.state_dict())
@@ -140,27 +168,27 @@ def unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(weights: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The weights by the names of today's model, where the file is of an older version or of a wrapped model."""
+    """The weights under their current names, also if the file is of an older version or of a wrapped model."""
     weights = unwrapped(weights)
     for old, new in RENAMED.items():
         if old in weights and old not in own and new in own and new not in weights:
             weights = {new if name == old else name: value for name, value in weights.items()}
-            logger.info("%s is called %s now; it is loaded from the older file", old, new)
+            logger.info("%s is called %s now; its value is taken from the older file", old, new)
     return weights
 
 
 def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> dict[str, Tensor | np.ndarray]:
-    """The weights, once it is sure that they can be loaded."""
+    """The weights, after checks that they can be loaded; shortened tables are filled up."""
     differing = shape_differences(weights, own, allow_shorter=SHORTER_TABLES)
     if differing:
         raise CheckpointError(
             "these weights have other shapes than the model:\n" + "\n".join(differing) + "\n"
-            "Use the config that the file was made with, or name what to leave out in MODEL.WEIGHTS_SKIP"
+            "Use the config that the file was made with, or name the parameters to leave out in MODEL.WEIGHTS_SKIP"
         )
     if weights and not any(name in own for name in weights):
         raise CheckpointError(
-            f"none of its {len(weights)} names fits the model ({next(iter(weights))!r} ... against {next(iter(own))!r} "
-            "...). A file of another project is converted by tools/convert_checkpoint.py"
+            f"none of its {len(weights)} names fits the model (the file has {next(iter(weights))!r}, ..., the model "
+            f"{next(iter(own))!r}, ...). If the file is from another project, use tools/convert_checkpoint.py"
         )
     return {name: _extend(name, value, own) for name, value in weights.items()}
 
@@ -168,7 +196,7 @@ def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) 
 def _extend(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> Tensor | np.ndarray:
     if not is_shorter_table(name, value, own):
         return value
-    logger.info("%s: the file has the first %d of %d rows; the others stay", name, len(value), len(own[name]))
+    logger.info("%s: the file has the first %d of %d rows; the others are kept", name, len(value), len(own[name]))
     return torch.cat([torch.as_tensor(value).to(own[name]), own[name][len(value) :]])
 
 

@@ -1,4 +1,4 @@
-"""Turns released checkpoints into ours, with an account of every parameter."""
+"""Converts released checkpoints into ours, and reports what became of every parameter."""
 
 import fnmatch
 from collections import Counter
@@ -18,12 +18,12 @@ from .sources import SOURCES, Dropped, Source
 
 @dataclass
 class Conversion:
-    """What became of a file.
+    """What became of the parameters of a file.
 
     Attributes:
-        weights: by our names, floating-point ones as float32.
-        origin: the official name of each of our names.
-        dropped: why, by official name, or by key of the file for what is no weight.
+        weights: by our names; floating-point ones as float32.
+        origin: {our name: official name}.
+        dropped: {official name, or for other content its key in the file: why it was dropped}.
         missing: parameters of the model that the file does not have; None if no model was given.
     """
 
@@ -33,7 +33,7 @@ class Conversion:
     missing: list[str] | None = None
 
     def report(self, *, verbose: bool = False) -> str:
-        """Tables of what was mapped, dropped and not found; per module, or with `verbose` per parameter."""
+        """Tables of what was converted, dropped and not found: per module, or with `verbose` per parameter."""
         label = str if verbose else _module_of
         numbers: Counter[tuple[str, str]] = Counter()
         parameters: Counter[tuple[str, str]] = Counter()
@@ -62,8 +62,10 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
         drop: shell patterns of official names to leave out.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, not safe, or with names that the format does not have.
+        KeyError: unknown source.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: it is not a checkpoint, is not safe to load, has names that the format does not have, two names
+            for one parameter, or no weights.
     """
     rules = SOURCES[source]
     content = read_checkpoint(path, metadata_packages=METADATA_PACKAGES)
@@ -85,7 +87,7 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
     if unknown:
         raise CheckpointError(
             f"{path}: {len(unknown)} names are not those of {source} files:\n  " + "\n  ".join(unknown) + "\n"
-            "Is it a file of another project or version? What is not needed can be left out with --drop PATTERN"
+            "Is it a file of another project or version? Names that are not needed can be left out with --drop PATTERN"
         )
     if not conversion.weights:
         raise CheckpointError(f"{path}: none of its entries is a weight of {source}")
@@ -95,7 +97,7 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
 
 def _find_weights(path: str | Path, content: object, rules: Source, conversion: Conversion) -> Mapping[str, object]:
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, no weights by name")
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected weights by name")
     for key in rules.keys:
         if isinstance(content.get(key), Mapping):
             conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
@@ -115,7 +117,11 @@ def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, valu
 
 
 def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-    """Compares a conversion with a model's state dict; drops BatchNorm counters that its norms do not have.
+    """Compares a conversion with a model, and drops BatchNorm counters that the model's norms do not have.
+
+    Args:
+        conversion: changed in place: `weights`, `dropped` and `missing`.
+        own: state dict of the model.
 
     Raises:
         CheckpointError: a parameter has another shape, or the model has no such parameter; each is listed.

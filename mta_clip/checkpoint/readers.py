@@ -1,13 +1,13 @@
-"""Opens checkpoint files of every kind this project meets, recognised by content, without running code from them.
+"""Reads all kinds of checkpoint files, recognised by their content, without running code from them.
 
 | kind | written by | read by |
 |---|---|---|
 | safetensors | this project, the hubs | safetensors |
 | zip archive or stream of torch.save | torch since 1.6 and before, mmengine | torch.load(weights_only=True) |
-| TorchScript archive | torch.jit.save (OpenAI's CLIP) | its data alone, by torch.load(weights_only=True) |
+| TorchScript archive | torch.jit.save (OpenAI's CLIP) | torch.load(weights_only=True), without its code |
 | plain pickle | Detectron2, Caffe2 | our unpickler |
 
-Objects beside the weights, such as mmengine's logs, are read as stand-ins.
+Objects beside the weights, such as mmengine's logs, are read as stand-ins (see `restricted_pickle`).
 """
 
 import io
@@ -27,28 +27,29 @@ from .restricted_pickle import STAND_INS, ArrayUnpickler, StandIn, plain, refuse
 
 _ZIP = b"PK\x03\x04"
 _TORCH_STREAM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, as a pickle of its own
-# Their checkpoints carry logs and settings as objects beside the weights.
+# Packages whose checkpoints hold logs and settings as objects beside the weights.
 METADATA_PACKAGES = ("mmengine", "mmcv", "mmseg", "mmdet")
-_MAX_MODULES = 100_000  # of a TorchScript archive; a module that contains itself would have no end
+_MAX_MODULES = 100_000  # of a TorchScript archive; reading a module that contains itself would never end
 
 
 class CheckpointError(ValueError):
-    """A file that cannot be read as a checkpoint, does not fit, or is not safe to load."""
+    """The file is not a checkpoint, is damaged, is not safe to load, or does not fit the model."""
 
 
 def read_checkpoint(path: str | Path, *, metadata_packages: tuple[str, ...] = ()) -> Any:
     """Reads a checkpoint of any of the kinds above.
 
     Args:
-        metadata_packages: objects of these packages become None instead of an error, as in METADATA_PACKAGES.
+        metadata_packages: objects of these packages become None instead of an error; see METADATA_PACKAGES.
 
     Returns:
-        What was saved, of plain containers, numbers, strings, tensors (on the CPU) and arrays; of a safetensors or
-        TorchScript file the tensors by name.
+        What was saved, made of plain containers, numbers, strings, tensors (on the CPU) and arrays; for a safetensors
+        or TorchScript file {name: tensor}.
 
     Raises:
-        FileNotFoundError: no such file.
-        CheckpointError: not a checkpoint, damaged, or it names code to run.
+        FileNotFoundError: the file does not exist.
+        CheckpointError: it is not a checkpoint, is damaged, names code to run, would unfold to more than its own size,
+            or is a .pth of pickle protocol 3 or higher.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,11 +69,11 @@ def read_checkpoint(path: str | Path, *, metadata_packages: tuple[str, ...] = ()
                 return plain(ArrayUnpickler(file, encoding="latin1").load(), size)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # damaged and crafted files make the readers raise nearly anything
+    except Exception as error:  # damaged or malicious files can make the readers raise nearly any exception
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error or type(error).__name__}") from error
     raise CheckpointError(
         f"{path}: not a checkpoint (safetensors, .pth, .pkl or TorchScript); it starts with {head[:16]!r}. "
-        "If it was downloaded, look whether the download gave an error page instead"
+        "If you downloaded it, check that you did not get an error page instead"
     )
 
 
@@ -88,12 +89,12 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
         data = tuple(folder + name for name in ("data.pkl", "data/", "byteorder", "version", ".data/version"))
         entries = [info for info in archive.infolist() if not script or info.filename.startswith(data)]
         if sum(info.file_size for info in entries) > size:  # torch compresses none of them
-            raise CheckpointError("its entries are compressed and larger than the file, which torch does not write")
+            raise CheckpointError("its entries are compressed and larger than the file, which torch never writes")
         with archive.open(pickles[0]) as file:
             found = _names(file)
         if not script:
             return plain(_load(path, found, metadata_packages), size)
-        copy = io.BytesIO()  # without the code, with which torch.load refuses the archive
+        copy = io.BytesIO()  # without the code: torch.load refuses an archive that has some
         with zipfile.ZipFile(copy, "w") as target:
             for info in entries:
                 target.writestr(info.filename, archive.read(info))
@@ -103,7 +104,7 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
 
 def _read_stream(path: Path, metadata_packages: tuple[str, ...]) -> Any:
     """Torch before 1.6: five pickles (magic, version, system, content, storage keys), then the storages."""
-    file = io.BytesIO(path.read_bytes())  # not the file itself, which older torch would also try as a .tar
+    file = io.BytesIO(path.read_bytes())  # not the file itself, which older torch would also try to read as a .tar
     found = set().union(*(_names(file) for _ in range(4)))
     file.seek(0)
     return plain(_load(file, found, metadata_packages), len(file.getbuffer()))
@@ -117,8 +118,8 @@ def _names(file: IO[bytes]) -> set[str]:
             names.add(argument.replace(" ", "."))
         elif opcode.name == "PROTO" and argument > 2:
             raise CheckpointError(
-                f"written with pickle protocol {argument}, which torch.load(weights_only=True) does not read. Load it "
-                "where you trust it and save it again by torch.save without pickle_protocol"
+                f"written with pickle protocol {argument}, which torch.load(weights_only=True) does not read. If you "
+                "trust the file, load it with torch.load and save it again with torch.save, without pickle_protocol"
             )
     return names
 
@@ -130,18 +131,18 @@ def _load(file: Path | IO[bytes], found: set[str], packages: tuple[str, ...]) ->
         found: the names in the file's pickle.
     """
     inert = [f"{package}." for package in packages]
-    if packages:  # how pickle writes methods, such as those in mmengine's logs
+    if packages:  # pickle writes methods this way, such as those in mmengine's logs
         inert += ["__builtin__.getattr", "builtins.getattr"]
     stand_ins = []
     for name in found:
         if name in STAND_INS or name.startswith(tuple(inert)):
             module, _, attribute = name.replace("__builtin__", "builtins").rpartition(".")
             stand_ins.append(type(attribute, (STAND_INS.get(name, StandIn),), {"__module__": module}))
-    allowed = list(torch.serialization.get_safe_globals())  # a copy: torch 2.4 gives its own list
+    allowed = list(torch.serialization.get_safe_globals())  # a copy: torch 2.4 returns its own list
     torch.serialization.add_safe_globals(stand_ins)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose message advises to trust the file
+    except pickle.UnpicklingError as error:  # torch's message suggests to trust the file; ours names what is refused
         reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
         name = re.search(r"GLOBAL (\S+)", reason)
         raise refused(name[1]) if name else pickle.UnpicklingError(reason.strip().partition("\n")[0]) from error
@@ -151,7 +152,7 @@ def _load(file: Path | IO[bytes], found: set[str], packages: tuple[str, ...]) ->
 
 
 def _tensors_of(module: Any, size: int) -> dict[str, Tensor]:
-    """The tensors of a saved script module, named by their attribute path, as its state_dict would name them."""
+    """The tensors of a saved script module, named by their attribute path as in its state_dict."""
     if not isinstance(module, StandIn):
         raise CheckpointError("a TorchScript archive without a module")
     tensors = {}

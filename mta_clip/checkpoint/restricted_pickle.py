@@ -1,7 +1,7 @@
-"""Stand-ins for what a pickled checkpoint may name, and the unpickler of plain pickles.
+"""Stand-ins for the functions and classes that a pickled checkpoint may name, and the unpickler of plain pickles.
 
-A pickle is a program: it names functions and has them called. The names in `STAND_INS` lead to classes of this module,
-which check their arguments and call nothing. They define `__setstate__`, so a file cannot give them attributes.
+A pickle is a program: it names functions and calls them. Here the names in `STAND_INS` lead to classes of this module,
+which check their arguments and call nothing. They define `__setstate__`, so a file cannot set their attributes.
 """
 
 import pickle
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class StandIn:
-    """An object of a class that is not loaded: takes any arguments and does nothing.
+    """Takes the place of an object whose class is not imported: accepts any arguments and does nothing.
 
     Attributes:
         value: what the reader returns in its place.
@@ -24,21 +24,21 @@ class StandIn:
     state: Any = None
 
     def __init__(self, *args: Any) -> None:
-        pass  # takes what the real class would take
+        pass  # accepts whatever the real class would
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class _Dict(dict):
-    """OrderedDict; a state dict's `_metadata` attribute is dropped."""
+    """For OrderedDict; drops the `_metadata` attribute of a state dict."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 class _Bytes(StandIn):
-    """`_codecs.encode` and `bytes`, which old protocols write bytes with, and empty bytes."""
+    """For `_codecs.encode` and `bytes`, with which old protocols write bytes."""
 
     def __new__(cls, text: str = "", encoding: str = "latin1") -> bytes:
         if encoding not in ("latin1", "latin-1"):
@@ -47,7 +47,7 @@ class _Bytes(StandIn):
 
 
 class _Dtype(StandIn):
-    """A numpy.dtype of plain numbers."""
+    """For a numpy.dtype of plain numbers."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not (isinstance(code, str) and re.fullmatch(r"[<>|=]?([biufc]\d{1,2}|\?)", code)):
@@ -62,7 +62,7 @@ class _Dtype(StandIn):
 
 
 class _Array(StandIn):
-    """A numpy.ndarray; pickle makes it empty first and then gives its state."""
+    """For a numpy.ndarray, which pickle first makes empty and then gives its state."""
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran_order, data = state
@@ -70,14 +70,14 @@ class _Array(StandIn):
 
 
 class _ArrayOfBuffer(StandIn):
-    """A numpy.ndarray of pickle protocol 5."""
+    """For a numpy.ndarray in pickle protocol 5."""
 
     def __init__(self, data: Any, dtype: Any, shape: Any, order: str) -> None:
         self.value = _array(data, dtype, shape, order)
 
 
 class _Scalar(StandIn):
-    """A number of numpy, which becomes Python's."""
+    """For a number of numpy, which becomes a Python number."""
 
     def __new__(cls, dtype: Any, data: Any) -> Any:
         return _array(data, dtype, ()).item()
@@ -100,7 +100,7 @@ STAND_INS: dict[str, type] = {
 }
 for _builtins in ("builtins", "__builtin__"):  # in Python 3 and 2
     STAND_INS[f"{_builtins}.bytes"] = _Bytes
-    STAND_INS[f"{_builtins}.set"] = set  # whose attributes cannot be set either
+    STAND_INS[f"{_builtins}.set"] = set  # a file cannot set its attributes either
 for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
     STAND_INS[f"{_core}.multiarray._reconstruct"] = _Array
     STAND_INS[f"{_core}.multiarray.scalar"] = _Scalar
@@ -108,13 +108,16 @@ for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads plain pickles of numpy arrays, numbers, strings and containers; latin1 is for the bytes of Python 2."""
+    """Reads plain pickles of numpy arrays, numbers, strings and containers.
+
+    Use it with encoding="latin1", in which bytes written by Python 2 are read.
+    """
 
     def find_class(self, module: str, name: str) -> type:
-        """What a name in the file stands for.
+        """The stand-in for a name in the file.
 
         Raises:
-            pickle.UnpicklingError: a name outside STAND_INS.
+            pickle.UnpicklingError: the name is not in STAND_INS.
         """
         if f"{module}.{name}" not in STAND_INS:
             raise refused(f"{module}.{name}")
@@ -122,7 +125,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def refused(name: str) -> pickle.UnpicklingError:
-    """The error for a file that names something else than data."""
+    """The error for a file that names something other than data."""
     return pickle.UnpicklingError(
         f"it names {name}, which is neither a tensor, an array nor a plain container. Loading it could run code, so "
         "nothing was loaded"
@@ -130,10 +133,12 @@ def refused(name: str) -> pickle.UnpicklingError:
 
 
 def plain(value: Any, size: int, seen: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """The tree that an unpickler returned, with stand-ins replaced by their values, in place where it can be.
+    """Replaces stand-ins by their values in what an unpickler returned, in place where possible.
 
     Args:
+        value: what the unpickler returned.
         size: of the file, in bytes.
+        seen: containers that were visited before, by id; for the recursion.
 
     Raises:
         pickle.UnpicklingError: a class among the values, or a tensor larger than the file.
@@ -159,7 +164,14 @@ def plain(value: Any, size: int, seen: dict[int, tuple[Any, Any]] | None = None)
 
 
 def require_size(tensor: Tensor, size: int) -> None:
-    """Raises pickle.UnpicklingError for a tensor that claims more bytes than its file has."""
+    """Refuses a tensor that claims more bytes than its file has.
+
+    Args:
+        size: of the file, in bytes.
+
+    Raises:
+        pickle.UnpicklingError: the tensor is too large.
+    """
     claimed = max(tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size())
     if claimed > size:
         raise pickle.UnpicklingError(f"a tensor of {claimed} bytes in a file of {size} bytes")

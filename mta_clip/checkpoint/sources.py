@@ -1,7 +1,7 @@
-"""The released formats that can be converted: where their weights lie, and what each parameter is called here.
+"""The released formats that can be converted: where a file has its weights, and what each parameter is called here.
 
-A table maps official names to ours. In both, `#` stands for a number and `*` for any text; the first row that fits
-decides. A row with a `Dropped` leaves the parameter out. Names of a head's table are relative to the head.
+A table maps official names to ours. In both, `#` stands for a number and `*` for any text; the first row that matches
+decides. A row with a `Dropped` leaves the parameter out. Names in a head's table are relative to the head.
 """
 
 import re
@@ -161,7 +161,7 @@ TAGCLIP: Names = {
 
 
 def fold_class_embedding(weights: Weights) -> Weights:
-    """DenseCLIP adds the class embedding to its token twice; here the second time is part of the position table."""
+    """Adds the class embedding to the first row of the position table: DenseCLIP adds it to its token twice."""
     visual = "backbone.tower.visual."
     if f"{visual}class_embedding" not in weights:
         return weights
@@ -175,10 +175,10 @@ class Source:
     """A released format.
 
     Args:
-        names: its table, see above.
-        keys: under which of these keys of the file the weights lie; none of them: the file is the weights.
-        finish: a last step on the renamed weights, e.g. a sum that we store as one parameter.
-        is_clip: the result is a state dict for MODEL.CLIP.PRETRAINED, not one for MODEL.WEIGHTS.
+        names: table of its parameter names, as described above.
+        keys: of the file; the first that exists holds the weights. If none exists, the file itself is the weights.
+        finish: last step on the renamed weights, e.g. a sum that we store as one parameter.
+        is_clip: the result is a state dict for MODEL.CLIP.PRETRAINED instead of MODEL.WEIGHTS.
     """
 
     names: Names
@@ -187,7 +187,11 @@ class Source:
     is_clip: bool = False
 
     def rename(self, name: str) -> str:
-        """Our name of an official name; see `translate`."""
+        """Our name for an official name; see `translate`.
+
+        Raises:
+            KeyError: the table does not have the name.
+        """
         return translate(name, self.names)
 
 
@@ -201,13 +205,13 @@ SOURCES = {
 
 
 def translate(name: str, table: Names) -> str:
-    """Looks a name up in a table.
+    """Looks up a name in a table.
 
     Returns:
-        Our name, or why the parameter is dropped.
+        Our name, or a `Dropped` that says why the parameter is left out.
 
     Raises:
-        KeyError: the table does not know the name.
+        KeyError: the table does not have the name.
     """
     for official, ours in table.items():
         pattern = re.escape(official).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
@@ -217,7 +221,7 @@ def translate(name: str, table: Names) -> str:
     raise KeyError(f"no rule for the parameter name {name!r}; is the file of another format or version?")
 
 
-# By name relative to the head, and for TagCLIP to the segmentor.
+# For names relative to the head; for TagCLIP, names in the whole model.
 mask2former_to_ours = partial(translate, table=MASK2FORMER_HEAD)
 mta_clip_head_to_ours = partial(translate, table=MTA_CLIP_HEAD)
 tagclip_to_ours = partial(translate, table=TAGCLIP)

@@ -1,4 +1,4 @@
-"""Writes checkpoints: atomically, and only what can be read back without running code."""
+"""Writes checkpoints atomically, with nothing in them that could not be read back without running code."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..files import complete_file
 
-# What torch.load(weights_only=True) reads; exact types, since a numpy float is a float and yet is refused.
+# What torch.load(weights_only=True) reads. Types must match exactly: a numpy float is a float, but would be refused.
 _SCALARS = {type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size}
 _CONTAINERS = {dict, OrderedDict, Counter, list, tuple, set}
 SUFFIXES = (".safetensors", ".pth")
@@ -21,7 +21,8 @@ def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
     """Saves tensors and plain containers with torch.save so that torch.load(weights_only=True) reads them back.
 
     Raises:
-        TypeError: something else is in there; the message names its place.
+        TypeError: `data` holds something else; the message says where.
+        OSError: the file cannot be written.
     """
     require_plain(data)
     with complete_file(path) as temporary, temporary.open("wb") as file:
@@ -29,13 +30,14 @@ def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped: bool = True) -> None:
-    """Saves weights as safetensors or as a weights-only .pth, as the suffix says.
+    """Saves weights as safetensors, or as a .pth with nothing but weights, as the suffix says.
 
     Args:
-        wrapped: a .pth holds {"model": state_dict}, which Detectron2's checkpointer reads, instead of the bare names.
+        wrapped: a .pth holds {"model": state_dict}, which Detectron2's checkpointer expects, instead of `state_dict`.
 
     Raises:
         ValueError: another suffix.
+        TypeError, OSError: see `save_plain`.
     """
     path = Path(path)
     require_known_suffix(path)
@@ -49,7 +51,11 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
 
 
 def require_known_suffix(path: Path) -> None:
-    """Raises ValueError unless the suffix names a format we write."""
+    """Checks that we can write the format that the suffix names.
+
+    Raises:
+        ValueError: we cannot.
+    """
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"{path}: weights are written as {' or '.join(SUFFIXES)}, not as {path.suffix or 'no suffix'!r}"
@@ -57,7 +63,14 @@ def require_known_suffix(path: Path) -> None:
 
 
 def require_plain(value: Any, place: str = "checkpoint") -> None:
-    """Raises TypeError, naming the place, unless all is tensors, plain containers, numbers and strings."""
+    """Checks that a value consists only of tensors, plain containers, numbers and strings.
+
+    Args:
+        place: what the error calls the value.
+
+    Raises:
+        TypeError: something else is in it; the message says where.
+    """
     kind = type(value)
     if kind in _CONTAINERS:
         items = value.items() if isinstance(value, dict) else enumerate(value)
@@ -68,5 +81,6 @@ def require_plain(value: Any, place: str = "checkpoint") -> None:
     elif kind not in _SCALARS and kind not in (Tensor, nn.Parameter):
         raise TypeError(
             f"{place} is a {kind.__module__}.{kind.__qualname__}, which could not be loaded again without trusting the "
-            "file. Store tensors, numbers, strings, lists or dicts (a numpy array: torch.from_numpy; a number: .item())"
+            "file. Store tensors, numbers, strings, lists or dicts (of a numpy array, torch.from_numpy(x); of a numpy "
+            "number, x.item())"
         )
