@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Segments images and saves each beside its overlay and legend.
+"""Segments images, and saves each one side by side with its overlay and legend.
 
 python demo.py --config-file configs/shapes/mta_clip_tiny.yaml --weights output/demo/model_final.pth \\
     --input street.jpg photos/ 'more/*.png' --output output/overlays
-python demo.py ... --labels "sky, road, my cat"        other classes, by name
-python demo.py ... --save-labels                       also label PNGs (pixel values are class indices)
-python demo.py ... MODEL.DEVICE cuda                   config keys to override, last
+python demo.py ... --labels "sky, road, my cat"        looks for other classes, by name
+python demo.py ... --save-labels                       also saves label PNGs (pixel values are class indices)
+python demo.py ... MODEL.DEVICE cuda                   overrides config keys, always at the end
 """
 
 import argparse
@@ -31,10 +31,11 @@ logger = logging.getLogger("demo")
 
 
 def argument_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="config of the model (YAML)")
     parser.add_argument("--weights", help="checkpoint; short for MODEL.WEIGHTS")
-    parser.add_argument("--input", nargs="+", required=True, help="image files, folders and globs")
+    parser.add_argument("--input", nargs="+", required=True, help="image files, folders and glob patterns")
     parser.add_argument("--output", required=True, help="folder for the pictures")
     parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
     parser.add_argument("--save-labels", action="store_true", help="also save label maps, as OUTPUT/labels/*.png")
@@ -44,7 +45,11 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def class_list(text: str) -> list[str]:
-    """Comma-separated names, without surrounding spaces."""
+    """Splits comma-separated names and removes surrounding spaces.
+
+    Raises:
+        argparse.ArgumentTypeError: a name is empty.
+    """
     names = [name.strip() for name in text.split(",")]
     if "" in names:
         raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
@@ -52,7 +57,12 @@ def class_list(text: str) -> list[str]:
 
 
 def share(text: str) -> float:
-    """A number in 0..1."""
+    """Reads a number in 0..1.
+
+    Raises:
+        ValueError: not a number.
+        argparse.ArgumentTypeError: the number is not in 0..1.
+    """
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
@@ -60,15 +70,15 @@ def share(text: str) -> float:
 
 
 def find_images(inputs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Expands files, folders (with all subfolders) and globs.
+    """Expands files, folders (with all subfolders) and glob patterns.
 
     Returns:
-        Paths of images, each once, in the order given; and, by input, why it led to none.
+        Paths of images, each once, in the order given; and for each input without an image, {input: reason}.
     """
     images: dict[str, None] = {}
     failures = {}
     for item in inputs:
-        # A file whose name looks like a glob, such as "a[1].png", is that file.
+        # An existing file whose name looks like a glob pattern, such as "a[1].png", is taken as the file.
         matches = [item] if os.path.exists(item) else sorted(glob.glob(item, recursive=True))
         found = [path for match in matches for path in _images_at(Path(match))]
         if not found:
@@ -86,10 +96,18 @@ def _images_at(path: Path) -> list[str]:
 def segment_images(
     predictor: SegmentationPredictor, images: Sequence[str], output: Path, *, alpha: float, save_labels: bool
 ) -> dict[str, str]:
-    """Saves the picture of every image; one that cannot be processed does not stop the others.
+    """Saves a picture for every image; an image that fails does not stop the others.
+
+    Args:
+        output: folder for the pictures.
+        alpha: share of the label colour in the overlay, 0..1.
+        save_labels: also save label maps, as `output`/labels/*.png.
 
     Returns:
-        By path, why an image failed.
+        {path of an image that failed: reason}.
+
+    Raises:
+        OSError: a picture cannot be written.
     """
     failures = {}
     names = png_names(images)
@@ -109,14 +127,18 @@ def segment_images(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status, 1 if an input failed."""
+    """Runs the command.
+
+    Returns:
+        The exit status: 0, or 1 if an input failed.
+    """
     args = argument_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logger.setLevel(logging.INFO)
     cfg = load_config(args.config_file, args.opts)
     if args.weights:
         cfg.MODEL.WEIGHTS = args.weights
-    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so large images need not hold all scores
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
     images, failures = find_images(args.input)
     if images:
         predictor = SegmentationPredictor(cfg)

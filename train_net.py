@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Trains or evaluates a model that a config describes.
+"""Trains or evaluates the model that a config describes.
 
 python train_net.py --config-file configs/shapes/mta_clip_tiny.yaml              train, then evaluate
 python train_net.py --config-file ... --resume                                   continue from the last checkpoint
 python train_net.py --config-file ... --eval-only MODEL.WEIGHTS model.pth        evaluate
-python train_net.py --config-file ... --num-gpus 8                               eight GPUs
-python train_net.py --config-file ... --num-gpus 2 MODEL.DEVICE cpu              two processes on the CPU
-python train_net.py --config-file ... --num-gpus 8 --max-restarts 3              resume by itself after a failure
-torchrun --nproc-per-node 8 train_net.py --config-file ...                       the same under torchrun
+python train_net.py --config-file ... --num-gpus 8                               train on eight GPUs
+python train_net.py --config-file ... --num-gpus 2 MODEL.DEVICE cpu              train in two processes on the CPU
+python train_net.py --config-file ... --num-gpus 8 --max-restarts 3              resume up to 3 times after a failure
+torchrun --nproc-per-node 8 train_net.py --config-file ...                       train on eight GPUs with torchrun
 """
 
 import argparse
@@ -21,7 +21,11 @@ from mta_clip.engine.trainer import Trainer
 
 
 def main(args: argparse.Namespace) -> Results:
-    """What every process runs. Returns the results on the main process, {} on the others."""
+    """What every process runs.
+
+    Returns:
+        The results on the main process, {} on the others.
+    """
     cfg = setup(args)
     if args.eval_only:
         model = build_for_evaluation(cfg, resume=args.resume, build=Trainer.build_model)
@@ -34,12 +38,16 @@ def main(args: argparse.Namespace) -> Results:
     if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
         results.update(evaluate_with_augmentation(cfg, model))
     if (value := mean_iou(results)) is not None:
-        print(f"mIoU {value:.2f}", flush=True)  # noqa: T201  (the answer of the command, for eyes and scripts)
+        print(f"mIoU {value:.2f}", flush=True)  # noqa: T201  (the result of the command, for people and scripts)
     return results
 
 
 def run(arguments: argparse.Namespace) -> Results:
-    """Runs `main` in as many processes as the arguments ask for."""
+    """Runs `main` in as many processes as the arguments say.
+
+    Raises:
+        ValueError, RuntimeError: see `launch`.
+    """
     return launch(
         main,
         processes_per_machine=arguments.num_gpus,

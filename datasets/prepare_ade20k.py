@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepares ADE20K-150: class indices from 0 on instead of 1, void as 255 instead of 0.
+"""Prepares ADE20K-150: class indices start at 0 instead of 1, and void is 255 instead of 0.
 
 Reads   ADEChallengeData2016/annotations/{training,validation}/*.png
 Writes  ADEChallengeData2016/annotations_detectron2/{training,validation}/*.png
@@ -17,6 +17,7 @@ _READER = LabelReader(num_classes=_CLASSES, label_map={0: 255} | {k: k - 1 for k
 
 
 def prepare(root: Path, workers: int) -> None:
+    """Converts the label maps below the folder of all datasets."""
     folder = root / "ADEChallengeData2016"
     sources = find_files(folder / "annotations", "*/*.png", download="ADEChallengeData2016.zip")
     targets = [folder / "annotations_detectron2" / source.parent.name / source.name for source in sources]

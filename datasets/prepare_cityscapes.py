@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepares Cityscapes: train ids 0..18 (255 = ignored) from the 34 label ids.
+"""Prepares Cityscapes: converts the 34 label ids to train ids 0..18 (255 = ignored).
 
 Reads   cityscapes/gtFine/{train,val}/<city>/*_gtFine_labelIds.png
 Writes  cityscapes/gtFine/{train,val}/<city>/*_gtFine_labelTrainIds.png, as the official tools do
@@ -22,6 +22,7 @@ _READER = LabelReader(
 
 
 def prepare(root: Path, workers: int) -> None:
+    """Converts the label maps below the folder of all datasets."""
     folder = root / "cityscapes" / "gtFine"
     sources = [
         source

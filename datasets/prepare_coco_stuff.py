@@ -3,7 +3,8 @@
 
 Reads   coco/stuffthingmaps/{train2017,val2017}/*.png, whose values are the dataset's ids 1..182 minus one, with gaps
 Writes  coco/stuffthingmaps_171/{train2017,val2017}/*.png
-from stuffthingmaps_trainval2017.zip, unpacked in coco/stuffthingmaps/ (its folders have the images' folders' names).
+from stuffthingmaps_trainval2017.zip, unpacked in coco/stuffthingmaps/ (its folders have the same names as those of the
+images).
 """
 
 import sys
@@ -20,6 +21,7 @@ _READER = LabelReader(num_classes=len(CLASS_IDS), label_map={number - 1: k for k
 
 
 def prepare(root: Path, workers: int) -> None:
+    """Converts the label maps below the folder of all datasets."""
     folder = root / "coco"
     sources = find_files(folder / "stuffthingmaps", "*2017/*.png", download="stuffthingmaps_trainval2017.zip")
     targets = [folder / "stuffthingmaps_171" / source.parent.name / source.name for source in sources]
@@ -28,8 +30,11 @@ def prepare(root: Path, workers: int) -> None:
 
 def _convert(path: Path) -> NDArray[np.uint8]:
     unused = sorted({int(value) + 1 for value in np.unique(read_stored_labels(path))} & set(UNUSED_IDS))
-    if unused:  # an index of a converted file would pass for an id
-        raise ValueError(f"{path}: COCO-Stuff has no class with id {unused[0]}. Is this file converted already?")
+    if unused:  # the file may hold class indices already, which would be mistaken for ids
+        raise ValueError(
+            f"{path}: COCO-Stuff has no class with id {unused[0]}. Has this file been converted already? Unpack "
+            "stuffthingmaps_trainval2017.zip again."
+        )
     return _READER.read(path)
 
 

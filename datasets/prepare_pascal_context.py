@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Prepares PASCAL Context: the 59 most frequent of its 459 classes.
+"""Prepares PASCAL Context: keeps the 59 most frequent of its 459 classes.
 
 Reads   pascal_context/labels.txt and pascal_context/trainval/*.mat (array LabelMap, values 1..459)
 Writes  VOCdevkit/VOC2010/SegmentationClassContext/*.png: 1..59 in the order of mta_clip/data/class_names/
         pascal_context.txt, 0 = any other class
 from labels.txt and trainval.tar.gz of the PASCAL Context page, unpacked in pascal_context/. The images and the lists
-of train and val (ImageSets/Main) are VOC 2010's (VOCtrainval_03-May-2010.tar), unpacked in the folder of all datasets.
+of train and val (ImageSets/Main) come from VOC 2010 (VOCtrainval_03-May-2010.tar), unpacked in the folder of all
+datasets.
 """
 
 import functools
@@ -20,6 +21,7 @@ from mta_clip.data.prepare import convert_label_maps, find_files, load_mat, run_
 
 
 def prepare(root: Path, workers: int) -> None:
+    """Converts the label maps below the folder of all datasets."""
     context = root / "pascal_context"
     lookup = _lookup(context / "labels.txt")
     sources = find_files(context / "trainval", "*.mat", download="trainval.tar.gz")
@@ -29,7 +31,7 @@ def prepare(root: Path, workers: int) -> None:
 
 
 def _lookup(label_file: Path) -> NDArray[np.uint8]:
-    """Table from the ids of the list of all classes ("2: aeroplane") to 0..59."""
+    """Table from the ids in the list of all classes ("2: aeroplane") to 0..59."""
     if not label_file.is_file():
         raise FileNotFoundError(f"{label_file}: the list of all classes is missing (see datasets/README.md).")
     ids = {}

@@ -6,7 +6,7 @@ Reads   VOCdevkit/VOC2012/ImageSets/Segmentation/{train,val}.txt
 Writes  VOCdevkit/VOC2012/SegmentationClassAug/*.png and ImageSets/Segmentation/aug.txt: all images that SBD labels and
         VOC's train and val do not (9,118)
 from VOCtrainval_11-May-2012.tar and SBD's benchmark.tgz, unpacked in the folder of all datasets. VOC's own label maps
-are read as they are; without SBD, nothing needs to be prepared.
+need no conversion; without SBD there is nothing to prepare.
 """
 
 import sys
@@ -23,6 +23,7 @@ _CLASSES = 21  # with background; SBD does not mark outlines
 
 
 def prepare(root: Path, workers: int) -> None:
+    """Converts the label maps below the folder of all datasets, and writes the list aug.txt."""
     voc, sbd = root / "VOCdevkit" / "VOC2012", root / "benchmark_RELEASE" / "dataset"
     lists = voc / "ImageSets" / "Segmentation"
     own = {name for split in ("train", "val") for name in read_names(lists / f"{split}.txt")}
@@ -34,7 +35,7 @@ def prepare(root: Path, workers: int) -> None:
         _convert,
         workers=workers,
     )
-    with complete_file(lists / "aug.txt") as part:  # last: the list promises the label maps
+    with complete_file(lists / "aug.txt") as part:  # last, so that every listed label map exists
         part.write_text("".join(f"{name}\n" for name in added))
 
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Shows, per class, which learned context the masks of a trained MTA-CLIP chose over a dataset.
+"""Shows, for each class, which learned contexts the masks of a trained MTA-CLIP chose on a dataset.
 
 python tools/analyze_contexts.py --config-file configs/shapes/mta_clip_tiny.yaml \\
     --weights output/demo/model_final.pth --output output/demo/contexts
 
-Prints a table and leaves in --output: contexts.csv (masks and pixels per class and context), contexts.png (shares as
+Prints a table and writes to --output: contexts.csv (masks and pixels per class and context), contexts.png (shares as
 bars), examples/*.png (the largest masks per class and context).
 """
 
@@ -25,18 +25,24 @@ from mta_clip.predictor import build_trained_model
 
 
 def argument_parser() -> argparse.ArgumentParser:
+    """The options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="config of the model (YAML)")
     parser.add_argument("--weights", help="checkpoint; short for MODEL.WEIGHTS")
     parser.add_argument("--dataset", help="registered dataset; default: the first of DATASETS.TEST")
-    parser.add_argument("--output", required=True, type=Path, help="folder for table and pictures")
-    parser.add_argument("--max-images", type=int, help="stop after so many images")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the table and the pictures")
+    parser.add_argument("--max-images", type=int, help="stop after this number of images")
     parser.add_argument("--examples", type=int, default=4, help="crops per class and context")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        ValueError: no dataset is named; see also `build_trained_model` and `analyze_contexts`.
+    """
     args = argument_parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     cfg = load_config(args.config_file, args.opts)

@@ -1,4 +1,4 @@
-"""Times models side by side: own process per peer, rounds interleaved, medians with spread, stage shares, peak memory.
+"""Times models (peers) side by side, each in its own process, in rounds; gives medians, stage times and peak memory.
 
     python tools/benchmark.py                                     # inference, 512x512, fp32, all peers
     python tools/benchmark.py --dtype bfloat16 --peers mask2former-r50 mta-clip-rn50 mask2former-r50:float32
@@ -8,9 +8,9 @@
     python tools/benchmark.py --neighbour 1                       # with another process busy on one core
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
 
-Only ratios between peers of one run mean anything on a shared machine; where other processes take the cores meanwhile,
-`--threads 1 --clock cpu` counts the time that the process itself computed. Weights are random: time does not depend on
-them.
+On a shared machine, only ratios between peers of one run mean anything. If other processes use the cores meanwhile,
+`--threads 1 --clock cpu` counts only the time that the process itself computed. Weights are random, as time does not
+depend on them.
 """
 
 import argparse
@@ -27,8 +27,8 @@ import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-# Stage times of the official Mask2Former R50 against transformers' without post-processing, both measured on two
-# cores at 512x512 in fp32: the official one is not pip-installable, transformers' is the peer everyone can repeat.
+# Seconds of the official Mask2Former R50 and of transformers' without post-processing, both measured on two cores at
+# 512x512 in fp32. The official one cannot be installed by pip; transformers' is the peer that everyone can run.
 OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
 TRANSFORMERS = "transformers-mask2former-r50"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,7 +36,16 @@ SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads",
 
 
 class Worker:
-    """One peer in a process of its own, which answers each request for a round of runs with one line of JSON."""
+    """Runs one peer in a process of its own, which answers each request for a round with one line of JSON.
+
+    Args:
+        peer: NAME[:DTYPE][:compile].
+        args: of the command.
+
+    Raises:
+        ValueError: see `split_peer`.
+        RuntimeError: the process ended.
+    """
 
     def __init__(self, peer: str, args: argparse.Namespace):
         self.peer = peer
@@ -53,6 +62,11 @@ class Worker:
         self.rounds: list[dict] = []
 
     def run_round(self) -> None:
+        """Runs the peer once and keeps its times.
+
+        Raises:
+            RuntimeError: the process ended.
+        """
         self.process.stdin.write("run\n")
         self.process.stdin.flush()
         self.rounds.append(self._answer())
@@ -61,11 +75,12 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(
-                f"the process of {self.peer} ended with status {self.process.wait()}; its error is above"
+                f"the process of {self.peer} ended with status {self.process.wait()}; see its error message above"
             )
         return json.loads(line)
 
     def close(self) -> None:
+        """Ends the process."""
         self.process.stdin.close()
         self.process.wait()
 
@@ -87,7 +102,14 @@ class Worker:
 
 
 def split_peer(peer: str) -> tuple[str, str, bool]:
-    """NAME[:DTYPE][:compile] -> name, data type ("" if not given), whether its networks are compiled."""
+    """Splits NAME[:DTYPE][:compile].
+
+    Returns:
+        The name, the data type ("" if not given), and whether the networks are compiled.
+
+    Raises:
+        ValueError: another form, or an unknown data type.
+    """
     name, *settings = peer.split(":")
     compiled = "compile" in settings
     dtypes = [setting for setting in settings if setting != "compile"]
@@ -98,7 +120,7 @@ def split_peer(peer: str) -> tuple[str, str, bool]:
 
 @contextlib.contextmanager
 def neighbours(count: int) -> Iterator[None]:
-    """Keeps that many cores busy with other processes meanwhile."""
+    """Keeps this number of cores busy with other processes while the block runs."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -109,7 +131,11 @@ def neighbours(count: int) -> Iterator[None]:
 
 
 def measure(args: argparse.Namespace) -> list[dict]:
-    """Runs all peers in turn, round by round."""
+    """Runs all peers in turn, round by round, and returns their summaries.
+
+    Raises:
+        ValueError, RuntimeError: see `Worker`.
+    """
     workers = []
     try:
         for peer in args.peers:
@@ -156,13 +182,13 @@ def table(results: list[dict]) -> str:
     if reference is not None and reference["mode"] == "infer":
         text += (
             f"\n* official Mask2Former R50, derived: transformers' time without post-processing x "
-            f"{OFFICIAL_SECONDS}/{TRANSFORMERS_SECONDS}, the two's ratio measured once on two cores."
+            f"{OFFICIAL_SECONDS}/{TRANSFORMERS_SECONDS}, the ratio of the two, measured once on two cores."
         )
     return text
 
 
 def ratio(seconds: dict, others: dict) -> str:
-    """Of medians, and in brackets of the fastest rounds."""
+    """The ratio of the medians, and in brackets that of the fastest rounds."""
     return f"{seconds['median'] / others['median']:.2f} ({seconds['min'] / others['min']:.2f})"
 
 
@@ -172,11 +198,11 @@ def parse_arguments() -> argparse.Namespace:
         "--peers",
         nargs="+",
         default=[TRANSFORMERS, "mask2former-r50", "mta-clip-rn50"],
-        help="NAME[:DTYPE][:compile]; the first round of a compiled one takes a minute or more",
+        help="NAME[:DTYPE][:compile]; the first round of a compiled peer takes a minute or more",
     )
     parser.add_argument("--mode", choices=["infer", "train"], default="infer")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of peers that name none")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="data type of peers that name none")
     parser.add_argument("--size", type=int, default=512, help="image side, pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--classes", type=int, default=150)
@@ -184,17 +210,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: only with --threads 1")
     parser.add_argument(
-        "--neighbour", type=int, default=0, metavar="N", help="cores that other processes keep busy meanwhile"
+        "--neighbour", type=int, default=0, metavar="N", help="cores that other processes keep busy at the same time"
     )
-    parser.add_argument("--rounds", type=int, default=7, help="counted rounds, after one that warms up")
-    parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"])
-    parser.add_argument("--values", type=int, nargs="+", help="of the swept option")
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up")
+    parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"], help="option to vary")
+    parser.add_argument("--values", type=int, nargs="+", help="values of the --sweep option")
     parser.add_argument("--json", type=Path, default=Path("output/benchmark.json"))
     args = parser.parse_args()
     if bool(args.sweep) != bool(args.values):
-        parser.error("--sweep and --values belong together")
+        parser.error("--sweep and --values need each other")
     if args.clock == "cpu" and (args.threads != 1 or args.device != "cpu"):
-        parser.error("--clock cpu adds up threads and misses devices: it needs --threads 1 and --device cpu")
+        parser.error(
+            "--clock cpu adds up the time of threads and does not count other devices: use --threads 1 --device cpu"
+        )
     return args
 
 

@@ -1,4 +1,4 @@
-"""The process behind one peer of tools/benchmark.py: builds a model, then times one run per line on stdin."""
+"""The process of one peer of tools/benchmark.py: builds a model, then times one run for each line on stdin."""
 
 import argparse
 import contextlib
@@ -56,7 +56,7 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
 
 
 def sliding(args: argparse.Namespace) -> Stages:
-    """MTA-CLIP in windows over a large image, to its label map: time is that of one window."""
+    """MTA-CLIP on a large image in windows, to its label map; the time is that of one window."""
     model = build_ours(
         args,
         True,
@@ -84,7 +84,7 @@ def sliding(args: argparse.Namespace) -> Stages:
 
 
 def training(args: argparse.Namespace, *options: object, plain: bool = False) -> Stages:
-    """One training step of MTA-CLIP without the optimizer, ours or the plain one of plain_reference.py."""
+    """One training step of MTA-CLIP without the optimizer: ours, or the plain one of plain_reference.py."""
     from plain_reference import plain_losses
 
     model = build_ours(args, True, *options).train()
@@ -176,7 +176,7 @@ PEERS = {
 
 
 def run(stages: Stages, images: Tensor, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds per stage of one run; of one window if images are processed in windows."""
+    """Seconds per stage of one run, or of one window if images are processed in windows."""
     dtype = getattr(torch, args.dtype)
     autocast = torch.autocast(args.device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
     values, seconds = {"images": images}, {}
@@ -219,7 +219,7 @@ def main() -> None:
     stages = PEERS[args.mode][args.peer](args)
     images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
     about = {name: getattr(args, name) for name in ("mode", "dtype", "compile", "threads", "clock")}
-    # Libraries and weights, which are the same whatever is done with them.
+    # Memory of libraries and weights, which does not depend on what is run.
     answer({**about, "torch": torch.__version__, "start_memory_mib": peak_memory_mib(args.device)})
     for _ in sys.stdin:
         seconds = run(stages, images, args)

@@ -5,7 +5,7 @@
         --config-file configs/ade20k/mask2former_r50.yaml
     python tools/convert_checkpoint.py --source openai-clip RN50.pt clip_rn50.safetensors
 
-The result is given to MODEL.WEIGHTS, that of openai-clip to MODEL.CLIP.PRETRAINED. See docs/checkpoints.md.
+Set MODEL.WEIGHTS to the result, or MODEL.CLIP.PRETRAINED to that of openai-clip. See docs/checkpoints.md.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from mta_clip.modeling.clip import build_clip
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--source", required=True, choices=SOURCES, help="whose file it is")
+    parser.add_argument("--source", required=True, choices=SOURCES, help="project that released the file")
     parser.add_argument("input", type=Path, help="the released file")
     parser.add_argument("output", type=Path, help=f"our file; the suffix chooses the format: {' or '.join(SUFFIXES)}")
     parser.add_argument("--config-file", default="", help="checks names and shapes against this config's model")
@@ -36,17 +37,21 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
-    """Names and shapes that the converted file must fit: of the config's model, or of its open_clip architecture."""
+    """The state dict that the converted file must fit: of the config's model, or of its open_clip architecture."""
     if SOURCES[source].is_clip:
         return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only shapes are wanted
+    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only names and shapes are needed
     return build_model(cfg).state_dict()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Converts; returns the exit status."""
+    """Runs the command.
+
+    Returns:
+        The exit status: 0, or 1 after an error, which is reported without a traceback.
+    """
     args = parse_arguments(arguments)
     try:
         require_known_suffix(args.output)
@@ -62,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     key = "MODEL.CLIP.PRETRAINED" if SOURCES[args.source].is_clip else "MODEL.WEIGHTS"
     print(f"\nwrote {args.output}; use it with {key} {args.output}")
     if conversion.missing is None:
-        print("names and shapes were not checked against a model: give --config-file for that")
+        print("names and shapes were not checked against a model; use --config-file to check them")
     return 0
 
 

@@ -3,8 +3,8 @@
 
     python tools/parity_report.py
 
-Runs every test file that uses `compare` of tests/support/golden_files.py; only such comparisons are in the table. If a
-test fails, the table stays as it is.
+Runs every test file that uses `compare` of tests/support/golden_files.py; only these comparisons are in the table. If a
+test fails, the table is not changed.
 """
 
 import argparse
@@ -48,14 +48,14 @@ def record(files: list[str]) -> list[dict]:
         command = [sys.executable, "-m", "pytest", *files]
         status = subprocess.run(command, cwd=ROOT, env=os.environ | {"MTA_CLIP_PARITY_REPORT": str(report)}).returncode
         if status:
-            sys.exit(f"pytest ended with status {status}; {PAGE} is as it was")
+            sys.exit(f"pytest ended with status {status}; {PAGE} is unchanged")
         if not report.is_file():
-            sys.exit(f"no test compared anything; {PAGE} is as it was")
+            sys.exit(f"no test compared anything; {PAGE} is unchanged")
         return [json.loads(line) for line in report.read_text().splitlines()]
 
 
 def make_table(entries: list[dict]) -> str:
-    """Markdown: per component and test file the largest difference of all comparisons."""
+    """A Markdown table with the largest difference of all comparisons per component and test file."""
     groups: dict[tuple[str, str, str], list[dict]] = defaultdict(list)
     for entry in entries:
         file, _, case = entry["test"].partition("::")
@@ -72,7 +72,7 @@ def make_table(entries: list[dict]) -> str:
 
 
 def official(case: str) -> str:
-    """Whose numbers a golden file holds, from its name in the brackets of the test."""
+    """The implementation whose numbers a golden file holds, from the file's name in the brackets of the test."""
     match = re.search(r"\b(m2f|mta|tag)_", case.partition("[")[2])
     return OFFICIAL[match[1]] if match else ""
 

@@ -1,4 +1,4 @@
-"""Draws how time and memory grow, from the JSON files of `tools/benchmark.py --sweep`: one PNG per swept setting.
+"""Draws how time and memory grow, from the JSON files of `tools/benchmark.py --sweep`: one PNG per varied setting.
 
 python tools/performance_plots.py output/performance/sweep_*.json --output docs/performance
 """
@@ -19,7 +19,7 @@ def swept_setting(report: list[dict]) -> str:
     """The one setting in which the entries of a report differ.
 
     Raises:
-        ValueError: none or several differ.
+        ValueError: no setting differs, or several do.
     """
     first = report[0]["settings"]
     names = [name for name in first if len({entry["settings"][name] for entry in report}) > 1]
@@ -31,7 +31,7 @@ def swept_setting(report: list[dict]) -> str:
 
 
 def draw(report: list[dict], path: Path) -> None:
-    """Stacked stage times with the total's range, and peak memory, over the swept setting."""
+    """Plots time and peak memory over the varied setting; with one peer, times are stacked by stage."""
     name = swept_setting(report)
     values = [entry["settings"][name] for entry in report]
     figure, (time, memory) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

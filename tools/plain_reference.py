@@ -1,9 +1,9 @@
-"""The MTA-CLIP training step written plainly, over the parameters of our model: what tools/benchmark.py compares with.
+"""The MTA-CLIP training step written plainly, with the parameters of our model; tools/benchmark.py compares with it.
 
-Nothing is shared, factored or fused here: deformable attention by `grid_sample` (one call per level), mask logits of
-all queries at full resolution after every layer, attention masks by resizing them, matching and losses from them,
-every prompt run through the text tower in full. Only the image encoder is the model's own. With the same
-random points, losses and gradients are those of the package.
+Nothing is shared, factored or fused: deformable attention uses `grid_sample` (one call per level); mask logits of all
+queries are computed at full resolution after every layer, and attention masks, matching and losses are made from them;
+every prompt runs through the text tower in full. Only the image encoder is the model's own. With the same random
+points, losses and gradients equal those of the package.
 
 Shapes: B images, S pixels of all levels, A heads, d channels per head, L levels, P points, N queries, Q mask queries,
 K classes with no object last, Z contexts, M target masks, D decoder width, h and w a quarter of the padded input.
@@ -24,7 +24,7 @@ from mta_clip.modeling.transformer_decoder import MaskTextDecoder
 
 
 def plain_losses(model: MTACLIP, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What `model.losses` returns, for a model with learned contexts and the default losses."""
+    """The losses that `model.losses` returns, for a model with learned contexts and the default losses."""
     targets = targets_from_sem_seg(list(labels), images.shape[-2:], model.ignore_label)
     text = prompt_features(model.prompt_learner)
     head = model.sem_seg_head

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Trains this package's tiny CLIP on captioned crops of shapes: image and text towers, contrastively, from scratch.
+"""Trains a tiny CLIP, image and text tower, from scratch and contrastively on captioned crops of the shapes dataset.
 
     python tools/pretrain_tiny_clip.py --output output/tiny_clip/mta-tiny-vit.pth
 
-Zero-shot segmentation needs text features that mean something for classes without labels. The classes held out of the
-shapes benchmark (DATASETS.UNSEEN_CLASSES of the config) are neither drawn nor named here; what is learned is what their
-words mean in other combinations. The result is a file for MODEL.CLIP.PRETRAINED. Minutes on two cores.
+Zero-shot segmentation needs text features that mean something for classes without labels. The held-out classes
+(DATASETS.UNSEEN_CLASSES of the config) are neither drawn nor named here; CLIP learns what their words mean in other
+combinations. The result is a file for MODEL.CLIP.PRETRAINED. It takes minutes on two cores.
 
-With --synonyms every word of a caption is replaced by its synonym (mta_clip/data/datasets/shapes.py) half of the time,
-so that the text tower also knows classes by names that segmentation is never trained with.
+With --synonyms, every word of a caption is replaced by its synonym (mta_clip/data/datasets/shapes.py) half of the time,
+so that the text tower also knows classes by names that segmentation is not trained with.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from mta_clip.config_loader import load_config
 from mta_clip.data.datasets.shapes import SYNONYMS, all_names, parse_name, render_crop, synonym_of
 from mta_clip.modeling.clip import build_clip
 
-TEMPLATE = "a photo of a {}."  # the one that segmentation will ask with
+TEMPLATE = "a photo of a {}."  # the same as in segmentation
 CROP = 48  # pixels; objects in it are about as large as in the scenes
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What a text says of an object; None = the text does not say."""
+    """A text and what it says about an object; None = it does not say."""
 
     text: str
     texture: str | None
@@ -41,7 +41,7 @@ class Caption:
     shape: str | None
 
     def holds_for(self, other: "Caption") -> bool:
-        """Whether this caption is true of whatever the other one is true of."""
+        """Whether this caption is true of every object that the other one is true of."""
         return all(
             mine is None or mine == theirs
             for mine, theirs in zip(
@@ -51,9 +51,9 @@ class Caption:
 
 
 def captions_of(name: str) -> list[Caption]:
-    """Captions of one thing, the complete one first, then ones that leave words out.
+    """Captions of one object or ground: the complete one first, then shorter ones.
 
-    No texture word beside colour and shape means plain, as in the names of the dataset's classes.
+    A name without a texture word means plain texture, as in the class names of the dataset.
     """
     try:
         texture, color, shape = parse_name(name)
@@ -79,14 +79,24 @@ def reworded(text: str) -> str:
 
 
 def draw(names: list[str], per_name: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Crops (n, 3, CROP, CROP) uint8, and for each the index of its name (n,)."""
+    """Draws crops (n, 3, CROP, CROP) uint8, and returns them with the index of each one's name, (n,)."""
     samples = [(i, seed * 1_000_000 + i * per_name + k) for i in range(len(names)) for k in range(per_name)]
     crops = [render_crop(names[i], seed=s, size=CROP)[0] for i, s in tqdm(samples, "crops", disable=None)]
     return torch.stack(crops), torch.tensor([i for i, _ in samples])
 
 
 class Trainer:
-    """Contrastive training: the texts of a batch against its crops, all true pairs are positives."""
+    """Contrastive training of the texts of a batch against its crops; all true pairs are positives.
+
+    Args:
+        model: the CLIP to train.
+        names: of what crops show.
+        steps: training steps, which the learning-rate schedule spans.
+        batch: crops per step.
+        learning_rate: peak of the schedule.
+        device: to train on.
+        synonyms: replace about half of the words of captions by synonyms.
+    """
 
     def __init__(
         self,
@@ -111,7 +121,7 @@ class Trainer:
         self.tokenizer = open_clip.get_tokenizer("mta-tiny-vit")
 
     def encode_images(self, crops: Tensor) -> Tensor:
-        """Unit-norm features (B, D); the crop sits anywhere in the tower's larger field, so positions mean little."""
+        """Features (B, D) of L2 norm 1; crops get random positions in the tower's larger grid, so these mean little."""
         visual = self.model.visual
         patches = visual.conv1((crops.to(self.device).float() - self.mean) / self.std)
         side = patches.shape[-1]
@@ -125,10 +135,12 @@ class Trainer:
         return F.normalize(visual.ln_post(tokens[:, 0]) @ visual.proj, dim=-1)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
+        """Features of L2 norm 1, one row per text."""
         tokens = self.tokenizer([TEMPLATE.format(text) for text in texts]).to(self.device)
         return self.model.encode_text(tokens, normalize=True)
 
     def step(self, crops: Tensor, labels: Tensor) -> float:
+        """Trains on a random batch of crops and returns the loss."""
         chosen = torch.randint(len(crops), (self.batch,))
         batch, labels = crops[chosen], labels[chosen].tolist()
         if torch.rand(()) < 0.5:
@@ -155,7 +167,7 @@ class Trainer:
 
     @torch.no_grad()
     def accuracy(self, crops: Tensor, wanted: list[str], names: list[str]) -> float:
-        """Percent of crops whose nearest name among `names` is the wanted one."""
+        """Percentage of crops whose nearest name among `names` is the wanted one."""
         nearest = (self.encode_images(crops) @ self.encode_texts(names).T).argmax(1)
         return 100 * sum(names[i] == name for i, name in zip(nearest.tolist(), wanted, strict=True)) / len(wanted)
 
@@ -167,12 +179,12 @@ def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/tiny_clip/mta-tiny-vit.pth"))
-    parser.add_argument("--config-file", default="configs/shapes/tagclip_inductive.yaml", help="names what to hold out")
+    parser.add_argument("--config-file", default="configs/shapes/tagclip_inductive.yaml", help="says what to hold out")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--crops", type=int, default=150, help="drawn of each name")
+    parser.add_argument("--crops", type=int, default=150, help="crops per name")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--synonyms", action="store_true", help="captions also use synonyms; off in what is documented")
+    parser.add_argument("--synonyms", action="store_true", help="captions also use synonyms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()

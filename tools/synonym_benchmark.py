@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Does an open vocabulary follow what names mean? Evaluates a model on shapes by its training names and by synonyms.
+"""Tests whether class names work by their meaning: evaluates a model on shapes by its training names and by synonyms.
 
     python tools/pretrain_tiny_clip.py --synonyms --output output/tiny_clip/synonyms.pth
     python train_net.py --config-file configs/shapes/mta_clip_synonyms.yaml OUTPUT_DIR output/synonyms
     python tools/synonym_benchmark.py MODEL.WEIGHTS output/synonyms/model_final.pth
 
-The text tower has met the synonyms (mta_clip/data/datasets/shapes.py) in captions; segmentation has not. Prints mIoU
-for each list of names. In the last one every synonym is taken for another class: if names are what counts, it is 0.
+The text tower has seen the synonyms (mta_clip/data/datasets/shapes.py) in captions; segmentation has not. Prints mIoU
+for each list of names. In the last list every synonym counts as another class, so mIoU is near 0 if meaning decides.
 """
 
 import argparse
@@ -24,12 +24,15 @@ from mta_clip.predictor import build_trained_model
 
 
 class Renamed(nn.Module):
-    """A model that looks for other names, and answers with the labels of the classes meant by them.
+    """Looks for other names with a model, and returns the labels of the classes that the names stand for.
 
     Args:
         model: with `set_vocabulary`.
-        names: a name for each label of the model's answer.
-        meant: the class that each name stands for.
+        names: to look for.
+        meant: index of the class that each name stands for.
+
+    Raises:
+        ValueError: the model refuses a name.
     """
 
     def __init__(self, model: nn.Module, names: list[str], meant: list[int]) -> None:
@@ -45,7 +48,7 @@ class Renamed(nn.Module):
 
 
 def vocabularies(names: list[str]) -> Iterator[tuple[str, list[str], list[int]]]:
-    """What is compared: a title, names, and the class that each is taken to mean."""
+    """Yields what is compared: a title, names, and the class that each name stands for."""
     classes = list(range(len(names)))
     synonyms = [synonym_of(name) for name in names]
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)).tolist()

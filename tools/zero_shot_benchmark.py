@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""What the trusty map buys: seen, unseen and harmonic mIoU of TagCLIP with and without it, over several seeds.
+"""Measures the effect of the trusty map: seen, unseen and harmonic mIoU of TagCLIP with and without it.
 
     python tools/pretrain_tiny_clip.py --output output/tiny_clip/mta-tiny-vit.pth
     python tools/zero_shot_benchmark.py --seeds 1 2 3 --output output/zero_shot
 
-Trains the config once per seed with a trusty token and once without, evaluates the former with its map unused and used,
-and writes results.json and a table. Runs that are already in the output folder are not repeated.
+For each seed, trains the config once with a trusty token and once without, and evaluates the former with and without
+its map. Writes results.json and prints a table. Runs whose results are in the output folder are not repeated.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def run(config_file: str, seed: int, token: bool, folder: Path, overrides: list[
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> str:
-    """Markdown: mean and, over several seeds, standard deviation of every metric."""
+    """A Markdown table with the mean and, for several seeds, the standard deviation of every metric."""
     rows = [f"| variant | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for variant, runs in results.items():
         cells = []
