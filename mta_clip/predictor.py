@@ -55,9 +55,7 @@ class SegmentationPredictor:
         image_format: channel order that the model expects, "RGB" or "BGR".
 
     Raises:
-        ValueError: `colors` are not one RGB triple per class; from a config see also `build_trained_model` and
-            `AugmentedModel`.
-        FileNotFoundError, CheckpointError: from a config, see `build_trained_model`.
+        ValueError: `colors` are not one RGB triple per class.
     """
 
     @configurable
@@ -82,6 +80,11 @@ class SegmentationPredictor:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments above, from a config.
+
+        Raises:
+            ValueError, FileNotFoundError, CheckpointError: see `build_trained_model` and `AugmentedModel`.
+        """
         model, class_names = build_trained_model(cfg)
         augmented = cfg.TEST.AUG.ENABLED
         return {

@@ -61,6 +61,11 @@ class SemanticDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        """The arguments above, from a config.
+
+        Raises:
+            ValueError: INPUT.RANDOM_FLIP is unknown, or see `VisibleLabels.from_config`.
+        """
         if not is_train:
             resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
             return {"is_train": False, "augmentations": [resize], "image_format": cfg.INPUT.FORMAT}

@@ -24,7 +24,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
     """Runs the model over every dataset of DATASETS.TEST.
 
     Args:
-        model: maps detectron2's dicts to `[{"sem_seg": ...}]` or `[{"labels": ...}]`; it is in eval mode meanwhile.
+        model: maps detectron2's dicts to `[{"sem_seg": ...}]` or `[{"labels": ...}]`; runs in eval mode.
         subfolder: of OUTPUT_DIR, for the evaluator's files.
 
     Returns:

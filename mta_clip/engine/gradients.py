@@ -34,6 +34,7 @@ class GradientClipper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments above, from a config."""
         clip = cfg.SOLVER.CLIP_GRADIENTS
         return {
             "clip_type": clip.CLIP_TYPE if clip.ENABLED else None,

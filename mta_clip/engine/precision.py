@@ -19,8 +19,7 @@ class Precision:
         dtype: of autocast; float32 turns it off.
 
     Raises:
-        ValueError: float16 without CUDA, or bfloat16 on a GPU that does not support it; from a config also an unknown
-            SOLVER.AMP.DTYPE.
+        ValueError: float16 without CUDA, or bfloat16 on a GPU that does not support it.
     """
 
     @configurable
@@ -39,6 +38,11 @@ class Precision:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments above, from a config.
+
+        Raises:
+            ValueError: SOLVER.AMP.DTYPE is unknown.
+        """
         dtype = torch.float32
         if cfg.SOLVER.AMP.ENABLED:
             if cfg.SOLVER.AMP.DTYPE not in DTYPES:
@@ -68,8 +72,10 @@ class Precision:
         return self.scaler.is_enabled()
 
     def state_dict(self) -> dict[str, Any]:
+        """State of the loss scaler; {} if there is none."""
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the loss scaler, if there is one now and there was one then."""
         if state and self.scaler.is_enabled():  # empty if the interrupted run had no scaler
             self.scaler.load_state_dict(state)

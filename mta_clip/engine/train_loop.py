@@ -90,6 +90,7 @@ class TrainLoop(TrainerBase):
                 self.storage.put_scalar("grad_norm", norm)
 
     def state_dict(self) -> dict[str, Any]:
+        """Iteration and hooks (detectron2's), optimizer, loss scaler and seed."""
         state = super().state_dict()
         state["optimizer"] = self.optimizer.state_dict()
         state["grad_scaler"] = self.precision.state_dict()
@@ -97,6 +98,7 @@ class TrainLoop(TrainerBase):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores what `state_dict` has saved."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.precision.load_state_dict(state_dict["grad_scaler"])

@@ -96,6 +96,7 @@ class SemanticEvaluator(DatasetEvaluator):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> dict[str, Any]:
+        """The arguments above, from a config and the metadata of a registered dataset."""
         metadata = MetadataCatalog.get(dataset_name)
         to_index = metadata.get("stuff_dataset_id_to_contiguous_id")
         options = cfg.TEST.SEM_SEG
