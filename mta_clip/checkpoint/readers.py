@@ -119,8 +119,8 @@ def _names(file: IO[bytes]) -> set[str]:
         elif opcode.name == "PROTO" and argument > 2:
             raise CheckpointError(
                 f"written with pickle protocol {argument}, which torch.load(weights_only=True) does not read. If you "
-                "trust the file, load it with torch.load(weights_only=False) and save it again with torch.save, without "
-                "pickle_protocol"
+                "trust the file, load it with torch.load(weights_only=False) and save it again with torch.save, "
+                "without pickle_protocol"
             )
     return names
 
