@@ -19,7 +19,7 @@ from torch import Tensor
 from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
 from mta_clip.checkpoint.sources import SOURCES
 from mta_clip.checkpoint.writers import SUFFIXES, require_known_suffix, save_weights
-from mta_clip.engine.setup import load_config
+from mta_clip.config_loader import load_config
 from mta_clip.modeling.clip import build_clip
 
 
