@@ -182,7 +182,10 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         )
     register_folders(cfg)
     class_names = class_names_from_config(cfg)
-    return build_for_evaluation(cfg).eval(), class_names
+    model = build_for_evaluation(cfg).eval()
+    if cfg.MODEL.COMPILE:  # the weights are final, so they may become constants of the compiled code
+        model.compile(dynamic=False, options={"freezing": True})
+    return model, class_names
 
 
 def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:

@@ -27,6 +27,8 @@ def ours(args: argparse.Namespace, text: bool) -> Stages:
     from mta_clip.modeling.inference import MaskScores, make_output
 
     model = build_ours(args, text).eval()
+    if args.compile:  # as in demo.py
+        model.compile(dynamic=False, options={"freezing": True})
     head, learner = model.sem_seg_head, model.prompt_learner
 
     def decode(values: dict) -> dict:
