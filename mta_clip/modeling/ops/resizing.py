@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_BLOCK_BYTES = {"cpu": 1 << 24}  # small enough for caches, large enough for threads
+_BLOCK_BYTES = {"cpu": 1 << 23}  # small enough for caches, large enough for threads
 _BLOCK_BYTES_DEVICE = 1 << 28  # elsewhere: enough to fill the device
 
 
