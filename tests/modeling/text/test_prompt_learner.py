@@ -1,37 +1,14 @@
-"""Context and template prompts: shapes, gradients, caching, open vocabulary."""
+"""What context and template prompts share: rows, caching, open vocabulary, temperature."""
 
 import copy
-import logging
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mta_clip.modeling.clip import CLIPTextEncoder
-from mta_clip.modeling.text import ContextPromptLearner, PromptLearner, TemplatePrompt
+from mta_clip.modeling.text import PROMPT_LEARNERS, PromptLearner, TemplatePrompt, build_prompt_learner
 
 NAMES = ["red disc", "blue ring", "striped green square"]
-
-
-@pytest.fixture(scope="module")
-def text_encoder() -> CLIPTextEncoder:
-    return CLIPTextEncoder(name="mta-tiny", quick_gelu=True)
-
-
-@pytest.fixture
-def contexts(text_encoder) -> ContextPromptLearner:
-    return ContextPromptLearner(text_encoder=text_encoder, class_names=NAMES, num_contexts=3, context_length=8)
-
-
-@pytest.fixture
-def templates(text_encoder) -> TemplatePrompt:
-    return TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=["a photo of a {}.", "one {}"])
-
-
-@pytest.fixture(params=["contexts", "templates"])
-def learner(request) -> PromptLearner:
-    return request.getfixturevalue(request.param)
 
 
 def count_calls(learner: PromptLearner, monkeypatch) -> list[Tensor]:
@@ -54,29 +31,6 @@ def test_shapes(contexts, templates):
     assert contexts.class_names == NAMES
 
 
-def test_contexts_are_the_only_trained_parameters(contexts):
-    contexts.train()
-    contexts()[:, :, 0].sum().backward()
-    assert [name for name, p in contexts.named_parameters() if p.requires_grad] == ["contexts"]
-    assert contexts.contexts.grad.abs().amax(dim=-1).min() > 0
-    assert all(p.grad is None for p in contexts.text_encoder.parameters())
-    assert not contexts.text_encoder.training
-
-
-def test_templates_have_no_trained_parameters(templates):
-    assert not any(p.requires_grad for p in templates.parameters())
-    assert not templates.train()().requires_grad
-
-
-def test_contexts_start_as_truncated_normal(text_encoder):
-    learner = ContextPromptLearner(
-        text_encoder=text_encoder, class_names=NAMES, num_contexts=16, context_length=16, init_std=0.5
-    )
-    assert learner.contexts.shape == (16, 16, 128)
-    assert 0.9 < learner.contexts.abs().max() <= 1.0  # cut off at two standard deviations
-    assert learner.contexts.std().item() == pytest.approx(0.44, abs=0.01)  # 0.88 of the uncut deviation
-
-
 def test_rows_follow_the_names(learner, text_encoder):
     """Permuting class names permutes rows; the no-object row is last; the prompt is what the encoder gets."""
     learner.eval()
@@ -87,11 +41,6 @@ def test_rows_follow_the_names(learner, text_encoder):
     assert other.shape == (learner.num_contexts, 3, 128)
     torch.testing.assert_close(other[:, 1], learner()[:, 3], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other[:, 2], other[:, 1], rtol=1e-4, atol=1e-5)
-
-
-def test_template_prompts_are_the_filled_templates(templates, text_encoder):
-    prompts = ["one red disc", "one blue ring", "one striped green square", "one none"]
-    torch.testing.assert_close(templates()[1], text_encoder(text_encoder.tokenize(prompts))[0], rtol=1e-4, atol=1e-5)
 
 
 def test_cached_at_inference(learner, monkeypatch):
@@ -205,39 +154,15 @@ def test_cache_made_in_inference_mode_or_autocast_serves_training(templates):
     torch.testing.assert_close(weight.grad, features.sum(dim=(0, 1)))
 
 
-def test_averaged_templates(text_encoder):
-    texts = ["a photo of a {}.", "a {} in the scene."]
-    features = TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=texts).ensemble(NAMES)
-    each = [text_encoder(text_encoder.tokenize([t.replace("{}", n) for n in NAMES]))[0] for t in texts]
-    expected = F.normalize(sum(F.normalize(e, dim=-1) for e in each) / 2, dim=-1)
-    assert features.shape == (3, 128)
-    torch.testing.assert_close(features, expected)
-    torch.testing.assert_close(features.norm(dim=-1), torch.ones(3))
+def test_no_text(cfg):
+    cfg.MODEL.PROMPT.NAME = ""
+    assert build_prompt_learner(cfg) is None
 
 
-def test_names_are_cleaned_and_checked(text_encoder, caplog):
-    build = ContextPromptLearner
-    with caplog.at_level(logging.WARNING):
-        assert build(text_encoder=text_encoder, class_names=[" bed ", "sky", "bed"]).class_names == [
-            "bed",
-            "sky",
-            "bed",
-        ]
-    assert "more than once" in caplog.text and "bed" in caplog.text
-    with pytest.raises(ValueError, match="class name 1 is empty"):
-        build(text_encoder=text_encoder, class_names=["sky", "  "])
-    with pytest.raises(ValueError, match="no class names"):
-        build(text_encoder=text_encoder, class_names=[])
-
-
-def test_bad_prompts_are_refused_when_built(text_encoder):
-    with pytest.raises(ValueError, match=r"'wall wall .* is too long: 28 tokens .* 8 context vectors"):
-        ContextPromptLearner(text_encoder=text_encoder, class_names=["sky", "wall " * 26], context_length=8)
-    with pytest.raises(ValueError, match=r"'a photo of a wall wall .* is too long"):
-        TemplatePrompt(text_encoder=text_encoder, class_names=["wall " * 28])
-    with pytest.raises(ValueError, match=r"template 'a photo' must contain \{\} once"):
-        TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=["a photo"])
-    with pytest.raises(ValueError, match=r"MODEL\.PROMPT\.TEMPLATES needs at least one"):
-        TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=[])
-    with pytest.raises(ValueError, match="NUM_CONTEXTS 0"):
-        ContextPromptLearner(text_encoder=text_encoder, class_names=NAMES, num_contexts=0)
+def test_unknown_learner_lists_the_known(cfg):
+    cfg.MODEL.PROMPT.NAME = "Contexts"
+    with pytest.raises(
+        ValueError, match="no prompt learner 'Contexts'; there are ContextPromptLearner, TemplatePrompt"
+    ):
+        build_prompt_learner(cfg)
+    assert "ContextPromptLearner" in PROMPT_LEARNERS
