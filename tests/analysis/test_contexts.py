@@ -1,57 +1,11 @@
-import csv
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from fake_usage import FakeModel, batch
 
-from mta_clip.analysis.context_report import draw_usage, format_usage, save_examples, write_usage
 from mta_clip.analysis.contexts import THUMBNAIL, analyze_contexts, cut_out, mask_owners
-from mta_clip.modeling.outputs import HeadOutput, LayerPrediction
 
-NAMES = ("sky", "road/way", "cat")
 STRIDE = 4
-
-
-def logits_of(classes, num_rows=4):
-    """Confident class logits (Q, K); the last row is "no object"."""
-    return 20.0 * torch.nn.functional.one_hot(torch.tensor(classes), num_rows).float()
-
-
-class FakeModel(torch.nn.Module):
-    """Four queries on a 32 x 64 canvas of 8 x 16 cells: sky left, road in the middle, road right, and no object.
-
-    The first three choose contexts 1, 0 and 2 for their class; for every other class their favourite is another one.
-    """
-
-    def __init__(self, similarity=True, image_size=(32, 64)):
-        super().__init__()
-        self.similarity, self.image_size = similarity, image_size
-
-    def preprocess(self, batched_inputs):
-        tensor = torch.zeros(len(batched_inputs), 3, 32, 64)
-        return SimpleNamespace(tensor=tensor, image_sizes=[self.image_size] * len(batched_inputs))
-
-    def predict_masks(self, images):
-        count = len(images)
-        masks = torch.full((4, 8, 16), -20.0)
-        masks[0, :, :4], masks[1, :, 4:8], masks[2, :, 8:], masks[3] = 20.0, 20.0, 20.0, 20.0
-        similarity = torch.full((3, count, 4, 4), -0.5)
-        for query, (label, context) in enumerate([(0, 1), (1, 0), (1, 2), (3, 0)]):
-            similarity[(context + 1) % 3, :, query] = 0.1
-            similarity[:, :, query, label] = -0.2
-            similarity[context, :, query, label] = 0.9
-        layer = LayerPrediction(
-            class_logits=logits_of([0, 1, 1, 3]).expand(count, -1, -1),
-            mask_embed=torch.eye(4).expand(count, -1, -1),
-            similarity=similarity if self.similarity else None,
-        )
-        return HeadOutput(mask_features=masks.expand(count, -1, -1, -1), layers=[layer])
-
-
-def batch(count=1, size=(32, 64)):
-    return [{"image": torch.full((3, *size), 90, dtype=torch.uint8), "file_name": f"{i}.png"} for i in range(count)]
 
 
 def test_counts_masks_and_pixels_by_class_and_context():
@@ -117,27 +71,3 @@ def test_cut_out_shows_the_mask_and_dims_the_rest():
     assert crop.shape == (THUMBNAIL, THUMBNAIL, 3)
     assert (crop[THUMBNAIL // 2, THUMBNAIL // 2] == 0).all()
     assert (crop[1, THUMBNAIL // 2] > 100).all()
-
-
-@pytest.fixture
-def usage():
-    return analyze_contexts(FakeModel(), [batch(2)])
-
-
-def test_table(usage):
-    lines = format_usage(usage, NAMES).splitlines()
-    assert lines[-2].split() == ["road/way", "4", "50.0", "0.0", "50.0"]
-    assert lines[-1].split() == ["all", "classes", "6", "33.3", "33.3", "33.3"]
-    assert not any(line.startswith("cat") for line in lines)
-
-
-def test_files(usage, tmp_path):
-    write_usage(tmp_path / "out" / "contexts.csv", usage, NAMES)
-    draw_usage(tmp_path / "out" / "contexts.png", usage, NAMES)
-    save_examples(tmp_path / "out" / "examples", usage, NAMES)
-    rows = list(csv.DictReader((tmp_path / "out" / "contexts.csv").open()))
-    assert len(rows) == 9
-    assert rows[3] == {"class": "road/way", "context": "0", "masks": "2", "pixels": "64"}
-    assert sorted(path.name for path in (tmp_path / "out" / "examples").iterdir()) == ["0_sky.png", "1_road_way.png"]
-    with Image.open(tmp_path / "out" / "contexts.png") as picture:
-        assert picture.width > 500

@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 
 import numpy as np
@@ -7,19 +6,7 @@ import scipy.io
 from PIL import Image
 
 from mta_clip.data import LabelReader
-from mta_clip.data.parallel import map_files
 from mta_clip.data.prepare import convert_label_maps, find_files, load_mat
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_map_files_keeps_order(workers):
-    assert list(map_files(math.sqrt, [4, 9, 16, 25], workers=workers, description="")) == [2, 3, 4, 5]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_map_files_passes_errors_on(workers):
-    with pytest.raises(ValueError, match=r"math domain|nonnegative"):
-        list(map_files(math.sqrt, [4, -1, 16], workers=workers, description=""))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -147,9 +147,3 @@ def test_non_finite_gradient_is_an_error_without_loss_scaler(tmp_path):
     with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at iteration 0"):
         trainer.train()
     torch.testing.assert_close(trainer.model.queries.weight.detach(), before, rtol=0, atol=0)
-
-
-def test_mean_iou_is_found_at_any_depth():
-    assert mean_iou({"sem_seg": {"fwIoU": 1.0, "mIoU": 12.5}}) == 12.5
-    assert mean_iou({"a_val": {"sem_seg": {"mIoU": 3.0}}, "b_val": {"sem_seg": {"mIoU": 4.0}}}) == 3.0
-    assert mean_iou({}) is None

@@ -6,7 +6,6 @@ from PIL import Image
 from mta_clip.config import get_cfg
 from mta_clip.config_loader import load_config
 from mta_clip.data import LabelReader, register_folders
-from mta_clip.data.datasets.catalog import pair_folders, pair_listed
 
 NAME = "folder_for_test"
 
@@ -123,44 +122,3 @@ def test_two_entries_of_one_name(entry):
 def test_missing_folder_or_list(entry, key):
     with pytest.raises(FileNotFoundError, match="no/such/place"):
         _register(entry | {key: "no/such/place"})
-
-
-def test_image_without_label_map(entry, tmp_path):
-    (tmp_path / "labels" / "sub" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"sub/b\.png: this label map does not exist.*first of 1 missing"):
-        _register(entry)
-
-
-def test_label_map_without_image_is_only_a_warning(entry, tmp_path, caplog):
-    (tmp_path / "images" / "a.jpg").unlink()
-    _register(entry)
-    assert "1 label maps" in caplog.text
-    assert "a.png" in caplog.text
-
-
-def test_two_images_of_one_name(tmp_path, entry):
-    Image.new("RGB", (5, 4)).save(tmp_path / "images" / "a.png")
-    with pytest.raises(ValueError, match=r"a\.jpg and a\.png have the same name"):
-        _register(entry)
-
-
-def test_hidden_files_are_no_images(tmp_path, entry):
-    (tmp_path / "images" / "._a.jpg").write_bytes(b"resource fork")
-    assert len(pair_folders(tmp_path / "images", tmp_path / "labels")) == 2
-
-
-def test_listed_pairs(tmp_path):
-    for kind, suffix in (("images", ".jpg"), ("labels", ".png")):
-        (tmp_path / kind).mkdir()
-        for name in ("a", "b"):
-            (tmp_path / kind / f"{name}{suffix}").touch()
-    listed = tmp_path / "list.txt"
-    listed.write_text("b\na -1\n")
-    records = pair_listed(tmp_path / "images", tmp_path / "labels", listed)
-    assert [record["image_id"] for record in records] == ["b", "a"]
-    (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images/a\.jpg: this image does not exist"):
-        pair_listed(tmp_path / "images", tmp_path / "labels", listed)
-    listed.write_text("\n")
-    with pytest.raises(ValueError, match="is empty"):
-        pair_listed(tmp_path / "images", tmp_path / "labels", listed)

@@ -1,0 +1,89 @@
+"""One step by hand; test_trainer.py has whole runs."""
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+from mta_clip.engine.gradients import GradientClipper
+from mta_clip.engine.precision import Precision
+from mta_clip.engine.train_loop import TrainLoop
+
+
+class Quadratic(nn.Module):
+    """Its losses are `factor * weight ** 2` and 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, factor):
+        return {"square": (factor * self.weight**2).sum(), "one": torch.ones(()) + 0 * self.weight.sum()}
+
+
+def make_loop(clip_value=None) -> TrainLoop:
+    model = Quadratic()
+    return TrainLoop(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.125, momentum=0.5),
+        precision=Precision(device="cpu", dtype=torch.float32),
+        clipper=GradientClipper(clip_type="full_model" if clip_value else None, clip_value=clip_value or 1.0),
+        seed=3,
+    )
+
+
+def step(loop: TrainLoop, *batches) -> EventStorage:
+    loop.batches = iter(batches)
+    with EventStorage(loop.iter) as loop.storage:
+        for _ in batches:
+            loop.run_step()
+    return loop.storage
+
+
+def test_a_step_and_what_it_records():
+    loop = make_loop()
+    latest = {name: value for name, (value, _) in step(loop, 1.0).latest().items()}
+    assert loop.model.weight.item() == 2 - 0.125 * 4
+    assert latest.pop("data_time") >= 0
+    assert latest == {"total_loss": 5, "square": 4, "one": 1, "grad_norm": 4}
+
+
+def test_clipping_comes_before_the_step_and_the_norm_is_the_one_before():
+    loop = make_loop(clip_value=0.8)
+    assert step(loop, 1.0).latest()["grad_norm"][0] == 4
+    assert loop.model.weight.item() == pytest.approx(2 - 0.125 * 0.8)
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+def test_a_non_finite_loss_is_named_before_the_weights_change(factor):
+    loop = make_loop()
+    with pytest.raises(FloatingPointError, match=r"at iteration 0 in square; .*Lower SOLVER\.BASE_LR"):
+        step(loop, factor)
+    assert loop.model.weight.item() == 2
+
+
+def test_a_non_finite_gradient_is_named_before_the_weights_change():
+    loop = make_loop()
+    loop.model.weight.register_hook(lambda gradient: gradient / 0)
+    with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at iteration 0 although"):
+        step(loop, 1.0)
+    assert loop.model.weight.item() == 2
+
+
+def test_every_step_is_seeded_by_where_it_stands():
+    loop, drawn = make_loop(), []
+    loop.model.register_forward_hook(lambda *_: drawn.append(torch.rand(()).item()))
+    step(loop, 1.0, 1.0)
+    loop.iter = 1
+    step(loop, 1.0)
+    assert drawn[0] == drawn[1] != drawn[2]  # the loop that counts iterations is the trainer's
+
+
+def test_state_comes_back():
+    loop, other = make_loop(), make_loop()
+    loop.iter = 4
+    step(loop, 1.0)
+    other.seed = 9
+    other.load_state_dict(loop.state_dict())
+    assert (other.iter, other.seed) == (4, 3)
+    assert other.optimizer.state_dict()["state"] == loop.optimizer.state_dict()["state"] != {}
