@@ -1,0 +1,84 @@
+import io
+import json
+import sys
+
+import pytest
+import torch
+from scripts import ROOT, load_script
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))  # where plain_reference.py is
+    return load_script("tools/benchmark_worker.py")
+
+
+COMMAND = {"device": "cpu", "dtype": "float32", "clock": "cpu", "size": 64, "batch": 1, "threads": 1, "classes": 4}
+
+
+def answers(worker, monkeypatch, capsys, peer, mode, *flags, rounds=1):
+    """What the process writes, as one dict per line."""
+    options = [part for name, value in {**COMMAND, "contexts": 1}.items() for part in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["worker", peer, mode, *options, *flags])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n" * rounds))
+    worker.main()
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture
+def tiny_peer(worker, monkeypatch):
+    """A peer of two stages that note what they get."""
+    seen = []
+
+    def first(values):
+        seen.append((tuple(values["images"].shape), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+        return {"x": values["images"].mean(), "images processed": 4}
+
+    stages = {"first": first, "second": lambda values: {"y": values["x"] + 1}}
+    for mode in ("infer", "train"):
+        monkeypatch.setitem(worker.PEERS[mode], "tiny", lambda args: stages)
+    return seen
+
+
+@pytest.mark.parametrize(("mode", "gradients"), [("infer", False), ("train", True)])
+def test_a_line_per_run_after_one_about_the_process(worker, tiny_peer, monkeypatch, capsys, mode, gradients):
+    about, *runs = answers(worker, monkeypatch, capsys, "tiny", mode, rounds=2)
+    assert (about["mode"], about["dtype"], about["compile"], about["threads"]) == (mode, "float32", False, 1)
+    assert about["start_memory_mib"] > 0 and len(runs) == 2
+    assert set(runs[0]["stages"]) == {"first", "second"} and min(runs[0]["stages"].values()) >= 0
+    assert runs[0]["peak_memory_mib"] >= about["start_memory_mib"]
+    assert tiny_peer == [((1, 3, 64, 64), gradients, False)] * 2
+
+
+def test_reduced_precision_is_autocast(worker, tiny_peer, monkeypatch, capsys):
+    monkeypatch.setitem(COMMAND, "dtype", "bfloat16")
+    answers(worker, monkeypatch, capsys, "tiny", "infer")
+    assert tiny_peer[0][2]
+
+
+def test_time_is_that_of_one_window(worker, monkeypatch):
+    clock = iter([0.0, 8.0, 10.0, 12.0])
+    monkeypatch.setattr(worker, "now", lambda args: next(clock))
+    stages = {"windows": lambda values: {"images processed": 4}, "rest": lambda values: {}}
+    args = type("Args", (), {"device": "cpu", "dtype": "float32", "mode": "infer"})
+    assert worker.run(stages, torch.zeros(1), args) == {"windows": 2.0, "rest": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("peer", "flags", "message"),
+    [
+        ("nobody", (), "no peer 'nobody' in mode infer; there are mask2former-r50, mta-clip-rn50, "),
+        ("transformers-mask2former-r50", ("--compile",), "measured as its library builds it, not compiled"),
+    ],
+)
+def test_wrong_peers_are_refused(worker, monkeypatch, capsys, peer, flags, message):
+    with pytest.raises(SystemExit):
+        answers(worker, monkeypatch, capsys, peer, "infer", *flags)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("peer", "mode"), [("mta-clip-rn50", "infer"), ("mta-clip-rn50-plain", "train")])
+def test_real_peers_run(worker, monkeypatch, capsys, peer, mode):
+    _, run = answers(worker, monkeypatch, capsys, peer, mode)
+    assert all(seconds >= 0 for seconds in run["stages"].values())
