@@ -46,9 +46,17 @@ def test_windows_cover_everything_and_stay_inside():
                 assert covered == set(range(length)), (length, size, stride)
 
 
-@pytest.mark.parametrize("blend", ["uniform", "linear"])
-@pytest.mark.parametrize("shape", [(20, 31), (8, 8), (9, 8), (5, 30), (3, 4)])
-@pytest.mark.parametrize("stride", [(8, 8), (5, 3), (1, 7)])
+@pytest.mark.parametrize(
+    ("shape", "stride", "blend"),
+    [
+        ((20, 31), (5, 3), "uniform"),
+        ((20, 31), (1, 7), "linear"),  # windows of many rows overlap
+        ((8, 8), (8, 8), "linear"),  # one window
+        ((9, 8), (8, 8), "uniform"),  # the last window is moved back by all but one row
+        ((5, 30), (5, 3), "linear"),  # lower than a window
+        ((3, 4), (1, 7), "uniform"),  # within one
+    ],
+)
 def test_pointwise_scores_are_those_of_the_whole_image(shape, stride, blend):
     image = torch.randn(3, *shape)
     scores = window_scores(image, stride=stride, batch=3, blend=blend).whole().classes
@@ -137,12 +145,18 @@ def summed_whole(window, predict, image):
     return scores / weights
 
 
-@pytest.mark.parametrize("blend", ["uniform", "linear"])
 @pytest.mark.parametrize(
-    "shape, stride, batch",
-    [((20, 31), (5, 3), 3), ((9, 8), (8, 8), 1), ((30, 5), (1, 7), 100), ((3, 4), (3, 8), 3), ((41, 10), (3, 8), 3)],
+    ("shape", "stride", "batch", "blend", "block_bytes"),
+    [
+        ((20, 31), (5, 3), 3, "uniform", 1),
+        ((20, 31), (5, 3), 3, "linear", 600),
+        ((9, 8), (8, 8), 1, "linear", 1),
+        ((30, 5), (1, 7), 100, "linear", 600),
+        ((3, 4), (3, 8), 3, "uniform", 600),
+        ((41, 10), (3, 8), 3, "uniform", 600),
+        ((41, 10), (3, 8), 3, "linear", 1),
+    ],
 )
-@pytest.mark.parametrize("block_bytes", [1, 600])
 def test_equal_the_sum_over_the_whole_image(shape, stride, batch, blend, block_bytes, monkeypatch):
     """Also where a batch holds several rows of windows, or more than there are, and rows come one by one."""
     monkeypatch.setitem(resizing._BLOCK_BYTES, "cpu", block_bytes)
