@@ -3,8 +3,13 @@
 import torch
 from golden_files import weights
 from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import nn
 
 from mta_clip.checkpoint.sources import tagclip_to_ours
+from mta_clip.data.zero_shot import ClassSplit
+from mta_clip.modeling.meta_arch.tag_clip import TagCLIP
+from mta_clip.modeling.tagclip.labels import TrainingLabels
+from mta_clip.modeling.tagclip.losses import TrustyCriterion
 from mta_clip.modeling.tagclip.prompted_encoder import PromptedImageEncoder
 from mta_clip.modeling.tagclip.trusty_head import TrustyHead
 
@@ -47,3 +52,43 @@ def reference_head(config: dict, state: dict[str, torch.Tensor]) -> TrustyHead:
     )
     head.load_state_dict(state)
     return head.eval()
+
+
+class FixedText(nn.Module):
+    """Stored text features by name."""
+
+    vocabulary = None
+
+    def __init__(self, names: list[str], features: torch.Tensor):
+        super().__init__()
+        self.features = dict(zip(names, features, strict=True))
+
+    def ensemble(self, names: list[str]) -> torch.Tensor:
+        return torch.stack([self.features[name] for name in names])
+
+
+def reference_model(config: dict, arrays: dict, **changes) -> TagCLIP:
+    """The released code's behaviour: released trusty target, released weighting."""
+
+    def part(prefix: str) -> dict:
+        return our_weights({name: x for name, x in arrays.items() if name.startswith("w/" + prefix)}, prefix)
+
+    names = [f"class {i}" for i in range(config["num_classes"])]
+    encoder = reference_encoder(config, part("backbone."))
+    return TagCLIP(
+        **{
+            "backbone": encoder,
+            "head": reference_head(config, part("decode_head.")),
+            "class_text": FixedText(names, arrays["text"]),
+            "criterion": TrustyCriterion(),
+            "labels": TrainingLabels(
+                split=ClassSplit(names, [names[i] for i in config["unseen"]]),
+                protocol="inductive_released",
+                trusty_target="unseen",
+            ),
+            "pixel_mean": [0.0, 0.0, 0.0],
+            "pixel_std": [1.0, 1.0, 1.0],
+            "size_divisibility": encoder.patch_size,
+            **changes,
+        }
+    ).eval()

@@ -41,5 +41,5 @@ def test_only_the_table_of_the_page_changes(tmp_path):
 
 def test_the_files_it_runs_are_those_that_compare():
     files = parity_report.parity_tests()
-    assert "tests/modeling/criterion/test_golden_criterion.py" in files
+    assert "tests/integration/test_golden_criterion.py" in files
     assert "tests/checkpoint/test_readers.py" not in files

@@ -3,59 +3,16 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from golden_files import compare, golden_params, load
-from tagclip_reference import our_weights, reference_encoder, reference_head
-from torch import nn
+from tagclip_reference import reference_model
 from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
-from mta_clip.data.zero_shot import UNLABELLED, ClassSplit
+from mta_clip.data.zero_shot import UNLABELLED
 from mta_clip.modeling.inference.sliding_window import SlidingWindow
 from mta_clip.modeling.meta_arch.tag_clip import TagCLIP
-from mta_clip.modeling.tagclip.labels import TrainingLabels
-from mta_clip.modeling.tagclip.losses import TrustyCriterion
 
 NAMES = ["red disc", "blue ring", "green square", "yellow ring", "grey gravel"]
 UNSEEN = ["green square", "yellow ring"]
-
-
-class FixedText(nn.Module):
-    """Stored text features by name."""
-
-    vocabulary = None
-
-    def __init__(self, names: list[str], features: torch.Tensor):
-        super().__init__()
-        self.features = dict(zip(names, features, strict=True))
-
-    def ensemble(self, names: list[str]) -> torch.Tensor:
-        return torch.stack([self.features[name] for name in names])
-
-
-def reference_model(config: dict, arrays: dict, **changes) -> TagCLIP:
-    """The released code's behaviour: released trusty target, released weighting."""
-
-    def part(prefix: str) -> dict:
-        return our_weights({name: x for name, x in arrays.items() if name.startswith("w/" + prefix)}, prefix)
-
-    names = [f"class {i}" for i in range(config["num_classes"])]
-    encoder = reference_encoder(config, part("backbone."))
-    return TagCLIP(
-        **{
-            "backbone": encoder,
-            "head": reference_head(config, part("decode_head.")),
-            "class_text": FixedText(names, arrays["text"]),
-            "criterion": TrustyCriterion(),
-            "labels": TrainingLabels(
-                split=ClassSplit(names, [names[i] for i in config["unseen"]]),
-                protocol="inductive_released",
-                trusty_target="unseen",
-            ),
-            "pixel_mean": [0.0, 0.0, 0.0],
-            "pixel_std": [1.0, 1.0, 1.0],
-            "size_divisibility": encoder.patch_size,
-            **changes,
-        }
-    ).eval()
 
 
 @pytest.mark.golden

@@ -11,7 +11,7 @@ from mta_clip.data import build_test_loader
 from mta_clip.engine.evaluate import evaluate, mean_iou
 from mta_clip.engine.trainer import Trainer
 
-CONFIG = Path(__file__).resolve().parents[3] / "configs" / "shapes" / "mta_clip_tiny.yaml"
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "shapes" / "mta_clip_tiny.yaml"
 MARGIN = 1.0  # points of mIoU between the linear classifier and text; 0.1 to 0.3 were measured, at 91
 VOCABULARY_MARGIN = 3.0  # the same for names given at inference, whose text the decoder does not update; 1.6 measured
 

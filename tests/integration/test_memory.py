@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).resolve().parents[2]
+TESTS = Path(__file__).resolve().parents[1]
 CLASSES = 40
 SCORE_MAPS = CLASSES * 4000 * 3000 * 4 / 2**20  # MiB of one (C, 3000, 4000) float map: 1831
 # MiB of everything else. All: labels, 92, and strips. Windows: the image as float and its padded copy, 275, a band of

@@ -1,0 +1,48 @@
+"""The tree of tests mirrors the tree of sources."""
+
+from pathlib import Path
+
+from scripts import ROOT
+
+TESTS, SETUP = ROOT / "tests", ROOT / "setup.py"
+# Registries hold a name each, and what is registered has tests.
+WITHOUT_TESTS = {
+    "mta_clip/modeling/pixel_decoder/registry.py",
+    "mta_clip/modeling/text/registry.py",
+    "mta_clip/modeling/transformer_decoder/registry.py",
+}
+# About several sources at once, about the tests themselves, and about the tree.
+FREE = ("integration", "support")
+ABOUT_THE_TREE = {"test_layout.py"}
+MOST_LINES = 400
+
+
+def sources() -> list[str]:
+    """Python files with code of their own, from the root; those of datasets/ are run by tests of their datasets."""
+    found = [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "mta_clip").rglob("*.py")]
+    return [path.relative_to(ROOT).as_posix() for path in found if path.name != "__init__.py" and path != SETUP]
+
+
+def namesake(source: str) -> str:
+    """mta_clip/data/build.py -> data/test_build.py, tools/benchmark.py -> tools/test_benchmark.py."""
+    path = Path(source.removeprefix("mta_clip/"))
+    return path.with_name(f"test_{path.name}").as_posix()
+
+
+def files_of_tests() -> set[str]:
+    return {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+
+
+def test_every_source_has_tests_of_its_name():
+    wanted = {namesake(source) for source in sources() if source not in WITHOUT_TESTS}
+    assert sorted(wanted - files_of_tests()) == []
+    assert set(sources()) >= WITHOUT_TESTS, "the list of exceptions names a file that is gone"
+
+
+def test_every_test_file_has_a_source_of_its_name():
+    mirrored = {file for file in files_of_tests() if not file.startswith(FREE)} - ABOUT_THE_TREE
+    assert sorted(mirrored - {namesake(source) for source in sources()}) == []
+
+
+def test_no_test_file_is_long():
+    assert [path.name for path in TESTS.rglob("*.py") if len(path.read_text().splitlines()) > MOST_LINES] == []
