@@ -3,7 +3,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from golden_files import compare, golden_params, load
-from tagclip_reference import reference_model
+from tagclip_reference import our_weights, reference_model
 from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
