@@ -1,13 +1,19 @@
 import math
+import time
 
 import pytest
 
 from mta_clip.data.parallel import map_files
 
 
+def first_is_late(number: int) -> int:
+    time.sleep(0.2 * (number == 0))
+    return 10 * number
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_map_files_keeps_order(workers):
-    assert list(map_files(math.sqrt, [4, 9, 16, 25], workers=workers, description="")) == [2, 3, 4, 5]
+    assert list(map_files(first_is_late, range(4), workers=workers, description="")) == [0, 10, 20, 30]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
