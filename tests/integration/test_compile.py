@@ -67,8 +67,9 @@ def test_compiled_networks_give_the_same():
     check_equal("MTACLIP", "inductor", tolerance=1e-2)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "precision"), [("MTACLIP", "bfloat16"), ("Mask2Former", "float32"), ("TagCLIP", "bfloat16")]
+)
 def test_each_network_is_one_graph_at_inference(name, precision):
     cfg = CONFIGS[name]()
     cfg.TEST.PRECISION, cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = precision, False
