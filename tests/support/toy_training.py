@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from detectron2.data.build import build_batch_data_loader
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import ImageList
 from detectron2.utils import comm
 from torch import nn
 
@@ -13,35 +14,43 @@ from mta_clip.config import get_cfg
 from mta_clip.data.build import SeededMapDataset, TrainingStream
 from mta_clip.engine.distributed import unwrap_model
 from mta_clip.engine.trainer import Trainer
+from mta_clip.modeling import SegmentationModel
+from mta_clip.modeling.inference import Scores, WholeScores
 
 NUM_IMAGES = 10
 SIDE = 4
 
 
 @META_ARCH_REGISTRY.register()
-class ToySegmentor(nn.Module):
+class ToySegmentor(SegmentationModel):
     """Two classes from 4x4 images; the loss is a mean over images, so it splits over processes exactly."""
 
     noise = 0.0
 
     def __init__(self, cfg) -> None:
-        super().__init__()
+        super().__init__(pixel_mean=[0.0] * 3, pixel_std=[1.0] * 3, size_divisibility=1)
         self.backbone = nn.Conv2d(3, 4, 1)
         self.norm = nn.GroupNorm(2, 4)
         self.queries = nn.Embedding(2, 4)
         self.to(cfg.MODEL.DEVICE)
 
     def forward(self, batch: list[dict]):
-        images = torch.stack([item["image"] for item in batch]).to(self.queries.weight)
-        features = self.norm(self.backbone(images))
-        if self.training and self.noise:
-            features = features + self.noise * torch.randn_like(features)
-        logits = torch.einsum("bdhw,kd->bkhw", features, self.queries.weight)
+        logits = self.logits(torch.stack([item["image"] for item in batch]).to(self.queries.weight))
         if not self.training:
             return [{"sem_seg": scores} for scores in logits.softmax(1)]
         labels = torch.stack([item["sem_seg"] for item in batch]).to(logits.device)
         loss = nn.functional.cross_entropy(logits.float(), labels)
         return {"loss_ce": loss, "loss_size": 1e-3 * logits.float().square().mean()}
+
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.norm(self.backbone(images))
+        if self.training and self.noise:
+            features = features + self.noise * torch.randn_like(features)
+        return torch.einsum("bdhw,kd->bkhw", features, self.queries.weight)
+
+    def predict(self, images: ImageList) -> list[WholeScores]:
+        """For test-time augmentation."""
+        return [WholeScores(Scores(scores)) for scores in self.logits(images.tensor).softmax(1)]
 
 
 @META_ARCH_REGISTRY.register()
