@@ -280,3 +280,9 @@ def caffe2_name(name):
         name = name.replace(f".conv{i}.norm.", f"_{branch}_bn_").replace(f".conv{i}.weight", f"_{branch}_w")
     name = name.replace(".shortcut.norm.", "_branch1_bn_").replace(".shortcut.weight", "_branch1_w")
     return name.replace("bn_weight", "bn_s").replace("bn_bias", "bn_b").replace(".", "_")
+
+
+def test_without_a_folder_nothing_is_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SegmentationCheckpointer(Model()).save("model")
+    assert not list(tmp_path.iterdir())

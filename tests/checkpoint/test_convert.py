@@ -261,3 +261,25 @@ def test_report_accounts_for_every_entry(tmp_path):
         assert text in lines
     short = conversion.report()
     assert "sem_seg_head.x" in short and "conv1.weight" not in short
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list, no weights by name"),
+        ({"meta": {"iter": 1}, "state_dict": {}}, "none of its entries is a weight of mta-clip"),
+    ],
+)
+def test_files_without_weights_are_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"a\.pth: {message}"):
+        convert_checkpoint(tmp_path / "a.pth", "mta-clip")
+
+
+def test_counters_that_the_models_norms_do_not_have_are_dropped(tmp_path):
+    state = {"backbone.bn1.weight": torch.ones(2), "backbone.bn1.num_batches_tracked": torch.tensor(3)}
+    conversion = convert_checkpoint(mmseg_file(tmp_path / "a.pth", state), "mta-clip")
+    (weight, counter) = conversion.weights
+    fit_to_model(conversion, {weight: torch.zeros(2)})
+    assert list(conversion.weights) == [weight]
+    assert "does not have" in conversion.dropped["backbone.bn1.num_batches_tracked"] and "tracked" in counter

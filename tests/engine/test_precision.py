@@ -77,3 +77,9 @@ def test_float16_trains_and_its_scaler_is_saved(tmp_path):
     trainer.train()
     saved = torch.load(tmp_path / "model_final.pth", weights_only=True)
     assert saved["trainer"]["grad_scaler"]["scale"] > 0
+
+
+def test_a_gpu_without_bfloat16_says_what_to_set(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(ValueError, match=r"no bfloat16: set SOLVER\.AMP\.DTYPE float16"):
+        Precision(device="cuda", dtype=torch.bfloat16)

@@ -6,7 +6,7 @@ import torch
 import yaml
 
 from mta_clip.config_loader import load_config
-from mta_clip.engine.setup import argument_parser, setup
+from mta_clip.engine.setup import _environment, argument_parser, setup
 
 
 @pytest.fixture
@@ -48,3 +48,11 @@ def test_evaluation_does_not_scale_the_schedule(arguments):
     overrides = ("SOLVER.SCALE_TO_BATCH", "True", "SOLVER.IMS_PER_BATCH", "8")
     assert setup(arguments(*overrides)).SOLVER.MAX_ITER == 24
     assert setup(arguments("--eval-only", *overrides)).SOLVER.MAX_ITER == 12
+
+
+def test_a_gpu_is_named_in_the_log(arguments, monkeypatch):
+    cfg = setup(arguments())
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cuda"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a fast one")
+    assert "on cuda (a fast one)" in _environment(cfg)
