@@ -266,7 +266,7 @@ def test_report_accounts_for_every_entry(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds a list, no weights by name"),
+        ([1, 2], "holds a list; expected weights by name"),
         ({"meta": {"iter": 1}, "state_dict": {}}, "none of its entries is a weight of mta-clip"),
     ],
 )

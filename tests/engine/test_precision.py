@@ -81,5 +81,5 @@ def test_float16_trains_and_its_scaler_is_saved(tmp_path):
 
 def test_a_gpu_without_bfloat16_says_what_to_set(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(ValueError, match=r"no bfloat16: set SOLVER\.AMP\.DTYPE float16"):
+    with pytest.raises(ValueError, match=r"does not support bfloat16: set SOLVER\.AMP\.DTYPE float16"):
         Precision(device="cuda", dtype=torch.bfloat16)

@@ -89,8 +89,8 @@ def test_training_pads_labels_with_the_ignored_value():
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({}, r"\(9, 16\); an image has None"),
-        ({"sem_seg": torch.ones(9, 15), "file_name": "a.png"}, r"\(9, 16\); a\.png has \(9, 15\)"),
+        ({}, r"\(9, 16\), the label map of an image is missing"),
+        ({"sem_seg": torch.ones(9, 15), "file_name": "a.png"}, r"\(9, 16\), the label map of a\.png is \(9, 15\)"),
     ],
 )
 def test_training_needs_a_label_map_of_the_size_of_the_image(extra, message):
