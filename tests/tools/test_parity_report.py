@@ -43,3 +43,4 @@ def test_the_files_it_runs_are_those_that_compare():
     files = parity_report.parity_tests()
     assert "tests/integration/test_golden_criterion.py" in files
     assert "tests/checkpoint/test_readers.py" not in files
+    assert "tests/support/test_golden_files.py" not in files  # compares nothing of the package
