@@ -6,7 +6,7 @@ At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or window
 Shapes: B images, C classes, H and W = an image: before padding in dicts, after padding in batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -135,13 +135,14 @@ class SegmentationModel(nn.Module):
         images = [x["image"].to(self.device, torch.float32) for x in batched_inputs]
         return self._stack([(image - self.pixel_mean) / self.pixel_std for image in images])
 
-    def score_maps(self, images: ImageList) -> list[ScoreMap]:
+    def score_maps(self, images: ImageList) -> Iterable[ScoreMap]:
         """Score maps of the images, predicted from whole images or from windows of them."""
         if self.sliding_window is None:
             return self.predict(images)
-        return [
+        # one after the other, as each holds the scores of a row of windows
+        return (
             WindowScores(self.sliding_window, lambda crops: self.predict(self._stack(crops)), image) for image in images
-        ]
+        )
 
     @contextmanager
     def inference_precision(self) -> Iterator[None]:
