@@ -81,7 +81,7 @@ class TagCLIP(SegmentationModel):
         node = cfg.MODEL.TAGCLIP
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
-        class_text = TemplatePrompt(cfg)
+        class_text = TemplatePrompt(cfg, learn_temperature=False)  # no loss would train it
         return {
             **cls.common_arguments(cfg),
             "size_divisibility": backbone.size_divisibility,

@@ -171,6 +171,12 @@ def test_every_trainable_parameter_learns(protocol):
         assert (name in gradients) == trainable, name
 
 
+def test_a_learned_temperature_is_not_for_tagclip():
+    cfg = tiny_config()
+    cfg.MODEL.MTA.LEARN_TEMPERATURE = True
+    assert not any(p.requires_grad for p in build_model(cfg).class_text.parameters())
+
+
 def test_pseudo_labels():
     """Which unseen class a pixel is labelled with does not matter; that it is unlabelled, and not void, does."""
     model, inputs = tiny_model(PROTOCOL="transductive"), batch()
