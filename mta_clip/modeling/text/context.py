@@ -3,14 +3,12 @@
 Shapes: Z contexts, n vectors per context, E token width of the text tower.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..clip.text_encoder import CLIPTextEncoder
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
 
@@ -20,11 +18,10 @@ class ContextPromptLearner(PromptLearner):
     """Z learned contexts, shared by all classes: [start, context vectors, class name, end].
 
     Args:
-        text_encoder, class_names, no_object_name: as in `PromptLearner`.
         num_contexts: Z, at least 1.
         context_length: n, at least 1.
         init_std: standard deviation of the initial context vectors: normal, cut off at two standard deviations.
-        temperature: `temperature` and `learn_temperature` of `PromptLearner`.
+        common: arguments of PromptLearner.
 
     Raises:
         ValueError: there are no contexts or vectors, or a class name is too long for the text tower with them; see also
@@ -35,25 +32,20 @@ class ContextPromptLearner(PromptLearner):
     def __init__(
         self,
         *,
-        text_encoder: CLIPTextEncoder,
-        class_names: Sequence[str],
-        no_object_name: str = "none",
         num_contexts: int = 3,
         context_length: int = 8,
         init_std: float = 0.02,
-        **temperature: Any,
+        **common: Any,
     ):
-        super().__init__(
-            text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name, **temperature
-        )
+        super().__init__(**common)
         if num_contexts < 1 or context_length < 1:
             raise ValueError(
                 f"NUM_CONTEXTS {num_contexts} and CONTEXT_LENGTH {context_length} must be at least 1; for prompts "
                 "without learned vectors set MODEL.PROMPT.NAME TemplatePrompt"
             )
-        self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, text_encoder.width))  # (Z, n, E)
+        self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, self.text_encoder.width))  # (Z, n, E)
         nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
-        self.register_buffer("tokens", self._tokenize([*self.class_names, no_object_name]), persistent=False)
+        self.register_buffer("tokens", self._tokenize([*self.class_names, self.no_object_name]), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
-from ..clip.text_encoder import CLIPTextEncoder
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
 
@@ -20,9 +19,8 @@ class TemplatePrompt(PromptLearner):
     """Class names in Z fixed templates.
 
     Args:
-        text_encoder, class_names, no_object_name: as in `PromptLearner`.
         templates: Z texts with one `{}` each, where the name goes.
-        temperature: `temperature` and `learn_temperature` of `PromptLearner`.
+        common: arguments of PromptLearner.
 
     Raises:
         ValueError: there are no templates, one does not contain exactly one `{}`, or a prompt is too long for the text
@@ -35,18 +33,13 @@ class TemplatePrompt(PromptLearner):
     def __init__(
         self,
         *,
-        text_encoder: CLIPTextEncoder,
-        class_names: Sequence[str],
-        no_object_name: str = "none",
         templates: Sequence[str] = ("a photo of a {}.",),
-        **temperature: Any,
+        **common: Any,
     ):
-        super().__init__(
-            text_encoder=text_encoder, class_names=class_names, no_object_name=no_object_name, **temperature
-        )
+        super().__init__(**common)
         self.templates = list(templates)
-        for prompts in fill_templates([*self.class_names, no_object_name], self.templates):
-            text_encoder.tokenize(prompts)  # fails here, not at the first image, if a name is too long
+        for prompts in fill_templates([*self.class_names, self.no_object_name], self.templates):
+            self.text_encoder.tokenize(prompts)  # fails here, not at the first image, if a name is too long
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
