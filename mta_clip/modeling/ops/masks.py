@@ -4,11 +4,10 @@ Shapes: Q masks (one per mask query; in TagCLIP one per class), h and w = the lo
 they are upsampled to, r of its rows.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .resizing import source_rows
+from .resizing import resize_rows, source_rows
 
 
 def mask_probabilities(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
@@ -27,10 +26,5 @@ def mask_probabilities(logits: Tensor, size: tuple[int, int], rows: slice) -> Te
 
 def mask_probabilities_by_row(logits: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
     """`mask_probabilities`, computed for these rows only; fastest if the masks of `logits` are last in memory."""
-    upper, lower, weight = (x[rows].to(logits.device) for x in source_rows(logits.shape[-2], size[0]))
-    by_row = logits.permute(1, 2, 0)
-    blended = torch.lerp(by_row.index_select(0, upper), by_row.index_select(0, lower), weight[:, None, None])
-    # Each row becomes an image with channels last: the fastest layout, and threads split the work by image.
-    images = blended.permute(0, 2, 1)[:, :, None]
-    resized = F.interpolate(images, size=(1, size[1]), mode="bilinear", align_corners=False)
-    return resized.sigmoid_()[:, :, 0].transpose(0, 1)
+    upper, lower, weight = (x[rows] for x in source_rows(logits.shape[-2], size[0]))
+    return resize_rows(logits, upper, lower, weight, size[1]).sigmoid_()

@@ -45,6 +45,26 @@ def source_rows(length: int, resized_length: int) -> tuple[Tensor, Tensor, Tenso
     return upper, (upper + (weight > 0)).clamp(max=length - 1), weight
 
 
+def resize_rows(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, width: int) -> Tensor:
+    """Blends pairs of rows, then resizes along the columns (align_corners False).
+
+    Args:
+        maps: (C, h, w).
+        upper, lower: (r,) int64, rows of `maps`, from `source_rows`.
+        weight: (r,), weight of the lower row, in [0, 1].
+        width: W.
+
+    Returns:
+        (C, r, W) in the dtype of `maps`, with C last in memory: the fastest layout to read and to write.
+    """
+    by_row = maps.permute(1, 2, 0)
+    upper, lower, weight = upper.to(maps.device), lower.to(maps.device), weight.to(maps)
+    blended = torch.lerp(by_row.index_select(0, upper), by_row.index_select(0, lower), weight[:, None, None])
+    # Each row becomes an image with channels last; threads split the work by image.
+    images = blended.permute(0, 2, 1)[:, :, None]
+    return F.interpolate(images, size=(1, width), mode="bilinear", align_corners=False)[:, :, 0].transpose(0, 1)
+
+
 class RowResizer:
     """Bilinear resizing (align_corners False) of maps (C, h, w) to (C, H, W), a few rows of the output at a time.
 
@@ -84,11 +104,9 @@ class RowResizer:
         Returns:
             (C, r', W), where r' is the number of `rows`; `maps` itself if there is nothing to resize.
         """
-        if self.size[0] != self.output_size[0]:
-            first = self.upper[rows.start].item()
-            upper, lower = (x[rows].to(maps.device) - first for x in (self.upper, self.lower))
-            maps = torch.lerp(maps[:, upper], maps[:, lower], self.weight[rows, None].to(maps))
-        if self.size[1] != self.output_size[1]:
-            size = (maps.shape[1], self.output_size[1])
-            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
-        return maps
+        if self.size == self.output_size:
+            return maps
+        first = self.upper[rows.start]
+        return resize_rows(
+            maps, self.upper[rows] - first, self.lower[rows] - first, self.weight[rows], self.output_size[1]
+        )
