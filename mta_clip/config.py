@@ -15,6 +15,8 @@ def add_mta_clip_config(cfg: CN) -> None:
     """Adds all keys of this project, with defaults, to a Detectron2 config (in place)."""
     cfg.MODEL.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # [D2] "cuda"
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
+    # RGB 0..255 of each class in pictures; [] = `stuff_colors` of the training dataset if it has exactly these classes
+    cfg.MODEL.CLASS_COLORS = []
     # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
     cfg.MODEL.WEIGHTS_SKIP = []
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
@@ -73,7 +75,7 @@ def _add_prompt(cfg: CN) -> None:
     cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal that contexts start from; the [MTA] code has 1.0
     cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # of TemplatePrompt; {} stands for the class name
     cfg.MODEL.PROMPT.NO_OBJECT_NAME = "none"  # text of the no-object row [MTA]
-    cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the training dataset
+    cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the first training dataset
 
 
 def _add_mask_former(cfg: CN) -> None:
@@ -109,8 +111,8 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node = cfg.MODEL.SEM_SEG_HEAD
     node.NAME = "MaskTextHead"  # TagCLIP: TrustyHead
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    node.NUM_CLASSES = 150
-    node.IGNORE_VALUE = 255
+    node.NUM_CLASSES = 0  # [D2] 54; 0 = the number of class names
+    node.IGNORE_VALUE = -1  # [D2] 255; label of pixels without a class; -1 = that of the training dataset, else 255
     node.CONVS_DIM = 256
     node.MASK_DIM = 256
     node.NORM = "GN"  # of the pixel decoder's convolutions towards stride 4; its other norms are always GN

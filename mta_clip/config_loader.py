@@ -42,6 +42,22 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         raise FileNotFoundError(f"config file {config_file} does not exist")
     _check_overrides(overrides)
     content = _read_with_bases(config_file) if config_file else {}
+    return _merge(cfg, content, overrides, config_file)
+
+
+def parse_config(text: str, *, where: str) -> CfgNode:
+    """Reads a config from YAML text, as `load_config` does from a file; for configs saved inside checkpoints.
+
+    Args:
+        where: what error messages call the text.
+
+    Raises:
+        KeyError, ValueError: see `load_config`.
+    """
+    return _merge(get_cfg(), _parse_plain_yaml(text, where), [], where)
+
+
+def _merge(cfg: CfgNode, content: dict, overrides: list[str], config_file: str) -> CfgNode:
     try:
         # Not merge_from_file, which loads unsafely, and guesses and upgrades the version of a Detectron2 config.
         cfg.merge_from_other_cfg(CfgNode(content))
@@ -98,19 +114,24 @@ class _PlainYaml(CfgNode):
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
             text = file.read()
-        try:
-            content = yaml.safe_load(text)
-        except yaml.constructor.ConstructorError as error:
-            tag = re.search(r"the tag '(.*)'", str(error.problem))
-            if tag is None:  # such as a list where a key is expected
-                raise ValueError(f"{filename} is not valid YAML: {error}") from error
-            line = error.problem_mark.line + 1
-            raise ValueError(_refusal(f"{filename}, line {line}", tag.group(1))) from error
-        except yaml.YAMLError as error:
-            raise ValueError(f"{filename} is not valid YAML: {error}") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{filename} holds {content!r:.60}; expected config keys and their values (KEY: VALUE)")
+        _parse_plain_yaml(text, filename)
         return io.StringIO(text)
+
+
+def _parse_plain_yaml(text: str, where: str) -> dict:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        tag = re.search(r"the tag '(.*)'", str(error.problem))
+        if tag is None:  # such as a list where a key is expected
+            raise ValueError(f"{where} is not valid YAML: {error}") from error
+        line = error.problem_mark.line + 1
+        raise ValueError(_refusal(f"{where}, line {line}", tag.group(1))) from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"{where} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} holds {content!r:.60}; expected config keys and their values (KEY: VALUE)")
+    return content
 
 
 def _read_with_bases(config_file: str) -> dict:

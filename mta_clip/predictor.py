@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from .data import register_folders
-from .engine.trained_model import build_for_evaluation
+from .engine.trained_model import build_for_evaluation, with_trained_classes
 from .modeling.inference import AugmentedModel
-from .modeling.text import class_names_from_config
 from .visualization import class_colors, distinct_colors, prediction_panel
 
 
@@ -85,12 +82,12 @@ class SegmentationPredictor:
         Raises:
             ValueError, FileNotFoundError, CheckpointError: see `build_trained_model` and `AugmentedModel`.
         """
-        model, class_names = build_trained_model(cfg)
+        model, cfg = build_trained_model(cfg)
         augmented = cfg.TEST.AUG.ENABLED
         return {
             "model": AugmentedModel(cfg, model) if augmented else model,
-            "class_names": class_names,
-            "colors": _dataset_colors(cfg, class_names),
+            "class_names": cfg.MODEL.PROMPT.CLASS_NAMES,
+            "colors": cfg.MODEL.CLASS_COLORS or None,
             "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
             "min_size": 0 if augmented else cfg.INPUT.MIN_SIZE_TEST,  # AugmentedModel resizes images itself
             "max_size": cfg.INPUT.MAX_SIZE_TEST,
@@ -165,11 +162,11 @@ class SegmentationPredictor:
         )
 
 
-def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
+def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
     """Builds the model of a config, with the weights of MODEL.WEIGHTS, for inference only.
 
     Returns:
-        The model, in evaluation mode, and its class names.
+        The model, in evaluation mode, and the config with its classes (MODEL.PROMPT.CLASS_NAMES, MODEL.CLASS_COLORS).
 
     Raises:
         ValueError: MODEL.WEIGHTS is empty, or the config's folders or class names are wrong.
@@ -180,20 +177,11 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, list[str]]:
         raise ValueError(
             "MODEL.WEIGHTS is empty: name the checkpoint of a trained model, with --weights or in the config"
         )
-    register_folders(cfg)
-    class_names = class_names_from_config(cfg)
+    cfg = with_trained_classes(cfg)
     model = build_for_evaluation(cfg).eval()
     if cfg.MODEL.COMPILE:  # the weights are final, so they may become constants of the compiled code
         model.compile(dynamic=False, options={"freezing": True})
-    return model, class_names
-
-
-def _dataset_colors(cfg: CfgNode, class_names: Sequence[str]) -> Sequence[Sequence[int]] | None:
-    """Colours of the training dataset, if the model has exactly its classes."""
-    if not cfg.DATASETS.TRAIN:
-        return None
-    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
-    return metadata.get("stuff_colors") if list(metadata.get("stuff_classes", ())) == list(class_names) else None
+    return model, cfg
 
 
 def _to_numpy(tensor: torch.Tensor | None) -> NDArray | None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mta_clip.analysis.context_report import draw_usage, format_usage, save_examples, write_usage
 from mta_clip.analysis.contexts import analyze_contexts
 from mta_clip.config_loader import load_config
-from mta_clip.data import build_test_loader
+from mta_clip.data import build_test_loader, register_folders
 from mta_clip.predictor import build_trained_model
 
 
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cfg.MODEL.WEIGHTS = args.weights
     if not args.dataset and not cfg.DATASETS.TEST:
         raise ValueError("name a dataset with --dataset, or set DATASETS.TEST")
-    model, class_names = build_trained_model(cfg)
+    register_folders(cfg)
+    model, cfg = build_trained_model(cfg)
+    class_names = cfg.MODEL.PROMPT.CLASS_NAMES
     loader = build_test_loader(cfg, args.dataset or cfg.DATASETS.TEST[0])
     total = min(len(loader), args.max_images or len(loader))
     progress = tqdm(itertools.islice(loader, total), total=total, unit="image", disable=None)

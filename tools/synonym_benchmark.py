@@ -18,6 +18,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from mta_clip.config_loader import load_config
+from mta_clip.data import register_folders
 from mta_clip.data.datasets.shapes import synonym_of
 from mta_clip.engine.evaluate import evaluate, mean_iou
 from mta_clip.predictor import build_trained_model
@@ -73,7 +74,9 @@ def main() -> int:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
     args = parser.parse_args()
     cfg = load_config(args.config_file, args.opts)
-    for title, value in compare(cfg, *build_trained_model(cfg)).items():
+    register_folders(cfg)
+    model, cfg = build_trained_model(cfg)
+    for title, value in compare(cfg, model, cfg.MODEL.PROMPT.CLASS_NAMES).items():
         print(f"{title:<42}{value:6.2f}")
     return 0
 

@@ -43,6 +43,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         save_dir: folder for checkpoints; "" saves none.
         skip: shell patterns of parameter names that `resume_or_load` does not take from the weights file (they keep
             their initial values), e.g. "*class_embed*" for another number of classes. A resumed run takes all.
+        config: of the model, as YAML; saved with it, so that the file alone is enough to build the model again.
         save_to_disk: whether this process writes files; default: only the main process does.
         checkpointables: by name, objects with `state_dict` and `load_state_dict` that are saved with the model.
     """
@@ -53,12 +54,14 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         skip: Sequence[str] = (),
+        config: str = "",
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.logger = logger
         self.skip = tuple(skip)
+        self.config = config
 
     def save(self, name: str, **extra: Any) -> None:
         """Saves the model, the states of the checkpointables and `extra` to `<save_dir>/<name>.pth`.
@@ -69,7 +72,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()}
+        data = {"model": self.model.state_dict()} | ({"config": self.config} if self.config else {})
         data |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)

@@ -5,6 +5,7 @@ from .build import build_test_loader, build_train_loader, load_dataset_dicts
 from .datasets.folder import register_folders
 from .label_maps import LabelReader, read_image
 from .mapper import SemanticDatasetMapper
+from .model_classes import with_classes, with_classes_of
 
 __all__ = [
     "LabelReader",
@@ -15,4 +16,6 @@ __all__ = [
     "load_dataset_dicts",
     "read_image",
     "register_folders",
+    "with_classes",
+    "with_classes_of",
 ]

@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .mapper import SemanticDatasetMapper
+from .model_classes import with_classes
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ def _check_training_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; there is only mask_former_semantic."
         )
+    cfg = with_classes(cfg)
     first = MetadataCatalog.get(names[0])
     for name, key in itertools.product(names[1:], _MUST_AGREE):
         if MetadataCatalog.get(name).get(key) != first.get(key):
@@ -158,12 +160,12 @@ def _check_training_config(cfg: CfgNode) -> None:
     if len(first.stuff_classes) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}, but {names[0]!r} has "
-            f"{len(first.stuff_classes)} classes. Set it to that number."
+            f"{len(first.stuff_classes)} classes. Leave it out, or set it to that number."
         )
     if first.ignore_label != cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE:
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, but the ignore label of "
-            f"{names[0]!r} is {first.ignore_label}. Set it to that value."
+            f"{names[0]!r} is {first.ignore_label}. Leave it out, or set it to that value."
         )
 
 

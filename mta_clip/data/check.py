@@ -30,6 +30,7 @@ from ..files import complete_file
 from .build import load_dataset_dicts
 from .datasets.folder import register_folders
 from .label_maps import LabelReader, read_image, read_stored_labels
+from .model_classes import with_classes
 from .parallel import map_files
 
 logger = logging.getLogger(__name__)
@@ -213,7 +214,7 @@ def config_troubles(cfg: CfgNode, name: str) -> list[str]:
     """Keys in which a config that trains on the dataset contradicts it, one sentence each."""
     if name not in cfg.DATASETS.TRAIN:
         return []
-    metadata, head = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD
+    metadata, head = MetadataCatalog.get(name), with_classes(cfg).MODEL.SEM_SEG_HEAD
     pairs = (("NUM_CLASSES", len(metadata.stuff_classes)), ("IGNORE_VALUE", metadata.ignore_label))
     return [
         f"MODEL.SEM_SEG_HEAD.{key} is {head[key]} in the config, but should be {value}"

@@ -17,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from .. import __version__
 from ..config_loader import load_config
-from ..data import register_folders
+from ..data import register_folders, with_classes
 from .batch_scaling import scale_to_batch
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         args: of `argument_parser`.
 
     Returns:
-        The frozen config; the main process has saved it as OUTPUT_DIR/config.yaml.
+        The frozen config, with the names of its classes; the main process has saved it as OUTPUT_DIR/config.yaml.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: see `load_config`, `register_folders` and `scale_to_batch`.
@@ -58,6 +58,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger.info("%s", _environment(cfg))
     logger.info("Command line: %s", " ".join(sys.argv))
     register_folders(cfg)
+    cfg = with_classes(cfg)
     if not args.eval_only:
         scale_to_batch(cfg)
     cfg.freeze()

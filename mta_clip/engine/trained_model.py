@@ -1,16 +1,48 @@
 """Builds trained models for evaluation and demos, and makes sure that no trained parameter is missing."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from ..checkpoint import CheckpointError, SegmentationCheckpointer, is_shorter_table
+from ..checkpoint import CheckpointError, SegmentationCheckpointer, is_shorter_table, read_checkpoint
+from ..config_loader import parse_config
+from ..data import register_folders, with_classes, with_classes_of
 
 logger = logging.getLogger(__name__)
+
+
+def saved_config(weights: str) -> CfgNode | None:
+    """The config that a checkpoint of this project was trained with; None if the file has none.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        CheckpointError: it is not a checkpoint, or not safe to load.
+        KeyError, ValueError: its config cannot be read; see `parse_config`.
+    """
+    content = read_checkpoint(weights)
+    text = content.get("config") if isinstance(content, Mapping) else None
+    return parse_config(text, where=f"the config in {weights}") if isinstance(text, str) and text else None
+
+
+def with_trained_classes(cfg: CfgNode) -> CfgNode:
+    """A copy of a config with the classes of the model in MODEL.WEIGHTS, which need not be those of a dataset at hand.
+
+    They are taken from the config itself, else from the checkpoint, else from the training dataset.
+
+    Raises:
+        ValueError, KeyError, FileNotFoundError, CheckpointError: see `saved_config`, `register_folders` and
+            `with_classes`.
+    """
+    if cfg.MODEL.PROMPT.CLASS_NAMES:
+        return with_classes(cfg)
+    if trained := saved_config(cfg.MODEL.WEIGHTS):
+        return with_classes_of(cfg, trained)
+    register_folders(cfg)
+    return with_classes(cfg)
 
 
 def build_for_evaluation(

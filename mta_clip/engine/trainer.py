@@ -13,7 +13,7 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 from torch import nn
 
 from ..checkpoint import SegmentationCheckpointer
-from ..data import build_train_loader
+from ..data import build_train_loader, with_classes
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
@@ -67,7 +67,11 @@ class Trainer(TrainLoop):
         self.cfg = cfg
         self.scheduler = build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SegmentationCheckpointer(
-            model, cfg.OUTPUT_DIR, skip=cfg.MODEL.WEIGHTS_SKIP, trainer=weakref.proxy(self)
+            model,
+            cfg.OUTPUT_DIR,
+            skip=cfg.MODEL.WEIGHTS_SKIP,
+            config=with_classes(cfg).dump(),
+            trainer=weakref.proxy(self),
         )
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.results: Results = {}

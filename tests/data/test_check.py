@@ -67,18 +67,19 @@ def test_ignore_label_that_covers_everything(tmp_path, caplog):
 
 
 def test_config_that_contradicts_the_dataset(tmp_path, caplog):
-    _folder(tmp_path, [[0, 1], [2, 255]], extra="  TRAIN: [folder_for_test]\n")
+    model = "{SEM_SEG_HEAD: {NUM_CLASSES: 150}}"
+    _folder(tmp_path, [[0, 1], [2, 255]], extra="  TRAIN: [folder_for_test]\n", model=model)
     assert _run(tmp_path, "folder_for_test", "--config-file", str(tmp_path / "config.yaml")) == 1
     assert "NUM_CLASSES is 150 in the config, but should be 3" in caplog.text
 
 
-def _folder(root, labels, extra=""):
+def _folder(root, labels, extra="", model="{}"):
     for kind, pixels in (("images", np.zeros((2, 2, 3))), ("labels", labels)):
         (root / kind).mkdir()
         Image.fromarray(np.array(pixels, np.uint8)).save(root / kind / "a.png")
     (root / "config.yaml").write_text(
         f"DATASETS:\n{extra}  FOLDERS:\n  - name: folder_for_test\n    image_dir: {root}/images\n"
-        f"    label_dir: {root}/labels\n    classes: [cat, dog, my bird]\n"
+        f"    label_dir: {root}/labels\n    classes: [cat, dog, my bird]\nMODEL: {model}\n"
     )
 
 

@@ -5,7 +5,14 @@ from tiny_models import batch, tiny_config
 from toy_training import ToySegmentor, toy_cfg, train_toy
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
-from mta_clip.engine.trained_model import build_for_evaluation, load_for_evaluation
+from mta_clip.config import get_cfg
+from mta_clip.data import with_classes
+from mta_clip.engine.trained_model import (
+    build_for_evaluation,
+    load_for_evaluation,
+    saved_config,
+    with_trained_classes,
+)
 from mta_clip.modeling.clip import build_clip
 
 
@@ -55,6 +62,37 @@ def test_lacking_trained_parameters_is_an_error_but_frozen_ones_may_lack(tmp_pat
         load_for_evaluation(cfg, model, resume=False)
     model.norm.requires_grad_(False)
     assert load_for_evaluation(cfg, model, resume=False) == ["norm.weight"]
+
+
+def test_classes_travel_with_the_checkpoint(tmp_path):
+    cfg = evaluation_cfg(tmp_path)
+    cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = ["wall", "bed"], ["bed"]
+    SegmentationCheckpointer(ToySegmentor(cfg), str(tmp_path), config=with_classes(cfg).dump()).save("model_final")
+    other = get_cfg()
+    other.MODEL.WEIGHTS = str(tmp_path / "model_final.pth")
+    other.DATASETS.FOLDERS = [{"name": "gone", "image_dir": "gone", "label_dir": "gone", "classes": "gone.txt"}]
+    other.DATASETS.TRAIN = ("gone",)
+    carried = with_trained_classes(other)
+    assert carried.MODEL.PROMPT.CLASS_NAMES == ["wall", "bed"] and carried.DATASETS.UNSEEN_CLASSES == ["bed"]
+    assert carried.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2 and carried.DATASETS.TRAIN == ("gone",)
+
+
+def test_a_checkpoint_without_config_leaves_the_classes_to_the_dataset(tmp_path):
+    cfg = get_cfg()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    torch.save({"model": {"a": torch.zeros(1)}}, cfg.MODEL.WEIGHTS)
+    cfg.DATASETS.TRAIN = ("camvid_sem_seg_train",)
+    assert saved_config(cfg.MODEL.WEIGHTS) is None
+    assert len(with_trained_classes(cfg).MODEL.PROMPT.CLASS_NAMES) == 11
+    cfg.MODEL.PROMPT.CLASS_NAMES = ["a", "b"]
+    assert with_trained_classes(cfg).MODEL.SEM_SEG_HEAD.NUM_CLASSES == 2
+
+
+def test_a_saved_config_runs_no_code(tmp_path):
+    path = str(tmp_path / "weights.pth")
+    torch.save({"model": {}, "config": "MODEL: !!python/object/apply:os.getcwd []"}, path)
+    with pytest.raises(ValueError, match=r"the config in .*weights\.pth, line 1: the tag !!python/object/apply"):
+        saved_config(path)
 
 
 TEXT_TOWER = "prompt_learner.text_encoder.tower."

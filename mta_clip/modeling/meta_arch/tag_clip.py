@@ -14,6 +14,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...data.model_classes import with_classes
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels
 from ..tagclip.losses import TrustyCriterion
@@ -78,6 +79,7 @@ class TagCLIP(SegmentationModel):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
         """Constructor arguments from a config."""
+        cfg = with_classes(cfg)
         node = cfg.MODEL.TAGCLIP
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())

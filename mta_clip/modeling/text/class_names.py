@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+
+from ...data.model_classes import unknown_classes, with_classes
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +37,18 @@ def clean_class_names(class_names: Sequence[str]) -> list[str]:
 
 
 def class_names_from_config(cfg: CfgNode) -> list[str]:
-    """The C class names: MODEL.PROMPT.CLASS_NAMES or, if that is empty, `stuff_classes` of the first training dataset.
+    """The C class names, of MODEL.PROMPT.CLASS_NAMES or, if that is empty, of the first training dataset.
 
     Raises:
         ValueError: there are no names, their number is not MODEL.SEM_SEG_HEAD.NUM_CLASSES, or one is empty.
     """
-    names, source = list(cfg.MODEL.PROMPT.CLASS_NAMES), "MODEL.PROMPT.CLASS_NAMES"
-    if not names:
-        if not cfg.DATASETS.TRAIN:
-            raise ValueError(
-                "class names are needed: set MODEL.PROMPT.CLASS_NAMES, or DATASETS.TRAIN to use the names of a dataset"
-            )
-        dataset = cfg.DATASETS.TRAIN[0]
-        names, source = MetadataCatalog.get(dataset).get("stuff_classes") or [], f"stuff_classes of dataset {dataset!r}"
-        if not names:
-            raise ValueError(
-                f"dataset {dataset!r} has no `stuff_classes` in its metadata: set MODEL.PROMPT.CLASS_NAMES"
-            )
-    expected = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    cfg = with_classes(cfg)
+    if not cfg.MODEL.PROMPT.CLASS_NAMES:
+        raise unknown_classes(cfg)
+    names, expected = cfg.MODEL.PROMPT.CLASS_NAMES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if len(names) != expected:
         raise ValueError(
-            f"{source}: {len(names)} class names, but MODEL.SEM_SEG_HEAD.NUM_CLASSES is {expected}; they must agree"
+            f"{len(names)} class names (MODEL.PROMPT.CLASS_NAMES, or `stuff_classes` of the training dataset), but "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {expected}; leave it out, and it is the number of names"
         )
     return clean_class_names(names)
