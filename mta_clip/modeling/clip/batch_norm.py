@@ -42,9 +42,6 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 def synchronize_batch_norm(module: nn.Module) -> None:
     """Turns every BatchNorm2d in a module into a SyncBatchNorm2d, in place.
 
-    Args:
-        module: any module that contains BatchNorm layers.
-
     Raises:
         ValueError: a BatchNorm layer belongs to a subclass of BatchNorm2d, which may do more than BatchNorm.
     """

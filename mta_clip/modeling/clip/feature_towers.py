@@ -23,21 +23,28 @@ STRIDES = (4, 8, 16, 32)
 
 
 class FeatureTower(nn.Module):
-    """Base class: turns images into four maps.
+    """Base class: turns images into four maps; a subclass sets `visual`, the tower, and `channels`, c of each map."""
 
-    Attributes:
-        channels: c of the maps at strides 4, 8, 16, 32.
-    """
-
+    visual: nn.Module
     channels: tuple[int, int, int, int]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps (B, c, H / s, W / s) with s = 4, 8, 16, 32, from normalised images (B, 3, H, W)."""
         raise NotImplementedError
 
+    def levels(self) -> list[list[nn.Module]]:
+        """For each map, the modules that lead to it from the map before; the stem leads to the first ones."""
+        raise NotImplementedError
+
     def stages(self) -> list[list[nn.Module | nn.Parameter]]:
         """Modules and parameters of the stem and of each of the four maps: the stages that FREEZE_AT counts."""
-        raise NotImplementedError
+        levels = self.levels()
+        in_levels = {id(module) for level in levels for root in level for module in root.modules()}
+        stem = []
+        for module in self.visual.modules():
+            if id(module) not in in_levels:
+                stem += module.parameters(recurse=False) if list(module.children()) else [module]
+        return [stem, *levels]
 
 
 class ResNetTower(FeatureTower):
@@ -45,9 +52,6 @@ class ResNetTower(FeatureTower):
 
     At inference the first convolution runs in float32 even inside autocast: bfloat16 has fewer bits than a normalised
     pixel needs, and most of the mIoU that bfloat16 costs is lost there.
-
-    Args:
-        visual: open_clip's tower; it is changed in place.
     """
 
     def __init__(self, visual: ModifiedResNet):
@@ -74,11 +78,9 @@ class ResNetTower(FeatureTower):
         features = visual.act3(visual.bn3(visual.conv3(features)))
         return visual.avgpool(features)
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def levels(self) -> list[list[nn.Module]]:
         """See FeatureTower."""
-        visual = self.visual
-        stem = [visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3]
-        return [stem, *([layer] for layer in self._layers())]
+        return [[layer] for layer in self._layers()]
 
     def _layers(self) -> list[nn.Sequential]:
         return [self.visual.layer1, self.visual.layer2, self.visual.layer3, self.visual.layer4]
@@ -162,12 +164,7 @@ class TokenTower(FeatureTower):
 class ViTTower(TokenTower):
     """open_clip's VisionTransformer; its position embedding is interpolated to the patch grid of each input.
 
-    Args:
-        visual: open_clip's tower; it is changed in place.
-        taps: see TokenTower.
-
-    Raises:
-        ValueError: see TokenTower.
+    `visual` is changed in place; for `taps` and the ValueError see TokenTower.
     """
 
     def __init__(self, visual: VisionTransformer, taps: Sequence[int]):
@@ -199,22 +196,15 @@ class ViTTower(TokenTower):
             outputs.append(tokens)
         return [outputs[tap][:, 1:].transpose(1, 2).unflatten(2, grid) for tap in self.taps]
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def levels(self) -> list[list[nn.Module]]:
         """See FeatureTower."""
-        visual = self.visual
-        stem = [visual.conv1, visual.class_embedding, visual.positional_embedding, visual.ln_pre]
-        return [stem, *_blocks_by_tap(visual.transformer.resblocks, self.taps)]
+        return _blocks_by_tap(self.visual.transformer.resblocks, self.taps)
 
 
 class TimmViTTower(TokenTower):
     """A plain ViT or EVA of timm (SigLIP, EVA-CLIP, PE); timm resizes its position embedding bicubically.
 
-    Args:
-        trunk: timm's model; it is changed in place.
-        taps: see TokenTower.
-
-    Raises:
-        ValueError: see TokenTower.
+    `trunk` is changed in place; for `taps` and the ValueError see TokenTower.
     """
 
     def __init__(self, trunk: nn.Module, taps: Sequence[int]):
@@ -242,17 +232,13 @@ class TimmViTTower(TokenTower):
         by_block = dict(zip(sorted(set(self.taps)), taps, strict=True))
         return [by_block[tap] for tap in self.taps]
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def levels(self) -> list[list[nn.Module]]:
         """See FeatureTower."""
-        return _with_rest_as_stem(self.visual, _blocks_by_tap(self.visual.blocks, self.taps))
+        return _blocks_by_tap(self.visual.blocks, self.taps)
 
 
 class TimmPyramidTower(FeatureTower):
-    """A hierarchical tower of timm (ConvNeXt, FastViT, ...) that already has maps at strides 4, 8, 16 and 32.
-
-    Args:
-        trunk: timm's model; it is changed in place.
-    """
+    """A hierarchical tower of timm (ConvNeXt, ...) with maps at strides 4, 8, 16 and 32; it is changed in place."""
 
     def __init__(self, trunk: nn.Module):
         super().__init__()
@@ -267,21 +253,17 @@ class TimmPyramidTower(FeatureTower):
             images, indices=list(self.indices), norm=False, intermediates_only=True
         )
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def levels(self) -> list[list[nn.Module]]:
         """See FeatureTower."""
-        levels = [[self.visual.get_submodule(self.visual.feature_info[i]["module"])] for i in self.indices]
-        return _with_rest_as_stem(self.visual, levels)
+        return [[self.visual.get_submodule(self.visual.feature_info[i]["module"])] for i in self.indices]
 
 
 def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
-    """Chooses the adapter for an open_clip image tower.
+    """The adapter for an open_clip image tower, which it changes in place.
 
     Args:
-        visual: image tower; the adapter changes it in place.
+        visual: image tower.
         taps: blocks to read from plain transformers, see TokenTower; other towers ignore it.
-
-    Returns:
-        The adapter.
 
     Raises:
         ValueError: the tower is of a kind without adapter; see also TokenTower.
@@ -334,16 +316,3 @@ def _blocks_by_tap(blocks: Sequence[nn.Module], taps: Sequence[int]) -> list[lis
     """Blocks grouped by the map they lead to: those up to the first tap, those up to the second tap, and so on."""
     starts = [0, *(tap + 1 for tap in taps[:-1])]
     return [list(blocks[start : tap + 1]) for start, tap in zip(starts, taps, strict=True)]
-
-
-def _with_rest_as_stem(visual: nn.Module, levels: list[list[nn.Module]]) -> list[list[nn.Module | nn.Parameter]]:
-    """The levels, preceded by all modules and parameters that belong to none of them."""
-    in_levels = {id(module) for level in levels for root in level for module in root.modules()}
-    stem = [module for module in visual.modules() if id(module) not in in_levels and not list(module.children())]
-    own = [
-        parameter
-        for module in visual.modules()
-        for parameter in module.parameters(recurse=False)
-        if list(module.children())
-    ]
-    return [[*stem, *own], *levels]

@@ -23,6 +23,11 @@ class CLIPTextEncoder(nn.Module):
         name, pretrained, quick_gelu: as in `build_clip`.
         checkpointing: recomputes activations in the backward pass instead of storing them.
 
+    Attributes:
+        context_length: upper limit of T + n.
+        width: E, that of token embeddings and context vectors.
+        text_dim: Dt.
+
     Raises:
         ValueError: the architecture's text tower or tokenizer is not CLIP's; see also `build_clip`.
     """
@@ -41,35 +46,19 @@ class CLIPTextEncoder(nn.Module):
         self.tokenizer = open_clip.get_tokenizer(name)
         self.requires_grad_(False)
         self.train(False)
-
-    @property
-    def text_dim(self) -> int:
-        """Dt."""
-        return self.tower.text_dim
-
-    @property
-    def width(self) -> int:
-        """E, the width of token embeddings and context vectors."""
-        return self.tower.width
-
-    @property
-    def context_length(self) -> int:
-        """Upper limit of T + n."""
-        return self.tower.context_length
+        self.text_dim, self.width = self.tower.text_dim, self.tower.width
+        self.context_length = self.tower.context_length
 
     def train(self, mode: bool = True) -> "CLIPTextEncoder":
         """See nn.Module. Always sets evaluation mode."""
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str], *, reserved: int = 0) -> Tensor:
-        """Converts texts into token ids, with as many columns as the longest text needs.
+        """Token ids (K, T) int64 of K texts, on the device of the tower: start token, text, end token, zeros.
 
         Args:
-            texts: K texts.
+            texts: K texts; T is the length of the longest.
             reserved: positions kept free for context vectors (n).
-
-        Returns:
-            (K, T) int64 on the device of the tower: start token, text, end token, zeros.
 
         Raises:
             ValueError: there are no texts, or one does not fit into the context length.
@@ -91,16 +80,5 @@ class CLIPTextEncoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Computes features of tokenised texts.
-
-        Args:
-            tokens: (K, T) int64, from `tokenize`.
-            contexts: (Z, n, E) learned vectors, inserted between the start token and the text; None = no vectors.
-
-        Returns:
-            (Z, K, Dt), not normalised; Z = 1 without contexts.
-
-        Raises:
-            ValueError: T + n is larger than the context length.
-        """
+        """Features (Z, K, Dt) of texts from `tokenize`; see `CausalTextTower.forward`."""
         return self.tower(tokens, contexts)

@@ -26,6 +26,10 @@ class CausalTextTower(nn.Module):
             and `attn_mask`; its parameters are shared, not copied.
         checkpointing: recomputes blocks in the backward pass, so that only their inputs are stored.
 
+    Attributes:
+        context_length: upper limit of T + n.
+        width, text_dim: E, Dt.
+
     Raises:
         ValueError: `source` is not such a module, has no causal mask, does not read out at the end token, or has
             attention blocks that are not CLIP's.
@@ -39,24 +43,12 @@ class CausalTextTower(nn.Module):
         self.positional_embedding = source.positional_embedding
         self.transformer = source.transformer
         self.ln_final = source.ln_final
-        self.text_projection = source.text_projection
-
-    @property
-    def context_length(self) -> int:
-        """Upper limit of T + n."""
-        return self.positional_embedding.shape[0]
-
-    @property
-    def width(self) -> int:
-        """E."""
-        return self.positional_embedding.shape[1]
-
-    @property
-    def text_dim(self) -> int:
-        """Dt."""
-        if isinstance(self.text_projection, nn.Linear):
-            return self.text_projection.out_features
-        return self.width if self.text_projection is None else self.text_projection.shape[1]
+        self.text_projection = projection = source.text_projection
+        self.context_length, self.width = self.positional_embedding.shape
+        if projection is None:
+            self.text_dim = self.width
+        else:
+            self.text_dim = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Computes text features, read out at the end token (as in CoOp and DenseCLIP's context text encoder).
@@ -86,43 +78,24 @@ class CausalTextTower(nn.Module):
         lengths = following.argmax(dim=1) + 1
         is_text = torch.arange(following.shape[1], device=tokens.device) < lengths[:, None]
         places = is_text.repeat(len(prefix), 1).flatten().nonzero().squeeze(1)  # contexts outermost
-        texts = (self.token_embedding(following) + positions).repeat(len(prefix), 1, 1)
-        texts = self._run_blocks(prefix, texts.flatten(0, 1)[places], places, following.shape)
-        ends = lengths.repeat(len(prefix)).cumsum(0) - 1
-        return self._project(self.ln_final(texts[ends])).unflatten(0, (len(prefix), len(tokens)))
-
-    def _run_blocks(self, prefix: Tensor, texts: Tensor, places: Tensor, shape: torch.Size) -> Tensor:
-        """Runs prefixes and texts through all blocks.
-
-        Args:
-            prefix: (Z, 1 + n, E).
-            texts: (U, E).
-            places: (U,) int64, indices of these tokens among the Z * K * (T - 1) tokens of padded texts.
-            shape: (K, T - 1).
-
-        Returns:
-            (U, E), the text tokens.
-        """
-        per_prefix, text_length = shape
+        texts = (self.token_embedding(following) + positions).repeat(len(prefix), 1, 1).flatten(0, 1)[places]
         # A text token sees the whole prefix and the text up to itself.
-        visible = torch.ones(text_length, prefix.shape[1] + text_length, dtype=torch.bool, device=texts.device)
-        visible = visible.tril(prefix.shape[1])
+        visible = torch.ones(following.shape[1], length, dtype=torch.bool, device=tokens.device).tril(prefix.shape[1])
         for block in self.transformer.resblocks:
-            arguments = (block, prefix, texts, places, per_prefix, visible)
+            arguments = (block, prefix, texts, places, len(tokens), visible)
             if self.checkpointing and torch.is_grad_enabled():
                 prefix, texts = checkpoint(_run_block, *arguments, use_reentrant=False)
             else:
                 prefix, texts = _run_block(*arguments)
-        return texts
+        ends = lengths.repeat(len(prefix)).cumsum(0) - 1
+        return self._project(self.ln_final(texts[ends])).unflatten(0, (len(prefix), len(tokens)))
 
     def _project(self, features: Tensor) -> Tensor:
         if self.text_projection is None:
             return features
-        return (
-            self.text_projection(features)
-            if isinstance(self.text_projection, nn.Linear)
-            else features @ self.text_projection
-        )
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection(features)
+        return features @ self.text_projection
 
 
 def _run_block(
@@ -175,19 +148,18 @@ def _finish_block(block: ResidualAttentionBlock, tokens: Tensor, attended: Tenso
 
 def _check_supported(source: nn.Module) -> None:
     wanted = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
-    problems = []
-    if not all(hasattr(source, attribute) for attribute in wanted):
-        problems.append("it is not open_clip's text transformer")
-    else:
+    if all(hasattr(source, attribute) for attribute in wanted):
         pool = getattr(source, "pool_type", None) or getattr(source, "text_pool_type", None)
-        if getattr(source, "attn_mask", None) is None:
-            problems.append("it has no causal mask")
-        if getattr(source, "cls_emb", None) is not None:
-            problems.append("it appends a class token")
-        if pool != "argmax":
-            problems.append(f"it reads out by {pool!r}, not at the end token")
-        if not all(isinstance(block, ResidualAttentionBlock) for block in source.transformer.resblocks):
-            problems.append("its attention blocks are not CLIP's")
+        blocks = source.transformer.resblocks
+        checks = {
+            "it has no causal mask": getattr(source, "attn_mask", None) is None,
+            "it appends a class token": getattr(source, "cls_emb", None) is not None,
+            f"it reads out by {pool!r}, not at the end token": pool != "argmax",
+            "its attention blocks are not CLIP's": not all(isinstance(b, ResidualAttentionBlock) for b in blocks),
+        }
+        problems = [problem for problem, found in checks.items() if found]
+    else:
+        problems = ["it is not open_clip's text transformer"]
     if problems:
         raise ValueError(
             f"text tower {type(source).__name__} is not supported: {', '.join(problems)}. Choose an architecture with "

@@ -25,7 +25,7 @@ open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
 
 def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> nn.Module:
-    """Builds an open_clip model with both towers, in float32 on the CPU.
+    """An open_clip `CLIP`, `CustomTextCLIP` or `CoCa` with both towers, in float32 on the CPU.
 
     Args:
         name: open_clip architecture, e.g. `RN50`, `ViT-B-16`, `convnext_base`, `mta-tiny`.
@@ -33,9 +33,6 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             or of an OpenAI TorchScript archive, or "" for random weights.
         quick_gelu: replaces GELU by x * sigmoid(1.702 x), as in OpenAI's weights. Architectures whose own configuration
             sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
-
-    Returns:
-        The model, an open_clip `CLIP`, `CustomTextCLIP` or `CoCa`.
 
     Raises:
         ValueError: unknown architecture or tag, or a file that does not fit the architecture.
@@ -52,10 +49,8 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} unless this is intended"
         )
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-    if "multimodal_cfg" in config:
-        model = open_clip.CoCa(**config)
-    else:
-        model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
+    plain = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    model = (open_clip.CoCa if "multimodal_cfg" in config else plain)(**config)
     if weights:
         _load_weights(model, name, weights)
     for module in list(model.modules()):

@@ -146,3 +146,11 @@ def test_the_stem_is_clips():
     tower = build_feature_tower(build_clip(name="mta-tiny").visual, ()).eval()
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(tower._stem(images), tower.visual.stem(images))
+
+
+@pytest.mark.parametrize("name", ["mta-tiny", "mta-tiny-vit", "test-timm-eva-14", "test-timm-convnext"])
+def test_stages_hold_every_parameter_of_the_tower_once(name):
+    tower = build_feature_tower(visual_of(name), ())
+    parts = [part for stage in tower.stages() for part in stage]
+    held = [p for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
+    assert sorted(map(id, held)) == sorted(map(id, tower.visual.parameters()))
