@@ -34,14 +34,11 @@ class MaskTextCriterion(nn.Module):
 
     Args:
         num_classes: C.
-        class_weight: weight of loss_ce, and of the class cost in the matching.
-        mask_weight: weight of loss_mask and of its cost.
-        dice_weight: weight of loss_dice and of its cost.
+        class_weight, mask_weight, dice_weight: weights of loss_ce, loss_mask and loss_dice, and of the matching costs.
         similarity_weight: weight of loss_sim; 0 leaves it out.
         no_object_weight: weight of queries without a target in loss_ce and loss_sim; those with a target have 1.
         num_points: points per mask, in matching and losses.
-        oversample_ratio: candidates per point of the mask losses, at least 1.
-        importance_sample_ratio: share of these points that is chosen by uncertainty, in [0, 1].
+        oversample_ratio, importance_sample_ratio: of the points of the mask losses, see `uncertain_points`.
         deep_supervision: computes losses on all predictions instead of the last one only.
         supervise_initial: with `deep_supervision`, also on the prediction before the first decoder layer.
         normalizer: divisor of mask and dice losses: num_masks | class_weight_sum (the MTA-CLIP authors' code).
@@ -74,12 +71,10 @@ class MaskTextCriterion(nn.Module):
         draw_points: PointSource = uniform_points,
     ) -> None:
         super().__init__()
-        if normalizer not in NORMALIZERS:
-            raise ValueError(f"MODEL.MASK_FORMER.NORMALIZER is {normalizer!r}, expected one of {NORMALIZERS}")
-        if ignored_pixels not in IGNORED_PIXELS:
-            raise ValueError(
-                f"MODEL.MASK_FORMER.IGNORED_PIXELS is {ignored_pixels!r}, expected one of {IGNORED_PIXELS}"
-            )
+        settings = (("NORMALIZER", normalizer, NORMALIZERS), ("IGNORED_PIXELS", ignored_pixels, IGNORED_PIXELS))
+        for key, value, known in settings:
+            if value not in known:
+                raise ValueError(f"MODEL.MASK_FORMER.{key} is {value!r}, expected one of {known}")
         self.num_classes = num_classes
         self.class_weight = class_weight
         self.mask_weight = mask_weight
@@ -90,20 +85,12 @@ class MaskTextCriterion(nn.Module):
         self.normalizer = normalizer
         self.similarity_loss = similarity_loss if similarity_weight else None
         exclude = ignored_pixels == "excluded"
+        points = {"num_points": num_points, "exclude_ignored": exclude, "draw_points": draw_points}
         self.matcher = HungarianMatcher(
-            class_weight=class_weight,
-            mask_weight=mask_weight,
-            dice_weight=dice_weight,
-            num_points=num_points,
-            exclude_ignored=exclude,
-            draw_points=draw_points,
+            class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight, **points
         )
         self.mask_loss = PointMaskLoss(
-            num_points=num_points,
-            oversample_ratio=oversample_ratio,
-            importance_sample_ratio=importance_sample_ratio,
-            exclude_ignored=exclude,
-            draw_points=draw_points,
+            oversample_ratio=oversample_ratio, importance_sample_ratio=importance_sample_ratio, **points
         )
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
@@ -170,11 +157,7 @@ class MaskTextCriterion(nn.Module):
         return list(range(first, num_layers))
 
     def _losses(
-        self,
-        layers: list[LayerPrediction],
-        mask_features: Tensor,
-        targets: list[Target],
-        temperature: float | Tensor,
+        self, layers: list[LayerPrediction], mask_features: Tensor, targets: list[Target], temperature: float | Tensor
     ) -> dict[str, Tensor]:
         """Weighted losses by name, each (I,)."""
         class_logits = torch.stack([layer.class_logits for layer in layers]).float()
@@ -220,15 +203,16 @@ class MaskTextCriterion(nn.Module):
     def _check_inputs(self, layers: list[LayerPrediction], targets: list[Target]) -> None:
         check_labels(torch.cat([target["labels"] for target in targets]), self.num_classes, "targets")
         for layer in layers:
-            widths = {"class logits": layer.class_logits.shape[-1]}
+            parts = {"class logits": layer.class_logits}
             if self.similarity_loss is not None:
-                if layer.similarity is None:
+                parts["similarity"] = layer.similarity
+            for name, part in parts.items():
+                if part is None:
                     raise ValueError(
                         "the criterion has a similarity loss, but the head predicts no similarity; set "
                         "MODEL.MTA.SIMILARITY_WEIGHT to 0, or give the model text (MODEL.PROMPT.NAME)"
                     )
-                widths["similarity"] = layer.similarity.shape[-1]
-            for name, width in widths.items():
+                width = part.shape[-1]
                 if width != self.num_classes + 1:
                     raise ValueError(
                         f"{name} have {width} columns, expected {self.num_classes + 1}: the "

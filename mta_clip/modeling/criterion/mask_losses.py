@@ -33,13 +33,7 @@ def sigmoid_ce_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = No
 def dice_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Dice loss: 1 - (2 sum(p t) + 1) / (sum(p) + sum(t) + 1), with p = sigmoid(logits), t = targets, over points.
 
-    Args:
-        logits: (..., P) float32.
-        targets: (..., P) float32 in [0, 1].
-        weights: (..., P) float32, 1 at points that count and 0 at others; None = all count.
-
-    Returns:
-        (...) float32 in [0, 1).
+    Takes what `sigmoid_ce_loss` takes and returns (...) float32 in [0, 1).
     """
     probabilities = logits.sigmoid()
     if weights is not None:
@@ -54,11 +48,8 @@ class PointMaskLoss:
     Only the logit maps of matched queries are computed, in one product per image for all I predictions.
 
     Args:
-        num_points: P.
-        oversample_ratio: candidates per point, at least 1; see `uncertain_points`.
-        importance_sample_ratio: share of points that is chosen by uncertainty, in [0, 1].
+        num_points, oversample_ratio, importance_sample_ratio, draw_points: see `uncertain_points`.
         exclude_ignored: points on ignored pixels carry no loss; otherwise they are background of every mask.
-        draw_points: source of random points.
 
     Raises:
         ValueError: a ratio is out of its range.

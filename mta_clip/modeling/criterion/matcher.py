@@ -30,15 +30,7 @@ class Match(NamedTuple):
 
 
 def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative probability of each target's class.
-
-    Args:
-        class_logits: (..., K).
-        labels: (M,) int64 in 0..C-1.
-
-    Returns:
-        (..., M) in [-1, 0].
-    """
+    """Negative probability (..., M) of each target's class, from logits (..., K) and labels (M,) int64 in 0..C-1."""
     return -class_logits.softmax(-1)[..., labels]
 
 
@@ -64,13 +56,7 @@ def cost_mask_ce(point_logits: Tensor, point_targets: Tensor, weights: Tensor | 
 def cost_dice(point_logits: Tensor, point_targets: Tensor, weights: Tensor | None = None) -> Tensor:
     """Dice loss of every predicted mask with every target mask; see `mask_losses.dice_loss` for the formula.
 
-    Args:
-        point_logits: (I * Q, P) float32.
-        point_targets: (M, P) float32 in [0, 1].
-        weights: (P,) float32, 1 at points that count and 0 at others; None = all count.
-
-    Returns:
-        (I * Q, M) float32 in [0, 1).
+    Takes what `cost_mask_ce` takes and returns (I * Q, M) float32 in [0, 1).
     """
     probabilities = point_logits.sigmoid()
     if weights is not None:
@@ -88,9 +74,7 @@ class HungarianMatcher:
     costs of a prediction have the same distribution.
 
     Args:
-        class_weight: weight of `cost_class` in the sum of costs.
-        mask_weight: weight of `cost_mask_ce`.
-        dice_weight: weight of `cost_dice`.
+        class_weight, mask_weight, dice_weight: weights of `cost_class`, `cost_mask_ce` and `cost_dice`.
         num_points: P.
         exclude_ignored: points on ignored pixels do not count; otherwise they are background of every mask.
         draw_points: source of random points, called once per image.
@@ -144,26 +128,18 @@ class HungarianMatcher:
                 for image, target in enumerate(targets)
             ]
             totals = [sum(terms.values()) for terms in costs]
-        shapes = [total.shape for total in totals]
         # One transfer for the whole batch, because each transfer waits for the device.
         flat = torch.cat([total.flatten() for total in totals]).cpu().double().numpy()
         if not np.isfinite(flat).all():
             self._warn_of_non_finite(costs)
             flat = np.nan_to_num(flat, nan=_LARGEST_COST, posinf=_LARGEST_COST, neginf=-_LARGEST_COST)
-        ends = np.cumsum([shape.numel() for shape in shapes])[:-1]
-        parts = np.split(flat, ends)
-        return [_assign(part.reshape(shape), device) for part, shape in zip(parts, shapes, strict=True)]
+        parts = np.split(flat, np.cumsum([total.numel() for total in totals])[:-1])
+        return [_assign(part.reshape(total.shape), device) for part, total in zip(parts, totals, strict=True)]
 
     def cost_terms(
         self, class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, target: Target
     ) -> dict[str, Tensor]:
-        """Computes the weighted cost terms of one image.
-
-        Args:
-            class_logits: (I, Q, K).
-            mask_embed: (I, Q, Dm).
-            mask_features: (Dm, h, w).
-            target: target of the image.
+        """The weighted cost terms of one image, from what `__call__` takes for it (the same shapes without B).
 
         Returns:
             `class`, `mask` and `dice`, each (I, Q, M) float32; only `class`, with M = 0, for an image without targets.
@@ -186,12 +162,12 @@ class HungarianMatcher:
         self._num_bad_batches += 1
         if self._num_bad_batches % _WARN_EVERY != 1:
             return
-        found = []
-        for image, terms in enumerate(costs):
-            for name, cost in terms.items():
-                layers = (~cost.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-                if layers:
-                    found.append(f"{name} cost of image {image} in predictions {layers}")
+        found = [
+            f"{name} cost of image {image} in predictions {layers}"
+            for image, terms in enumerate(costs)
+            for name, cost in terms.items()
+            if (layers := (~cost.isfinite()).flatten(1).any(1).nonzero().flatten().tolist())
+        ]
         logger.warning(
             "Matching costs are not finite (%s); they are treated as very large and training continues. Usual causes: "
             "a learning rate too high for the batch size (1e-4 is meant for 16 images), float16 overflow (use "

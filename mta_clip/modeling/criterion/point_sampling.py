@@ -16,11 +16,7 @@ class PointSource(Protocol):
     """A source of random points; it can be replaced, for example to replay recorded points."""
 
     def __call__(self, num_sets: int, num_points: int, device: torch.device) -> Tensor:
-        """Draws points.
-
-        Returns:
-            (num_sets, num_points, 2) float32 in [0, 1], on `device`.
-        """
+        """Draws points (num_sets, num_points, 2) float32 in [0, 1], on `device`."""
 
 
 def uniform_points(num_sets: int, num_points: int, device: torch.device) -> Tensor:
@@ -38,20 +34,11 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (sets, maps, P), differentiable with respect to `maps`.
     """
-    grid = 2.0 * points.unsqueeze(2) - 1.0
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(3)
+    return F.grid_sample(maps, 2.0 * points.unsqueeze(2) - 1.0, align_corners=False).squeeze(3)
 
 
 def sample_labelled(ignored: Tensor, points: Tensor) -> Tensor:
-    """Weights of points: 0 where any of the four pixels that a bilinear sample reads is ignored, else 1.
-
-    Args:
-        ignored: (H, W) bool.
-        points: (..., 2).
-
-    Returns:
-        (...) float32.
-    """
+    """Weights (...) float32 of points (..., 2): 0 where a bilinear sample of `ignored` (H, W) reads a True, else 1."""
     touched = sample_points(ignored[None, None].float(), points.reshape(1, -1, 2))
     return (touched == 0).float().reshape(points.shape[:-1])
 
@@ -73,16 +60,14 @@ def uncertain_points(
 ) -> Tensor:
     """Chooses points where predicted masks are least certain, plus a share of uniform points.
 
-    `num_points * oversample_ratio` candidates are drawn and the `importance_sample_ratio * num_points` most uncertain
-    of them kept; the remaining points are drawn anew. The I predictions of a mask share candidates and new points. The
-    points of each prediction have the same distribution as if they were drawn for it alone, with 1 / I of the random
-    numbers.
+    The I predictions of a mask share candidates and new points. The points of each prediction have the same
+    distribution as if they were drawn for it alone, with 1 / I of the random numbers.
 
     Args:
         logits: (M, I, h, w) mask logits.
         num_points: P.
-        oversample_ratio: candidates per point, at least 1.
-        importance_sample_ratio: share of uncertain points, in [0, 1].
+        oversample_ratio: candidates drawn per point, at least 1.
+        importance_sample_ratio: share of points that are the most uncertain candidates, in [0, 1]; others are new.
         draw_points: source of random points; called for M sets of candidates, then for M sets of new points.
         ignored: (H, W) bool; candidates on True pixels are chosen last.
 

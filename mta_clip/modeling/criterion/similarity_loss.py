@@ -17,15 +17,12 @@ KINDS = ("MixNeg", "SeparateNeg", "AllPos")
 
 
 def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """Computes the loss of every query.
+    """The loss of every query, (...), at least 0.
 
     Args:
         logits: (Z, ..., K) floats, similarities divided by the temperature.
         labels: (...) int64 in 0..K-1.
         kind: MixNeg | SeparateNeg | AllPos.
-
-    Returns:
-        (...), at least 0.
 
     Raises:
         ValueError: unknown kind.
@@ -42,14 +39,7 @@ def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
 
 
 class SimilarityLoss(nn.Module):
-    """`similarity_loss` of cosine similarities.
-
-    Args:
-        kind: MixNeg | SeparateNeg | AllPos.
-
-    Raises:
-        ValueError: unknown kind.
-    """
+    """`similarity_loss` of cosine similarities; its kinds and errors are the same."""
 
     def __init__(self, *, kind: str) -> None:
         super().__init__()
@@ -57,15 +47,12 @@ class SimilarityLoss(nn.Module):
         self.kind = kind
 
     def forward(self, similarity: Tensor, labels: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """Computes the loss of every query, in float32.
+        """The loss of every query, (...) float32, at least 0, not weighted by class.
 
         Args:
             similarity: (Z, ..., K) cosines in [-1, 1].
             labels: (...) int64 in 0..K-1; K - 1 = no object.
             temperature: tau, above 0; 1 = raw cosines, as in the authors' code.
-
-        Returns:
-            (...) float32, at least 0, not weighted by class.
         """
         return similarity_loss(similarity.float() / temperature, labels, self.kind)
 

@@ -22,16 +22,13 @@ class Target(TypedDict):
 def targets_from_sem_seg(
     sem_segs: list[Tensor], size: tuple[int, int], ignore_label: int, num_classes: int | None = None
 ) -> list[Target]:
-    """Builds the targets of a batch, on the device of the label maps.
+    """The targets of a batch, one per image, on the device of the label maps.
 
     Args:
         sem_segs: one label map per image, at most (H, W), of any integer type; values 0..C-1 or the ignore label.
         size: (H, W) in pixels; label maps are padded to it at the right and the bottom.
         ignore_label: value of pixels without a class.
         num_classes: C; None = labels have no upper limit.
-
-    Returns:
-        One target per image.
 
     Raises:
         ValueError: a label map has the wrong type or rank, does not fit into `size`, or contains a value that is
