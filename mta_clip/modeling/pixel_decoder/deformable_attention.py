@@ -60,10 +60,7 @@ class MSDeformAttn(nn.Module):
     distinguish neighbouring pixels.
 
     Args:
-        embed_dim: D.
-        num_heads: A.
-        num_levels: L.
-        num_points: P.
+        embed_dim, num_heads, num_levels, num_points: D, A, L, P.
 
     Raises:
         ValueError: D is not a multiple of A.
@@ -90,10 +87,9 @@ class MSDeformAttn(nn.Module):
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
         distances = torch.arange(1, self.num_points + 1)
         offsets = directions[:, None, None] * distances[:, None]  # (A, 1, P, 2)
-        offsets = offsets.expand(-1, self.num_levels, -1, -1)
         nn.init.zeros_(self.sampling_offsets.weight)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.flatten())
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).flatten())
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
@@ -103,11 +99,7 @@ class MSDeformAttn(nn.Module):
     def reference_pixels(
         self, sizes: Sequence[tuple[int, int]], device: torch.device | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes where the pixels of all levels lie in each level.
-
-        Args:
-            sizes: (h, w) of the L levels.
-            device: where the result is stored.
+        """Where the pixels of all levels lie in each level, from the (h, w) of the levels.
 
         Returns:
             x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
@@ -119,16 +111,13 @@ class MSDeformAttn(nn.Module):
     def forward(
         self, query: Tensor, value: Tensor, reference: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Computes attention.
+        """Attention (B, N, D) of the queries to the pixels of all levels.
 
         Args:
             query: (B, N, D), position encoding included.
-            value: (B, S, D), pixels of all levels.
+            value: (B, S, D).
             reference: x and y, each (N, J) float32: positions of the queries in each level, in pixels.
             sizes: (h, w) of the L levels.
-
-        Returns:
-            (B, N, D).
         """
         value = self.value_proj(value).unflatten(-1, (self.num_heads, -1))
         offsets = self.sampling_offsets  # rows alternate between x and y: two products keep each contiguous

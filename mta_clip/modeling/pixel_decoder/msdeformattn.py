@@ -26,27 +26,16 @@ class DeformableEncoderLayer(nn.Module):
     Args:
         embed_dim: D.
         feedforward_dim: hidden width of the feed-forward network.
-        num_heads, num_levels, num_points: arguments of MSDeformAttn.
         dropout: probability, in [0, 1].
+        attention: further arguments of MSDeformAttn.
 
     Raises:
-        ValueError: D is not a multiple of `num_heads`.
+        ValueError: see MSDeformAttn.
     """
 
-    def __init__(
-        self,
-        *,
-        embed_dim: int,
-        feedforward_dim: int,
-        num_heads: int,
-        num_levels: int,
-        num_points: int,
-        dropout: float = 0.0,
-    ):
+    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int):
         super().__init__()
-        self.self_attn = MSDeformAttn(
-            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
-        )
+        self.self_attn = MSDeformAttn(embed_dim=embed_dim, **attention)
         self.norm1 = nn.LayerNorm(embed_dim)
         self.linear1 = nn.Linear(embed_dim, feedforward_dim)
         self.linear2 = nn.Linear(feedforward_dim, embed_dim)
@@ -56,22 +45,9 @@ class DeformableEncoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(
-        self,
-        tokens: Tensor,
-        position: Tensor,
-        reference: tuple[Tensor, Tensor],
-        sizes: Sequence[tuple[int, int]],
+        self, tokens: Tensor, position: Tensor, reference: tuple[Tensor, Tensor], sizes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Refines the tokens of all levels.
-
-        Args:
-            tokens: (B, S, D).
-            position: (S, D), added to the queries only.
-            reference, sizes: see `MSDeformAttn.forward`.
-
-        Returns:
-            (B, S, D).
-        """
+        """Refines tokens (B, S, D); only queries get the `position` (S, D). For the rest see `MSDeformAttn.forward`."""
         attended = self.self_attn(tokens + position, tokens, reference, sizes)
         tokens = self.norm1(tokens + self.dropout(attended))
         hidden = self.linear2(self.dropout(F.relu(self.linear1(tokens), inplace=True)))
@@ -215,10 +191,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Decodes encoder maps.
-
-        Args:
-            features: maps (B, c, h_l, w_l) by name; their sizes need not be multiples of each other.
+        """Decodes encoder maps (B, c, h_l, w_l), by name; their sizes need not be multiples of each other.
 
         Returns:
             Mask features (B, Dm, h, w), and the maps that the transformer refined, (B, D, h_l, w_l), coarsest first.

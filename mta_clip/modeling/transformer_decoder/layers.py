@@ -13,13 +13,9 @@ from ..ops import attention_with_bias
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention on batch-first tensors.
+    """Multi-head attention on batch-first tensors, of width `embed_dim` = D with `num_heads` = A.
 
     Parameters are named and packed as in `nn.MultiheadAttention`, so that released weights fit.
-
-    Args:
-        embed_dim: D.
-        num_heads: A.
 
     Raises:
         ValueError: D is not a multiple of A.
@@ -38,16 +34,9 @@ class MultiheadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Computes attention.
+        """Attention (B, N, D) of a query (B, N, D) to key and value (B, S, D).
 
-        Args:
-            query: (B, N, D).
-            key: (B, S, D).
-            value: (B, S, D).
-            bias: (B, N, S), added to the scores of every head before the softmax; None = 0.
-
-        Returns:
-            (B, N, D).
+        The bias (B, N, S) is added to the scores of every head before the softmax; None = 0.
         """
         projected = [
             F.linear(x, weight, bias).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -63,8 +52,7 @@ class MaskedDecoderLayer(nn.Module):
     """Masked cross-attention, self-attention, feed-forward network; each has a residual, then a LayerNorm.
 
     Args:
-        embed_dim: D.
-        num_heads: A.
+        embed_dim, num_heads: D, A.
         feedforward_dim: hidden width of the feed-forward network.
 
     Raises:
@@ -84,7 +72,7 @@ class MaskedDecoderLayer(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, queries: Tensor, position: Tensor, keys: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Refines the queries.
+        """Refines the queries (B, N, D).
 
         Args:
             queries: (B, N, D).
@@ -92,9 +80,6 @@ class MaskedDecoderLayer(nn.Module):
             keys: (B, S, D), the memory with its position encoding.
             memory: (B, S, D).
             bias: (B, N, S), added to the cross-attention scores; -inf where a query must not attend.
-
-        Returns:
-            (B, N, D).
         """
         queries = self.cross_attn_norm(queries + self.cross_attn(queries + position, keys, memory, bias))
         positioned = queries + position

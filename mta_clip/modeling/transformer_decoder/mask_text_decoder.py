@@ -23,8 +23,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
     small gamma, text' starts close to CLIP's text and is updated together with the masks.
 
     Args:
-        num_contexts: Z.
-        text_dim: Dt.
+        num_contexts, text_dim: Z, Dt.
         gamma_init: initial value of all Dt entries of gamma.
         text_queries: whether text rows are queries; otherwise they are only compared with the masks, unchanged.
         compare: whether masks are compared with text; otherwise there is no similarity and there are no parameters for
@@ -87,9 +86,6 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         Args:
             text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images.
             batch_size: B.
-
-        Returns:
-            (B, N, D).
 
         Raises:
             ValueError: no text, or text of another shape.

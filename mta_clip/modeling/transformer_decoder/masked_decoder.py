@@ -25,15 +25,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     evaluation only the last: of the others it needs just the mask embeddings, for the attention masks.
 
     Args:
-        in_channels: c.
-        hidden_dim: D.
-        num_queries: Q.
-        num_classes: C.
-        num_heads: A.
+        in_channels, hidden_dim, mask_dim: c, D, Dm.
+        num_queries, num_classes, num_heads, num_levels: Q, C, A, L.
         feedforward_dim: hidden width of the feed-forward networks.
         num_layers: number of decoder layers.
-        mask_dim: Dm.
-        num_levels: L.
         enforce_input_proj: projects the memories by a 1x1 convolution even if c = D.
 
     Raises:
@@ -66,12 +61,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(num_levels, hidden_dim)
         self.position_embedding = PositionEmbeddingSine(num_feats=hidden_dim // 2)
-        project = enforce_input_proj or in_channels != hidden_dim
-        self.input_proj = nn.ModuleList(
-            nn.Conv2d(in_channels, hidden_dim, kernel_size=1) if project else nn.Identity() for _ in range(num_levels)
-        )
-        for projection in self.input_proj:
-            if project:
+        self.input_proj = nn.ModuleList(nn.Identity() for _ in range(num_levels))
+        if enforce_input_proj or in_channels != hidden_dim:
+            self.input_proj = nn.ModuleList(nn.Conv2d(in_channels, hidden_dim, 1) for _ in range(num_levels))
+            for projection in self.input_proj:
                 nn.init.kaiming_uniform_(projection.weight, a=1)
                 nn.init.zeros_(projection.bias)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
@@ -101,9 +94,6 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             memories: L maps (B, c, h_l, w_l), coarsest first.
             mask_features: (B, Dm, h, w).
             text: text features for a subclass that uses them; None here.
-
-        Returns:
-            In training the predictions before the first layer and after each layer; in evaluation the last one only.
 
         Raises:
             ValueError: the number of memories is not L, or the decoder does not accept the text.
