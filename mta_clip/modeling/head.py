@@ -43,14 +43,11 @@ class MaskTextHead(nn.Module):
         return {"pixel_decoder": pixel_decoder, "transformer_decoder": transformer_decoder}
 
     def forward(self, features: dict[str, Tensor], text: Tensor | None = None) -> HeadOutput:
-        """Predicts masks.
+        """Predictions of all layers in training, of the last in evaluation.
 
         Args:
             features: encoder maps by name.
             text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images; None for a decoder without text.
-
-        Returns:
-            In training the predictions of all layers, in evaluation that of the last.
         """
         mask_features, memories = self.pixel_decoder(features)
         return self.transformer_decoder(memories, mask_features, text)

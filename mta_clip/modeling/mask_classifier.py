@@ -69,8 +69,7 @@ class MaskClassifier(nn.Module):
     """`classify_masks` with its settings.
 
     Args:
-        classifier: linear | text | ensemble.
-        ensemble_weight: share of text in the ensemble, in [0, 1].
+        classifier, ensemble_weight: see `classify_masks`.
         text_temperature: temperature of the text softmax if training used raw cosines and has none; above 0.
 
     Raises:
@@ -106,15 +105,12 @@ class MaskClassifier(nn.Module):
         }
 
     def forward(self, prediction: LayerPrediction, prompts: PromptLearner | None = None) -> Tensor:
-        """Computes class probabilities of the masks of one layer.
+        """Class probabilities (B, Q, C) float32 in [0, 1] of the masks of one layer; with a vocabulary (B, Q, C').
 
         Args:
             prediction: prediction of the last layer.
             prompts: source of text and temperature; None without text. If it has a vocabulary of other names, masks are
                 always classified by `text`, since the linear classifier knows only the training classes.
-
-        Returns:
-            (B, Q, C) float32 in [0, 1]; with a vocabulary (B, Q, C').
 
         Raises:
             ValueError: see `classify_masks` and `LayerPrediction.similarity_to`.
@@ -122,14 +118,11 @@ class MaskClassifier(nn.Module):
         classifier, similarity = self.classifier, prediction.similarity
         if prompts is not None and prompts.vocabulary is not None:
             classifier, similarity = "text", prediction.similarity_to(prompts.encode(prompts.vocabulary))
+        raw_cosines = prompts is None or prompts.fixed_temperature == 1
         return classify_masks(
             prediction.class_logits,
             similarity,
             classifier=classifier,
-            temperature=self._temperature(prompts),
+            temperature=self.text_temperature if raw_cosines else prompts.temperature,
             ensemble_weight=self.ensemble_weight,
         )
-
-    def _temperature(self, prompts: PromptLearner | None) -> float | Tensor:
-        raw_cosines = prompts is None or prompts.fixed_temperature == 1
-        return self.text_temperature if raw_cosines else prompts.temperature

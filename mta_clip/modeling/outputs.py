@@ -21,7 +21,7 @@ class LayerPrediction:
     aligned_mask_embed: Tensor | None = None  # (B, Q, Dt), mask embeddings in text space; None without text
 
     def similarity_to(self, text: Tensor) -> Tensor:
-        """Compares the masks with the text of any names (open vocabulary).
+        """Cosines (Z, B, Q, K') in [-1, 1] of the masks with the text of any names (open vocabulary).
 
         `similarity` compares with text' = text + gamma * update. The update exists only for rows that were queries of
         the decoder, so the text of other names is compared without it.
@@ -29,9 +29,6 @@ class LayerPrediction:
         Args:
             text: (Z, K', Dt), or (Z, B, K', Dt) if it differs between images; need not be normalised. K' rows of any
                 text, with or without "no object".
-
-        Returns:
-            (Z, B, Q, K'), cosines in [-1, 1].
 
         Raises:
             ValueError: the head that made this prediction does not compare masks with text.
@@ -64,12 +61,5 @@ class HeadOutput:
         return self.layers[-1]
 
     def mask_logits(self, layer: int = -1) -> Tensor:
-        """Computes the mask logits of one layer.
-
-        Args:
-            layer: index into `layers`.
-
-        Returns:
-            (B, Q, h, w), unbounded; channels last in memory, like the mask features.
-        """
+        """Mask logits (B, Q, h, w) of `layers[layer]`, unbounded; channels last in memory, like the mask features."""
         return torch.einsum("bdhw,bqd->bhwq", self.mask_features, self.layers[layer].mask_embed).permute(0, 3, 1, 2)

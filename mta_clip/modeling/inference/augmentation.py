@@ -3,7 +3,7 @@
 Shapes: C classes, H and W = an image at its original or output size, h and w = a resized copy of it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -69,14 +69,11 @@ class AugmentedModel(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict]) -> list[dict[str, Tensor]]:
-        """Predictions as the model returns them, image by image.
+        """Predictions as the model returns them, image by image; see `make_output`.
 
         Args:
             batched_inputs: dicts with `image` (3, h, w), values 0..255, or `file_name`, or both; optionally `height`
                 and `width`, the output size in pixels (default: the size of the image that is used).
-
-        Returns:
-            Per image, as `make_output` returns it.
         """
         results = []
         for inputs in batched_inputs:
@@ -91,7 +88,9 @@ class AugmentedModel(nn.Module):
         """For each size, the scores (C, h, w), averaged over the image and its mirror image if `flip` is set."""
         maps = []
         with Progress(len(self.min_sizes) * (1 + self.flip), "augmented image") as progress:
-            for resized in self._resized(image):
+            for min_size in self.min_sizes:
+                resize = ResizeShortestEdge(min_size, self.max_size).get_transform(image)
+                resized = torch.from_numpy(resize.apply_image(image).transpose(2, 0, 1).copy())
                 scores = self._scores(resized)
                 progress.update()
                 if self.flip:
@@ -105,12 +104,6 @@ class AugmentedModel(nn.Module):
         """The model's scores (C, h, w) of an image (3, h, w)."""
         (score_map,) = self.model.score_maps(self.model.preprocess([{"image": image}]))
         return score_map.whole()
-
-    def _resized(self, image: np.ndarray) -> Iterator[Tensor]:
-        """Yields (3, h, w) images from (H, W, 3)."""
-        for min_size in self.min_sizes:
-            resize = ResizeShortestEdge(min_size, self.max_size).get_transform(image)
-            yield torch.from_numpy(resize.apply_image(image).transpose(2, 0, 1).copy())
 
     def _original_image(self, inputs: dict) -> np.ndarray:
         """The image before the data loader resized it, (H, W, 3): resizing it twice would blur it."""

@@ -46,11 +46,7 @@ class ScoreMap(ABC):
         """Scores (C, stop - start, W) of rows start..stop-1; callers read rows from top to bottom."""
 
     def blocks(self) -> Iterator[tuple[int, Scores]]:
-        """Reads the image in blocks of rows.
-
-        Yields:
-            From top to bottom, the first row of a block and the scores (C, r, W) of the block.
-        """
+        """Yields, from top to bottom, the first row of a block of rows and the scores (C, r, W) of the block."""
         for rows in row_blocks(self.size[0], 4 * self.channels * self.size[1], self.device):
             yield rows.start, self.rows(rows.start, rows.stop)
 
@@ -65,11 +61,7 @@ class ScoreMap(ABC):
 
 
 class WholeScores(ScoreMap):
-    """Scores that already exist as a whole.
-
-    Args:
-        scores: (C, H, W).
-    """
+    """Scores (C, H, W) that already exist as a whole."""
 
     def __init__(self, scores: Scores) -> None:
         super().__init__(scores.classes.shape[1:], len(scores.classes), scores.classes.device)

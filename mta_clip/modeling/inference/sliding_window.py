@@ -18,15 +18,12 @@ Predict = Callable[[list[Tensor]], list[ScoreMap]]  # images (3, h, w) of one si
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
-    """Computes where windows start along one axis; the last one is moved back so that it ends with the image.
+    """First pixels of the windows along one axis, ascending; the last window is moved back to end with the image.
 
     Args:
         length: length of the image, in pixels.
         size: length of a window, in pixels; a shorter image is one window.
         stride: distance between the starts of windows, in pixels.
-
-    Returns:
-        The first pixel of each window, ascending.
     """
     count = max(length - size + stride - 1, 0) // stride + 1
     return [max(min(index * stride, length - size), 0) for index in range(count)]

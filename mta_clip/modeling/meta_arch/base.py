@@ -6,8 +6,7 @@ At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or window
 Shapes: B images, C classes, H and W = an image: before padding in dicts, after padding in batches.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -76,14 +75,11 @@ class SegmentationModel(nn.Module):
         return self.pixel_mean.device
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Computes the losses of one batch; subclasses implement it.
+        """Weighted scalar losses of one batch, by name; subclasses implement it.
 
         Args:
             images: (B, 3, H, W), normalised and padded.
             labels: (B, H, W) int64, padded with the ignore label.
-
-        Returns:
-            Weighted scalars by name.
         """
         raise NotImplementedError
 
@@ -96,11 +92,7 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     def compile(self, *args, **kwargs) -> None:
-        """Compiles each of the networks; the code between them is left out, as its shapes change with the labels.
-
-        Args:
-            args, kwargs: passed on to `nn.Module.compile`.
-        """
+        """`nn.Module.compile` of each network; the code in between is left out: its shapes change with the labels."""
         for network in self.networks():
             network.compile(*args, **kwargs)
 
@@ -144,16 +136,10 @@ class SegmentationModel(nn.Module):
             WindowScores(self.sliding_window, lambda crops: self.predict(self._stack(crops)), image) for image in images
         )
 
-    @contextmanager
-    def inference_precision(self) -> Iterator[None]:
-        """Runs a block in autocast to the dtype of inference.
-
-        Yields:
-            None.
-        """
+    def inference_precision(self) -> torch.autocast:
+        """A context manager: autocast to the dtype of inference."""
         reduced = self.inference_dtype != torch.float32
-        with torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced):
-            yield
+        return torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced)
 
     def _training_losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         for x in batched_inputs:

@@ -15,10 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def clean_class_names(class_names: Sequence[str]) -> list[str]:
-    """Strips white space around names; logs a warning if a name occurs more than once.
-
-    Returns:
-        The names, in the same order.
+    """The names without white space around them; logs a warning if a name occurs more than once.
 
     Raises:
         ValueError: there are no names, or one is empty.

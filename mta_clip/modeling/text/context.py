@@ -29,14 +29,7 @@ class ContextPromptLearner(PromptLearner):
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        num_contexts: int = 3,
-        context_length: int = 8,
-        init_std: float = 0.02,
-        **common: Any,
-    ):
+    def __init__(self, *, num_contexts: int = 3, context_length: int = 8, init_std: float = 0.02, **common: Any):
         super().__init__(**common)
         if num_contexts < 1 or context_length < 1:
             raise ValueError(

@@ -110,9 +110,6 @@ class PromptLearner(nn.Module):
 
         Only the names are stored. Their features are computed from the current weights when they are needed.
 
-        Args:
-            names: C' names.
-
         Raises:
             ValueError: there are no names, or one is empty or too long for the text encoder.
         """
@@ -123,13 +120,7 @@ class PromptLearner(nn.Module):
         self.vocabulary = names
 
     def encode(self, class_names: Sequence[str]) -> Tensor:
-        """Text features of any names, with the same prompts, and last of "no object"; cached and without gradient.
-
-        Args:
-            class_names: C' names; the "no object" name is added.
-
-        Returns:
-            (Z, C' + 1, Dt), not normalised.
+        """Text features (Z, C' + 1, Dt) of any C' names and last of "no object"; not normalised, cached, no gradient.
 
         Raises:
             ValueError: there are no names, or one is empty or too long for the text encoder.
@@ -138,7 +129,8 @@ class PromptLearner(nn.Module):
         if names not in self._cache:
             cleaned = clean_class_names(names)
             # Training could not use inference tensors; autocast would lower the precision.
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(self._device.type, enabled=False):
+            device_type = next(self.text_encoder.parameters()).device.type
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device_type, enabled=False):
                 features = self.encode_names([*cleaned, self.no_object_name])
             while len(self._cache) >= _CACHED:
                 del self._cache[next(iter(self._cache))]
@@ -148,11 +140,8 @@ class PromptLearner(nn.Module):
     def ensemble(self, class_names: Sequence[str]) -> Tensor:
         """Prompt ensemble: features normalised per prompt, averaged, normalised again (CLIP; ZegCLIP, TagCLIP).
 
-        Args:
-            class_names: C' names.
-
         Returns:
-            (C', Dt), rows of L2 norm 1, without "no object".
+            (C', Dt), rows of L2 norm 1, without "no object", for C' names.
 
         Raises:
             ValueError: see `encode`.
@@ -179,7 +168,3 @@ class PromptLearner(nn.Module):
     def _apply(self, *args, **kwargs) -> "PromptLearner":
         self._cache.clear()
         return super()._apply(*args, **kwargs)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.text_encoder.parameters()).device

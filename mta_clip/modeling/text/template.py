@@ -30,12 +30,7 @@ class TemplatePrompt(PromptLearner):
     learned = False
 
     @configurable
-    def __init__(
-        self,
-        *,
-        templates: Sequence[str] = ("a photo of a {}.",),
-        **common: Any,
-    ):
+    def __init__(self, *, templates: Sequence[str] = ("a photo of a {}.",), **common: Any):
         super().__init__(**common)
         self.templates = list(templates)
         for prompts in fill_templates([*self.class_names, self.no_object_name], self.templates):
@@ -44,10 +39,7 @@ class TemplatePrompt(PromptLearner):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """See PromptLearner."""
-        return {
-            **super().from_config(cfg),
-            "templates": cfg.MODEL.PROMPT.TEMPLATES,
-        }
+        return {**super().from_config(cfg), "templates": cfg.MODEL.PROMPT.TEMPLATES}
 
     @property
     def num_contexts(self) -> int:
@@ -61,10 +53,7 @@ class TemplatePrompt(PromptLearner):
 
 
 def fill_templates(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Puts names into templates.
-
-    Returns:
-        For each template, the prompts of all names.
+    """For each template, the prompts of all names.
 
     Raises:
         ValueError: there are no templates, or one does not contain exactly one `{}`.
