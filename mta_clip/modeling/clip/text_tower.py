@@ -51,15 +51,12 @@ class CausalTextTower(nn.Module):
             self.text_dim = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Computes text features, read out at the end token (as in CoOp and DenseCLIP's context text encoder).
+        """Text features (Z, K, Dt), read out at the end token (as in CoOp and DenseCLIP); not normalised.
 
         Args:
             tokens: (K, T) int64: start token, text, end token (the largest id of each row), padding.
             contexts: (Z, n, E) vectors in the space of token embeddings, inserted between the start token and the text;
-                None = no vectors.
-
-        Returns:
-            (Z, K, Dt), not normalised; Z = 1 without contexts.
+                None = no vectors and Z = 1.
 
         Raises:
             ValueError: T + n is larger than `context_length`.

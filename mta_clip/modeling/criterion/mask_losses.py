@@ -14,15 +14,12 @@ from .targets import Target
 
 
 def sigmoid_ce_loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of masks, averaged over their points.
+    """Binary cross-entropy (...) float32 of masks, averaged over the points that count; exactly 0 where none does.
 
     Args:
         logits: (..., P) float32.
         targets: (..., P) float32 in [0, 1].
         weights: (..., P) float32, 1 at points that count and 0 at others; None = all count.
-
-    Returns:
-        (...) float32, at least 0; exactly 0 where no point counts.
     """
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if weights is None:

@@ -35,15 +35,12 @@ def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cost_mask_ce(point_logits: Tensor, point_targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of every predicted mask with every target mask, averaged over points.
+    """Binary cross-entropy (I * Q, M) float32 of every predicted with every target mask, averaged over points.
 
     Args:
         point_logits: (I * Q, P) float32.
         point_targets: (M, P) float32 in [0, 1].
         weights: (P,) float32, 1 at points that count and 0 at others; None = all count.
-
-    Returns:
-        (I * Q, M) float32, at least 0.
     """
     # With logit x and target t, t * softplus(-x) + (1 - t) * softplus(x) = softplus(x) - t * x: one product, not two.
     positive = F.softplus(point_logits)
@@ -110,16 +107,13 @@ class HungarianMatcher:
     def __call__(
         self, class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, targets: list[Target]
     ) -> list[Match]:
-        """Matches every prediction of every image.
+        """Matches every prediction of every image; gives one match per image, on the device of the logits.
 
         Args:
             class_logits: (I, B, Q, K).
             mask_embed: (I, B, Q, Dm).
             mask_features: (B, Dm, h, w).
             targets: one per image.
-
-        Returns:
-            One match per image, on the device of the logits.
         """
         device = class_logits.device
         with torch.autocast(device.type, enabled=False):

@@ -25,14 +25,11 @@ def uniform_points(num_sets: int, num_points: int, device: torch.device) -> Tens
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Samples maps bilinearly at points; maps are zero outside their borders.
+    """Bilinear samples (sets, maps, P) of maps, differentiable with respect to them; maps are zero outside.
 
     Args:
         maps: (sets, maps, h, w) floats; the maps of a set share its points.
         points: (sets, P, 2).
-
-    Returns:
-        (sets, maps, P), differentiable with respect to `maps`.
     """
     return F.grid_sample(maps, 2.0 * points.unsqueeze(2) - 1.0, align_corners=False).squeeze(3)
 
@@ -58,7 +55,7 @@ def uncertain_points(
     draw_points: PointSource = uniform_points,
     ignored: Tensor | None = None,
 ) -> Tensor:
-    """Chooses points where predicted masks are least certain, plus a share of uniform points.
+    """Points (M, I, P, 2) float32 in [0, 1] where predicted masks are least certain, plus a share of uniform points.
 
     The I predictions of a mask share candidates and new points. The points of each prediction have the same
     distribution as if they were drawn for it alone, with 1 / I of the random numbers.
@@ -70,9 +67,6 @@ def uncertain_points(
         importance_sample_ratio: share of points that are the most uncertain candidates, in [0, 1]; others are new.
         draw_points: source of random points; called for M sets of candidates, then for M sets of new points.
         ignored: (H, W) bool; candidates on True pixels are chosen last.
-
-    Returns:
-        (M, I, P, 2) float32 in [0, 1].
     """
     num_maps, num_predictions = logits.shape[:2]
     num_uncertain = int(importance_sample_ratio * num_points)

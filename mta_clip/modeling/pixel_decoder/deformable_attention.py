@@ -21,16 +21,13 @@ def multi_scale_deformable_attention(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Weighted sum of bilinear samples of all levels; maps are zero outside (`grid_sample` with align_corners=False).
+    """Weighted sums (B, N, D) float32 of bilinear samples of all levels, heads concatenated; maps are zero outside.
 
     Args:
         value: (B, S, A, d), pixels of all levels, level by level and row by row.
         spatial_shapes: (h, w) of the L levels.
         sampling_locations: (B, N, A, L, P, 2), as (x, y).
         attention_weights: (B, N, A, L, P), not normalised here.
-
-    Returns:
-        (B, N, D) float32, heads concatenated.
 
     Raises:
         ValueError: the pixels of the levels do not add up to S.

@@ -31,11 +31,7 @@ class PositionEmbeddingSine(nn.Module):
         self.temperature = temperature
 
     def forward(self, size: tuple[int, int], device: torch.device | None = None) -> Tensor:
-        """Encodes a map of the given (h, w).
-
-        Returns:
-            (h, w, D) float32 in [-1, 1]: the code of the row, then that of the column.
-        """
+        """Encodes a map (h, w) as (h, w, D) float32 in [-1, 1]: the code of the row, then that of the column."""
         h, w = size
         rows = self._code(h, device)[:, None].expand(h, w, -1)
         columns = self._code(w, device)[None].expand(h, w, -1)

@@ -83,9 +83,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
     def initial_queries(self, text: Tensor | None, batch_size: int) -> Tensor:
         """See the base class. Appends projected text rows to the learned mask queries and applies LayerNorm.
 
-        Args:
-            text: (Z, K, Dt), or (Z, B, K, Dt) if it differs between images.
-            batch_size: B.
+        The text is (Z, K, Dt), or (Z, B, K, Dt) if it differs between images.
 
         Raises:
             ValueError: no text, or text of another shape.
