@@ -28,18 +28,12 @@ _CONVERT = "Convert it first: python tools/convert_checkpoint.py --source {sourc
 
 
 class SegmentationCheckpointer(DetectionCheckpointer):
-    """Saves and loads models with their training state.
+    """Saves and loads models with their training state: .safetensors, .pth, and Detectron2's .pkl backbones.
 
-    It reads .safetensors and .pth files and Detectron2's .pkl backbones, without running code from them. It differs
-    from Detectron2's checkpointer in these points:
-
-    - a parameter whose shape differs from the file's is an error, not a warning, unless `skip` names it;
-    - a file of which nothing fits is an error;
-    - parameters that have been renamed are found under their old names (RENAMED);
-    - files are written atomically and hold only what `torch.load(weights_only=True)` reads back.
+    Unlike in Detectron2, a parameter of another shape is an error, as is a file of which nothing fits; renamed
+    parameters are found under their old names (RENAMED); files are written atomically.
 
     Args:
-        model: whose weights are saved and loaded.
         save_dir: folder for checkpoints; "" saves none.
         skip: shell patterns of parameter names that `resume_or_load` does not take from the weights file (they keep
             their initial values), e.g. "*class_embed*" for another number of classes. A resumed run takes all.
@@ -96,25 +90,14 @@ class SegmentationCheckpointer(DetectionCheckpointer):
 
         Raises:
             FileNotFoundError: the file does not exist.
-            CheckpointError: it is not a checkpoint, is not safe to load, or does not fit the model.
+            CheckpointError: see `read_checkpoint`, or it does not fit the model.
         """
         if path and "://" not in path and not os.path.isfile(path):
             raise FileNotFoundError(f"{path}: no such checkpoint file; look at MODEL.WEIGHTS")
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Loads the last checkpoint of `save_dir` completely, or only the weights of `path`.
-
-        Args:
-            path: as in `load`.
-            resume: take the last checkpoint if there is one.
-
-        Returns:
-            As `load` does.
-
-        Raises:
-            FileNotFoundError, CheckpointError: see `load`.
-        """
+        """With `resume`, `load`s the last checkpoint of `save_dir` if there is one; else only the weights of `path`."""
         if resume and self.has_checkpoint():
             skip, self.skip = self.skip, ()
             try:
@@ -139,10 +122,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
             checkpoint = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         else:
             checkpoint = {"model": dict(content)}
-        self._require_weights(filename, checkpoint["model"])
-        return checkpoint
-
-    def _require_weights(self, filename: str, weights: Any) -> None:
+        weights = checkpoint["model"]
         if not isinstance(weights, dict) or not weights:
             raise CheckpointError(f"{filename}: there are no weights in it")
         for name, value in weights.items():
@@ -152,6 +132,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
             raise CheckpointError(
                 f"{filename}: this is a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}"
             )
+        return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         weights = _renamed(checkpoint.pop("model"), self.model.state_dict())
@@ -182,8 +163,7 @@ def _renamed(weights: dict[str, Any], own: Mapping[str, Tensor]) -> dict[str, An
 
 def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> dict[str, Tensor | np.ndarray]:
     """The weights, after checks that they can be loaded; shortened tables are filled up."""
-    differing = shape_differences(weights, own, allow_shorter=SHORTER_TABLES)
-    if differing:
+    if differing := shape_differences(weights, own):
         raise CheckpointError(
             "these weights have other shapes than the model:\n" + "\n".join(differing) + "\n"
             "Use the config that the file was made with, or name the parameters to leave out in MODEL.WEIGHTS_SKIP"
@@ -193,34 +173,26 @@ def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) 
             f"none of its {len(weights)} names fits the model (the file has {next(iter(weights))!r}, ..., the model "
             f"{next(iter(own))!r}, ...). If the file is from another project, use tools/convert_checkpoint.py"
         )
-    return {name: _extend(name, value, own) for name, value in weights.items()}
-
-
-def _extend(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> Tensor | np.ndarray:
-    if not is_shorter_table(name, value, own):
-        return value
-    logger.info("%s: the file has the first %d of %d rows; the others are kept", name, len(value), len(own[name]))
-    return torch.cat([torch.as_tensor(value).to(own[name]), own[name][len(value) :]])
+    filled = dict(weights)
+    for name, value in weights.items():
+        if is_shorter_table(name, value, own):
+            rows = len(value)
+            logger.info("%s: the file has the first %d of %d rows; the others are kept", name, rows, len(own[name]))
+            filled[name] = torch.cat([torch.as_tensor(value).to(own[name]), own[name][rows:]])
+    return filled
 
 
 def is_shorter_table(name: str, value: Tensor | np.ndarray, own: Mapping[str, Tensor]) -> bool:
     """Whether a file has only the first rows of one of the model's tables that may be shortened."""
-    return name.endswith(SHORTER_TABLES) and name in own and len(value) < len(own[name])
+    if not (name.endswith(SHORTER_TABLES) and name in own):
+        return False
+    return value.shape[1:] == own[name].shape[1:] and len(value) < len(own[name])
 
 
-def shape_differences(
-    weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor], *, allow_shorter: tuple[str, ...] = ()
-) -> list[str]:
-    """One line `name: file (3, 4), model (3, 5)` per weight whose shape differs from the model's.
-
-    Args:
-        allow_shorter: endings of names that may have fewer rows in the file.
-    """
-    lines = []
-    for name, value in weights.items():
-        if name not in own or tuple(value.shape) == tuple(own[name].shape):
-            continue
-        file, model = tuple(value.shape), tuple(own[name].shape)
-        if not (name.endswith(allow_shorter) and file[1:] == model[1:] and file[0] < model[0]):
-            lines.append(f"  {name}: file {file}, model {model}")
-    return lines
+def shape_differences(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) -> list[str]:
+    """One line `name: file (3, 4), model (3, 5)` per weight that has another shape in the model; see SHORTER_TABLES."""
+    return [
+        f"  {name}: file {tuple(value.shape)}, model {tuple(own[name].shape)}"
+        for name, value in weights.items()
+        if name in own and value.shape != own[name].shape and not is_shorter_table(name, value, own)
+    ]

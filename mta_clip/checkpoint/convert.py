@@ -11,9 +11,9 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from .checkpointer import SHORTER_TABLES, shape_differences, unwrapped
+from .checkpointer import shape_differences, unwrapped
 from .readers import METADATA_PACKAGES, CheckpointError, read_checkpoint
-from .sources import SOURCES, Dropped, Source
+from .sources import SOURCES, Dropped, translate
 
 
 @dataclass
@@ -64,19 +64,25 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
     Raises:
         KeyError: unknown source.
         FileNotFoundError: the file does not exist.
-        CheckpointError: it is not a checkpoint, is not safe to load, has names that the format does not have, two names
-            for one parameter, or no weights.
+        CheckpointError: see `read_checkpoint`; or it has unknown names, two names for one parameter, or no weights.
     """
     rules = SOURCES[source]
     content = read_checkpoint(path, metadata_packages=METADATA_PACKAGES)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected weights by name")
     conversion = Conversion()
+    for key in rules.keys:
+        if isinstance(content.get(key), Mapping):
+            conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
+            content = content[key]
+            break
     unknown = []
-    for name, value in _find_weights(path, content, rules, conversion).items():
+    for name, value in unwrapped({str(name): value for name, value in content.items()}).items():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in drop):
             conversion.dropped[name] = "asked for on the command line"
             continue
         try:
-            renamed = rules.rename(name)
+            renamed = translate(name, rules.names)
         except KeyError:
             unknown.append(name)
             continue
@@ -95,17 +101,6 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
     return conversion
 
 
-def _find_weights(path: str | Path, content: object, rules: Source, conversion: Conversion) -> Mapping[str, object]:
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected weights by name")
-    for key in rules.keys:
-        if isinstance(content.get(key), Mapping):
-            conversion.dropped |= dict.fromkeys((str(other) for other in content if other != key), "not a weight")
-            content = content[key]
-            break
-    return unwrapped({str(name): value for name, value in content.items()})
-
-
 def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, value: object) -> None:
     if not isinstance(value, (Tensor, np.ndarray)):
         raise CheckpointError(f"{path}: {name} is a {type(value).__name__}, not a tensor")
@@ -117,11 +112,7 @@ def _add(conversion: Conversion, path: str | Path, name: str, renamed: str, valu
 
 
 def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
-    """Compares a conversion with a model, and drops BatchNorm counters that the model's norms do not have.
-
-    Args:
-        conversion: changed in place: `weights`, `dropped` and `missing`.
-        own: state dict of the model.
+    """Fills in what is missing for a model's state dict, and drops BatchNorm counters that its norms do not have.
 
     Raises:
         CheckpointError: a parameter has another shape, or the model has no such parameter; each is listed.
@@ -129,17 +120,14 @@ def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
     for name in [name for name in conversion.weights if name not in own and name.endswith(".num_batches_tracked")]:
         del conversion.weights[name]
         conversion.dropped[conversion.origin[name]] = "a counter that the model's norm does not have"
-    problems = shape_differences(conversion.weights, own, allow_shorter=SHORTER_TABLES)
-    foreign = [
-        f"  {name}: file {tuple(tensor.shape)}, not in the model"
-        for name, tensor in conversion.weights.items()
-        if name not in own
-    ]
-    if problems or foreign:
-        lines = [*problems, *foreign]
+    problems = shape_differences(conversion.weights, own)
+    for name, tensor in conversion.weights.items():
+        if name not in own:
+            problems.append(f"  {name}: file {tuple(tensor.shape)}, not in the model")
+    if problems:
         raise CheckpointError(
-            f"the file does not fit the model of the config, {len(lines)} parameters differ:\n"
-            + "\n".join(lines)
+            f"the file does not fit the model of the config, {len(problems)} parameters differ:\n"
+            + "\n".join(problems)
             + "\n"
             "Choose the config (and KEY VALUE overrides) that the file was trained with, or leave parameters out with "
             "--drop PATTERN (of their names in the file)"

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from .restricted_pickle import STAND_INS, ArrayUnpickler, StandIn, plain, refused, require_size
+from .restricted_pickle import STAND_INS, ArrayUnpickler, StandIn, plain, refused
 
 _ZIP = b"PK\x03\x04"
 _TORCH_STREAM = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch's magic number, as a pickle of its own
@@ -59,26 +59,27 @@ def read_checkpoint(path: str | Path, *, metadata_packages: tuple[str, ...] = ()
     size = path.stat().st_size
     try:
         if head.startswith(_ZIP):
-            return _read_archive(path, metadata_packages)
-        if len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < size:
-            return safetensors.torch.load_file(path)
-        if head.startswith(_TORCH_STREAM):
-            return _read_stream(path, metadata_packages)
-        if head[:1] in (b"\x80", b"}", b"(", b"c"):  # protocol 2 and later; a dict or object of protocol 0 and 1
+            content = _read_archive(path, metadata_packages)
+        elif len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < size:
+            content = safetensors.torch.load_file(path)
+        elif head.startswith(_TORCH_STREAM):
+            content = _read_stream(path, metadata_packages)
+        elif head[:1] in (b"\x80", b"}", b"(", b"c"):  # protocol 2 and later; a dict or object of protocol 0 and 1
             with path.open("rb") as file:
-                return plain(ArrayUnpickler(file, encoding="latin1").load(), size)
+                content = ArrayUnpickler(file, encoding="latin1").load()
+        else:
+            raise CheckpointError(
+                f"not a checkpoint (safetensors, .pth, .pkl or TorchScript); it starts with {head[:16]!r}. "
+                "If you downloaded it, check that you did not get an error page instead"
+            )
+        return plain(content, size)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # damaged or malicious files can make the readers raise nearly any exception
         raise CheckpointError(f"{path}: cannot be read as a checkpoint: {error or type(error).__name__}") from error
-    raise CheckpointError(
-        f"{path}: not a checkpoint (safetensors, .pth, .pkl or TorchScript); it starts with {head[:16]!r}. "
-        "If you downloaded it, check that you did not get an error page instead"
-    )
 
 
 def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
-    size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
@@ -88,18 +89,18 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
         script = any(name.lower().endswith("constants.pkl") for name in names)  # torch 2.4 would run its code
         data = tuple(folder + name for name in ("data.pkl", "data/", "byteorder", "version", ".data/version"))
         entries = [info for info in archive.infolist() if not script or info.filename.startswith(data)]
-        if sum(info.file_size for info in entries) > size:  # torch compresses none of them
+        if sum(info.file_size for info in entries) > path.stat().st_size:  # torch compresses none of them
             raise CheckpointError("its entries are compressed and larger than the file, which torch never writes")
         with archive.open(pickles[0]) as file:
             found = _names(file)
         if not script:
-            return plain(_load(path, found, metadata_packages), size)
+            return _load(path, found, metadata_packages)
         copy = io.BytesIO()  # without the code: torch.load refuses an archive that has some
         with zipfile.ZipFile(copy, "w") as target:
             for info in entries:
                 target.writestr(info.filename, archive.read(info))
     copy.seek(0)
-    return _tensors_of(_load(copy, found, ("__torch__", "torch.jit._pickle")), size)
+    return _tensors_of(_load(copy, found, ("__torch__", "torch.jit._pickle")))
 
 
 def _read_stream(path: Path, metadata_packages: tuple[str, ...]) -> Any:
@@ -107,7 +108,7 @@ def _read_stream(path: Path, metadata_packages: tuple[str, ...]) -> Any:
     file = io.BytesIO(path.read_bytes())  # not the file itself, which older torch would also try to read as a .tar
     found = set().union(*(_names(file) for _ in range(4)))
     file.seek(0)
-    return plain(_load(file, found, metadata_packages), len(file.getbuffer()))
+    return _load(file, found, metadata_packages)
 
 
 def _names(file: IO[bytes]) -> set[str]:
@@ -126,17 +127,13 @@ def _names(file: IO[bytes]) -> set[str]:
 
 
 def _load(file: Path | IO[bytes], found: set[str], packages: tuple[str, ...]) -> Any:
-    """torch.load(weights_only=True), with stand-ins for numpy and for classes of the packages.
-
-    Args:
-        found: the names in the file's pickle.
-    """
-    inert = [f"{package}." for package in packages]
+    """torch.load(weights_only=True), with stand-ins for those `found` names that are of numpy or of the packages."""
+    inert = tuple(f"{package}." for package in packages)
     if packages:  # pickle writes methods this way, such as those in mmengine's logs
-        inert += ["__builtin__.getattr", "builtins.getattr"]
+        inert += ("__builtin__.getattr", "builtins.getattr")
     stand_ins = []
     for name in found:
-        if name in STAND_INS or name.startswith(tuple(inert)):
+        if name in STAND_INS or name.startswith(inert):
             module, _, attribute = name.replace("__builtin__", "builtins").rpartition(".")
             stand_ins.append(type(attribute, (STAND_INS.get(name, StandIn),), {"__module__": module}))
     allowed = list(torch.serialization.get_safe_globals())  # a copy: torch 2.4 returns its own list
@@ -152,7 +149,7 @@ def _load(file: Path | IO[bytes], found: set[str], packages: tuple[str, ...]) ->
         torch.serialization.add_safe_globals(allowed)
 
 
-def _tensors_of(module: Any, size: int) -> dict[str, Tensor]:
+def _tensors_of(module: Any) -> dict[str, Tensor]:
     """The tensors of a saved script module, named by their attribute path as in its state_dict."""
     if not isinstance(module, StandIn):
         raise CheckpointError("a TorchScript archive without a module")
@@ -163,7 +160,6 @@ def _tensors_of(module: Any, size: int) -> dict[str, Tensor]:
             if isinstance(value, StandIn):
                 modules.append((f"{prefix}{name}.", value))
             elif isinstance(value, Tensor):
-                require_size(value, size)
                 tensors[f"{prefix}{name}"] = value
         if len(modules) > _MAX_MODULES:
             raise CheckpointError(f"it has more than {_MAX_MODULES} modules; does {prefix[:80]!r} contain itself?")

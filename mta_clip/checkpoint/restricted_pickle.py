@@ -13,15 +13,10 @@ from torch import Tensor
 
 
 class StandIn:
-    """Takes the place of an object whose class is not imported: accepts any arguments and does nothing.
+    """Takes the place of an object whose class is not imported: accepts any arguments and does nothing."""
 
-    Attributes:
-        value: what the reader returns in its place.
-        state: what the file stored as the object's attributes.
-    """
-
-    value: Any = None
-    state: Any = None
+    value: Any = None  # what the reader returns in its place
+    state: Any = None  # what the file stored as the object's attributes
 
     def __init__(self, *args: Any) -> None:
         pass  # accepts whatever the real class would
@@ -108,17 +103,10 @@ for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads plain pickles of numpy arrays, numbers, strings and containers.
-
-    Use it with encoding="latin1", in which bytes written by Python 2 are read.
-    """
+    """Reads plain pickles of numpy arrays and plain Python values; encoding="latin1" reads those of Python 2 too."""
 
     def find_class(self, module: str, name: str) -> type:
-        """The stand-in for a name in the file.
-
-        Raises:
-            pickle.UnpicklingError: the name is not in STAND_INS.
-        """
+        """The stand-in for a name in the file; an UnpicklingError if the name is not in STAND_INS."""
         if f"{module}.{name}" not in STAND_INS:
             raise refused(f"{module}.{name}")
         return STAND_INS[f"{module}.{name}"]
@@ -136,12 +124,11 @@ def plain(value: Any, size: int, seen: dict[int, tuple[Any, Any]] | None = None)
     """Replaces stand-ins by their values in what an unpickler returned, in place where possible.
 
     Args:
-        value: what the unpickler returned.
         size: of the file, in bytes.
         seen: containers that were visited before, by id; for the recursion.
 
     Raises:
-        pickle.UnpicklingError: a class among the values, or a tensor larger than the file.
+        pickle.UnpicklingError: a class among the values, or a tensor that claims more bytes than the file has.
     """
     seen = {} if seen is None else seen
     if isinstance(value, StandIn):
@@ -149,7 +136,9 @@ def plain(value: Any, size: int, seen: dict[int, tuple[Any, Any]] | None = None)
     if isinstance(value, type):
         raise pickle.UnpicklingError("it stores a class as a value")
     if isinstance(value, Tensor):
-        require_size(value, size)
+        claimed = max(value.untyped_storage().nbytes(), value.numel() * value.element_size())
+        if claimed > size:
+            raise pickle.UnpicklingError(f"a tensor of {claimed} bytes in a file of {size} bytes")
     if not isinstance(value, (dict, list, tuple, set)):
         return value
     if id(value) not in seen:  # containers may be shared or hold themselves
@@ -161,17 +150,3 @@ def plain(value: Any, size: int, seen: dict[int, tuple[Any, Any]] | None = None)
         else:
             seen[id(value)] = value, type(value)([plain(item, size, seen) for item in value])
     return seen[id(value)][1]
-
-
-def require_size(tensor: Tensor, size: int) -> None:
-    """Refuses a tensor that claims more bytes than its file has.
-
-    Args:
-        size: of the file, in bytes.
-
-    Raises:
-        pickle.UnpicklingError: the tensor is too large.
-    """
-    claimed = max(tensor.untyped_storage().nbytes(), tensor.numel() * tensor.element_size())
-    if claimed > size:
-        raise pickle.UnpicklingError(f"a tensor of {claimed} bytes in a file of {size} bytes")

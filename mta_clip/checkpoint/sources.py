@@ -7,18 +7,17 @@ decides. A row with a `Dropped` leaves the parameter out. Names in a head's tabl
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
+import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
+Names = dict[str, str]
 
 
 class Dropped(str):
     """Why a parameter is left out."""
 
-
-Names = dict[str, str]
 
 _UNUSED = Dropped("stored by the official code, never used by it")
 _POOL = Dropped("CLIP's pooling and projection: the feature maps do not need them")
@@ -162,37 +161,20 @@ TAGCLIP: Names = {
 
 def fold_class_embedding(weights: Weights) -> Weights:
     """Adds the class embedding to the first row of the position table: DenseCLIP adds it to its token twice."""
-    visual = "backbone.tower.visual."
-    if f"{visual}class_embedding" not in weights:
+    token, table = "backbone.tower.visual.class_embedding", "backbone.tower.visual.positional_embedding"
+    if token not in weights:
         return weights
-    table = weights[f"{visual}positional_embedding"].clone()
-    table[0] += weights[f"{visual}class_embedding"]
-    return weights | {f"{visual}positional_embedding": table}
+    return weights | {table: torch.cat([weights[table][:1] + weights[token], weights[table][1:]])}
 
 
 @dataclass(frozen=True)
 class Source:
-    """A released format.
-
-    Args:
-        names: table of its parameter names, as described above.
-        keys: of the file; the first that exists holds the weights. If none exists, the file itself is the weights.
-        finish: last step on the renamed weights, e.g. a sum that we store as one parameter.
-        is_clip: the result is a state dict for MODEL.CLIP.PRETRAINED instead of MODEL.WEIGHTS.
-    """
+    """A released format."""
 
     names: Names
-    keys: tuple[str, ...] = ("state_dict", "model")
-    finish: Callable[[Weights], Weights] = dict
-    is_clip: bool = False
-
-    def rename(self, name: str) -> str:
-        """Our name for an official name; see `translate`.
-
-        Raises:
-            KeyError: the table does not have the name.
-        """
-        return translate(name, self.names)
+    keys: tuple[str, ...] = ("state_dict", "model")  # the first that is in the file holds the weights; else all do
+    finish: Callable[[Weights], Weights] = dict  # last step on the renamed weights
+    is_clip: bool = False  # the result is for MODEL.CLIP.PRETRAINED instead of MODEL.WEIGHTS
 
 
 SOURCES = {
@@ -205,10 +187,7 @@ SOURCES = {
 
 
 def translate(name: str, table: Names) -> str:
-    """Looks up a name in a table.
-
-    Returns:
-        Our name, or a `Dropped` that says why the parameter is left out.
+    """Our name for an official one, or a `Dropped` that says why the parameter is left out.
 
     Raises:
         KeyError: the table does not have the name.
@@ -219,9 +198,3 @@ def translate(name: str, table: Names) -> str:
             parts = iter(match.groups())
             return ours if isinstance(ours, Dropped) else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
     raise KeyError(f"no rule for the parameter name {name!r}; is the file of another format or version?")
-
-
-# For names relative to the head; for TagCLIP, names in the whole model.
-mask2former_to_ours = partial(translate, table=MASK2FORMER_HEAD)
-mta_clip_head_to_ours = partial(translate, table=MTA_CLIP_HEAD)
-tagclip_to_ours = partial(translate, table=TAGCLIP)

@@ -37,7 +37,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
 
     Raises:
         ValueError: another suffix.
-        TypeError, OSError: see `save_plain`.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     require_known_suffix(path)
@@ -51,32 +51,18 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
 
 
 def require_known_suffix(path: Path) -> None:
-    """Checks that we can write the format that the suffix names.
-
-    Raises:
-        ValueError: we cannot.
-    """
+    """Raises a ValueError if we cannot write the format that the suffix names."""
     if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"{path}: weights are written as {' or '.join(SUFFIXES)}, not as {path.suffix or 'no suffix'!r}"
-        )
+        expected = " or ".join(SUFFIXES)
+        raise ValueError(f"{path}: weights are written as {expected}, not as {path.suffix or 'no suffix'!r}")
 
 
 def require_plain(value: Any, place: str = "checkpoint") -> None:
-    """Checks that a value consists only of tensors, plain containers, numbers and strings.
-
-    Args:
-        place: what the error calls the value.
-
-    Raises:
-        TypeError: something else is in it; the message says where.
-    """
+    """Raises a TypeError that names the place if a value holds other things than tensors and plain Python values."""
     kind = type(value)
     if kind in _CONTAINERS:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            if isinstance(value, dict):
-                require_plain(key, f"{place} key {key!r}")
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            require_plain(key, f"{place} key {key!r}")
             require_plain(item, f"{place}[{key!r}]")
     elif kind not in _SCALARS and kind not in (Tensor, nn.Parameter):
         raise TypeError(

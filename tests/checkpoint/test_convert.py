@@ -11,7 +11,7 @@ from golden_files import load, weights
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
 from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
-from mta_clip.checkpoint.sources import SOURCES, Dropped
+from mta_clip.checkpoint.sources import SOURCES, Dropped, translate
 from mta_clip.checkpoint.writers import save_weights
 from mta_clip.config import get_cfg
 from mta_clip.modeling.clip import build_clip
@@ -51,8 +51,8 @@ def official_names(file, prefix):
 
 def official_state(model, source, names):
     """The model's values under the given official names; small random numbers for what conversion drops."""
-    rename, own = SOURCES[source].rename, model.state_dict()
-    renamed = {name: rename(name) for name in names}
+    table, own = SOURCES[source].names, model.state_dict()
+    renamed = {name: translate(name, table) for name in names}
     return {name: torch.rand(2) if isinstance(ours, Dropped) else own[ours] for name, ours in renamed.items()}
 
 

@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from golden_files import weights
 
-from mta_clip.checkpoint.sources import Dropped, mask2former_to_ours, mta_clip_head_to_ours
+from mta_clip.checkpoint.sources import MASK2FORMER_HEAD, MTA_CLIP_HEAD, Dropped, Names, translate
 from mta_clip.modeling.head import MaskTextHead
 from mta_clip.modeling.pixel_decoder import MSDeformAttnPixelDecoder
 from mta_clip.modeling.transformer_decoder import MaskTextDecoder, MultiScaleMaskedTransformerDecoder
@@ -16,7 +16,7 @@ def mask2former_head(config: dict, arrays: dict[str, torch.Tensor]) -> MaskTextH
         in_channels=config["conv_dim"], hidden_dim=config["hidden_dim"], **_decoder_sizes(config, config["nheads"])
     )
     pixel_decoder = _pixel_decoder(config, config["conv_dim"], config["nheads"], config["enc_points"], "gn_groups")
-    return _loaded(pixel_decoder, decoder, arrays, mask2former_to_ours)
+    return _loaded(pixel_decoder, decoder, arrays, MASK2FORMER_HEAD)
 
 
 def mta_clip_head(config: dict, arrays: dict[str, torch.Tensor]) -> MaskTextHead:
@@ -30,7 +30,7 @@ def mta_clip_head(config: dict, arrays: dict[str, torch.Tensor]) -> MaskTextHead
         **_decoder_sizes(config, heads),
     )
     pixel_decoder = _pixel_decoder(config, width, heads, config["num_points_msda"], "num_groups")
-    return _loaded(pixel_decoder, decoder, arrays, mta_clip_head_to_ours)
+    return _loaded(pixel_decoder, decoder, arrays, MTA_CLIP_HEAD)
 
 
 def encoder_maps(arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -65,8 +65,8 @@ def _pixel_decoder(config: dict, width: int, heads: int, points: int, groups: st
     )
 
 
-def _loaded(pixel_decoder, decoder, arrays, rename) -> MaskTextHead:
+def _loaded(pixel_decoder, decoder, arrays, table: Names) -> MaskTextHead:
     head = MaskTextHead(pixel_decoder=pixel_decoder, transformer_decoder=decoder)
-    renamed = {rename(name): value for name, value in weights(arrays).items()}
+    renamed = {translate(name, table): value for name, value in weights(arrays).items()}
     head.load_state_dict({name: value for name, value in renamed.items() if not isinstance(name, Dropped)})
     return head.eval()

@@ -5,7 +5,7 @@ from golden_files import weights
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import nn
 
-from mta_clip.checkpoint.sources import tagclip_to_ours
+from mta_clip.checkpoint.sources import TAGCLIP, translate
 from mta_clip.data.zero_shot import ClassSplit
 from mta_clip.modeling.meta_arch.tag_clip import TagCLIP
 from mta_clip.modeling.tagclip.labels import TrainingLabels
@@ -17,7 +17,7 @@ from mta_clip.modeling.tagclip.trusty_head import TrustyHead
 def our_weights(arrays: dict, official_prefix: str) -> dict[str, torch.Tensor]:
     """Stored weights by our names, relative to the module that the official prefix stands for."""
     stored = {name.removeprefix(official_prefix): value for name, value in weights(arrays).items()}
-    renamed = {tagclip_to_ours(official_prefix + name): value for name, value in stored.items()}
+    renamed = {translate(official_prefix + name, TAGCLIP): value for name, value in stored.items()}
     return {name.partition(".")[2]: value for name, value in renamed.items()}
 
 
