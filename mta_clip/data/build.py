@@ -32,7 +32,7 @@ class TrainingStream(Sampler[tuple[int, int]]):
 
     Args:
         size: number of images.
-        seed: of the stream, the same in all processes.
+        seed: the same in all processes.
         start: number of samples, over all processes, to skip at the beginning of the stream.
         rank, world_size: number of this process and of all processes; default: Detectron2's.
     """
@@ -58,12 +58,7 @@ class TrainingStream(Sampler[tuple[int, int]]):
 
 
 class SeededMapDataset(Dataset):
-    """Maps each sample with the random state that the sampler chose for it.
-
-    Args:
-        dataset: of dataset dicts.
-        mapper: from a dataset dict to a sample; may draw random numbers from Python's and NumPy's global generators.
-    """
+    """Maps dataset dicts to samples, each with the random state of Python and NumPy that the sampler chose for it."""
 
     def __init__(self, dataset: Dataset, mapper: Callable[[dict], dict]) -> None:
         self.dataset = dataset
@@ -86,9 +81,8 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = 
         seed: of the stream, the same in all processes; default: SEED, or a random one if SEED is negative.
 
     Raises:
-        ValueError: a dataset is unknown or empty, the datasets do not have the same classes, their number is not
-            NUM_CLASSES, their ignore label is not the head's, the batch cannot be divided among the processes, or
-            INPUT.DATASET_MAPPER_NAME is unknown.
+        ValueError: a dataset is unknown or empty, datasets or the config contradict each other, or the batch cannot be
+            divided among the processes.
     """
     _check_training_config(cfg)
     dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)

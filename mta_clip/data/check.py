@@ -29,7 +29,7 @@ from ..config_loader import load_config
 from ..files import complete_file
 from .build import load_dataset_dicts
 from .datasets.folder import register_folders
-from .label_maps import LabelReader, read_image, read_stored_labels
+from .label_maps import LabelReader, read_image, read_stored_labels, width_x_height
 from .model_classes import with_classes
 from .parallel import map_files
 
@@ -120,11 +120,7 @@ class DatasetFindings:
 
 
 def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
-    """Reads every image and label map of a registered dataset.
-
-    Args:
-        name: as in DATASETS.TRAIN.
-        workers: processes that read; 0: only this one.
+    """Reads every image and label map of a registered dataset, with `workers` processes (0: only this one).
 
     Raises:
         KeyError: no dataset of that name is registered.
@@ -139,8 +135,7 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
         )
     reader = LabelReader.from_metadata(metadata)
     findings = DatasetFindings(metadata.stuff_classes, reader.ignore_label)
-    inspect = functools.partial(inspect_file, reader)
-    for found in map_files(inspect, records, workers=workers, description="Checking"):
+    for found in map_files(functools.partial(inspect_file, reader), records, workers=workers, description="Checking"):
         findings.add(found)
     return findings
 
@@ -156,8 +151,8 @@ def inspect_file(reader: LabelReader, record: dict) -> FileFindings:
         return found
     if labels.shape != found.size:
         found.problem = (
-            f"{found.label_file}: the label map is {labels.shape[1]}x{labels.shape[0]} pixels, but its image is "
-            f"{found.size[1]}x{found.size[0]}"
+            f"{found.label_file}: the label map is {width_x_height(labels.shape)} pixels, but its image is "
+            f"{width_x_height(found.size)}"
         )
     values, counts = np.unique(labels, return_counts=True)
     found.pixels = dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -173,7 +168,7 @@ def format_findings(findings: DatasetFindings) -> str:
         (value, name, f"{100 * findings.pixels[value] / total:.3f}", findings.images[value])
         for value, name in zip(values, names, strict=True)
     ]
-    sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in findings.sizes.most_common(5))
+    sizes = ", ".join(f"{width_x_height(size)} ({count})" for size, count in findings.sizes.most_common(5))
     more = f" and {len(findings.sizes) - 5} others" if len(findings.sizes) > 5 else ""
     return (
         f"{findings.sizes.total()} pairs of image and label map; width x height (images): {sizes}{more}\n"
@@ -184,12 +179,7 @@ def format_findings(findings: DatasetFindings) -> str:
 
 
 def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], title: str) -> Figure:
-    """Draws bars of every class: its share of the pixels (logarithmic) and of the images, in percent.
-
-    Args:
-        colors: RGB 0..255, one per class.
-        title: of the figure.
-    """
+    """Draws bars of every class, in its RGB color: its share of the pixels (logarithmic) and of the images, percent."""
     names = [*findings.class_names, "(ignored)"]
     values = [*range(len(findings.class_names)), findings.ignore_label]
     fills: NDArray = np.array([*colors, (0, 0, 0)]) / 255
@@ -224,11 +214,7 @@ def config_troubles(cfg: CfgNode, name: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line.
-
-    Returns:
-        The exit status: 0, or 1 if there is trouble.
-    """
+    """The command line; returns the exit status: 0, or 1 if there is trouble."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="name of the dataset, as in DATASETS.TRAIN")
     help_config = "config whose DATASETS.FOLDERS describes the dataset, or that trains on it"

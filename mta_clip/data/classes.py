@@ -35,7 +35,7 @@ def builtin_classes(dataset: str) -> ClassList:
     """The class list that comes with mta_clip for a dataset, e.g. "ade20k".
 
     Raises:
-        FileNotFoundError: there is no list of that name.
+        FileNotFoundError: there is none.
     """
     return read_classes(_HERE / "class_names" / f"{dataset}.txt")
 
@@ -61,15 +61,10 @@ def read_classes(path: str | Path) -> ClassList:
 
 
 def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = None, *, where: str) -> ClassList:
-    """Checks names and colours and fills in missing colours.
-
-    Args:
-        names: in the order of the label values.
-        colors: RGB 0..255, one per class; those that are None are taken from `distinct_colors`. None: all are.
-        where: what error messages call the list.
+    """Checks names and colours (RGB 0..255), and takes missing colours from `distinct_colors`.
 
     Raises:
-        ValueError: no names, an empty or repeated name, or not as many colours as names.
+        ValueError: no names, an empty or repeated name, or not as many colours as names; it calls the list `where`.
     """
     if not names:
         raise ValueError(f"{where}: the list of classes is empty.")

@@ -5,7 +5,8 @@ in PASCAL VOC, 11 is unlabelled in CamVid). `label_map` in a dataset's metadata 
 value: class index or ignore label}. A value that it does not mention is a class index or the ignore label itself.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,24 +63,20 @@ class LabelReader:
         )
 
     def read(self, path: str | Path, *, size: tuple[int, int] | None = None) -> NDArray:
-        """Reads a label map.
+        """Reads a label map, (H, W) of class indices and the ignore label: uint8 if all possible values fit, or int32.
 
         Args:
             size: (height, width) in pixels of the image it belongs to; None: not checked.
 
-        Returns:
-            (H, W) of class indices and the ignore label; uint8 if all possible values fit, else int32.
-
         Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: the file cannot be decoded, has colours instead of numbers, has another size than the image, or
-                has a value that is neither a class index nor the ignore label.
+            FileNotFoundError, ValueError: see `read_stored_labels`.
+            ValueError: it has another size than the image, or a value that is no class index and not the ignore label.
         """
         stored = read_stored_labels(path)
         if size is not None and stored.shape != tuple(size):
             raise ValueError(
-                f"{path}: the label map is {_width_x_height(stored.shape)} pixels, but its image is "
-                f"{_width_x_height(size)}. Sizes must be equal: check that the files belong together."
+                f"{path}: the label map is {width_x_height(stored.shape)} pixels, but its image is "
+                f"{width_x_height(size)}. Sizes must be equal: check that the files belong together."
             )
         labels = self.translate(stored)
         wrong = self.unexpected(labels)
@@ -107,20 +104,14 @@ class LabelReader:
 
 
 def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray:
-    """Reads an image as (H, W, 3) uint8, turned upright by its EXIF orientation.
-
-    Args:
-        image_format: order of the channels, "RGB" or "BGR".
+    """Reads an image as (H, W, 3) uint8, "RGB" or "BGR", turned upright by its EXIF orientation.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, or is truncated.
     """
-    path = _existing(path, "image")
-    try:
+    with _named_errors(path, "image"):
         return detection_utils.read_image(str(path), format=image_format)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise ValueError(f"{path}: the image cannot be read ({error}). Replace or remove the file.") from error
 
 
 def read_stored_labels(path: str | Path) -> NDArray:
@@ -130,13 +121,9 @@ def read_stored_labels(path: str | Path) -> NDArray:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, is truncated, or holds colours.
     """
-    path = _existing(path, "label map")
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            stored = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: the label map cannot be read ({error}). Replace or remove the file.") from error
+    with _named_errors(path, "label map"), Image.open(path) as image:
+        mode = image.mode
+        stored = np.array(image)
     if mode not in _LABEL_MODES and not mode.startswith("I;16"):
         raise ValueError(
             f"{path}: the label map has mode {mode}, {stored.ndim} dimensions; expected one integer per pixel "
@@ -145,12 +132,16 @@ def read_stored_labels(path: str | Path) -> NDArray:
     return stored.astype(np.uint8) if mode == "1" else stored
 
 
-def _existing(path: str | Path, what: str) -> Path:
-    path = Path(path)
-    if not path.is_file():
+@contextlib.contextmanager
+def _named_errors(path: str | Path, what: str) -> Iterator[None]:
+    if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: this {what} does not exist.")
-    return path
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+        raise ValueError(f"{path}: the {what} cannot be read ({error}). Replace or remove the file.") from error
 
 
-def _width_x_height(shape: tuple[int, ...]) -> str:
+def width_x_height(shape: tuple[int, ...]) -> str:
+    """A size as people write it: (360, 480) -> "480x360"."""
     return f"{shape[1]}x{shape[0]}"

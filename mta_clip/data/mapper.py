@@ -14,7 +14,7 @@ from fvcore.transforms.transform import Transform
 from torch import Tensor
 
 from .label_maps import LabelReader, read_image
-from .zero_shot import VisibleLabels, protocol_from_config
+from .zero_shot import ClassSplit, VisibleLabels, protocol_from_config
 
 _PADDING = 128  # grey level of padded image pixels [Mask2Former's mapper]
 
@@ -64,7 +64,7 @@ class SemanticDatasetMapper:
         """The arguments above, from a config.
 
         Raises:
-            ValueError: INPUT.RANDOM_FLIP is unknown, or see `VisibleLabels.from_config`.
+            ValueError: INPUT.RANDOM_FLIP or DATASETS.PROTOCOL is unknown, or see `ClassSplit` and `check_protocol`.
         """
         if not is_train:
             resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
@@ -84,15 +84,14 @@ class SemanticDatasetMapper:
         """Reads and transforms one sample.
 
         Args:
-            dataset_dict: has `file_name` and, in training, `sem_seg_file_name`; it is not changed.
+            dataset_dict: has `file_name` and, in training, `sem_seg_file_name`.
 
         Returns:
             A copy with `image` (3, H, W) uint8, `height` and `width` of the image file in pixels and, in training,
             `sem_seg` (H, W) int64 of class indices, the ignore label and, in transductive training, UNLABELLED.
 
         Raises:
-            FileNotFoundError: the image or the label map does not exist.
-            ValueError: one of them is unreadable or does not fit (see LabelReader.read).
+            FileNotFoundError, ValueError: see `read_image` and `LabelReader.read`.
         """
         sample = copy.deepcopy(dataset_dict)
         image = read_image(sample["file_name"], image_format=self.image_format)
@@ -128,14 +127,15 @@ def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: 
     protocol = protocol_from_config(cfg)
     if not cfg.DATASETS.UNSEEN_CLASSES and protocol != "transductive":  # names may then repeat, as in some datasets
         return None
-    return VisibleLabels.from_config(cfg, cfg.MODEL.PROMPT.CLASS_NAMES or dataset_classes, ignore_label)
+    names = [name.strip() for name in cfg.MODEL.PROMPT.CLASS_NAMES or dataset_classes]
+    split = ClassSplit(names, cfg.DATASETS.UNSEEN_CLASSES)
+    return VisibleLabels(split=split, protocol=protocol, ignore_label=ignore_label)
 
 
 def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:
     """Resize, crop, colour jitter and flip as the INPUT section says, in Mask2Former's order.
 
-    Args:
-        ignore_label: does not count as a class when crops are chosen.
+    The ignore label does not count as a class when crops are chosen.
 
     Raises:
         ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.
@@ -151,9 +151,9 @@ def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augment
         )
     if cfg.INPUT.COLOR_AUG_SSD:
         augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
-    if cfg.INPUT.RANDOM_FLIP not in ("none", "horizontal", "vertical"):
-        raise ValueError(f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; expected none, horizontal or vertical.")
-    if cfg.INPUT.RANDOM_FLIP != "none":
-        flip = cfg.INPUT.RANDOM_FLIP
+    flip = cfg.INPUT.RANDOM_FLIP
+    if flip not in ("none", "horizontal", "vertical"):
+        raise ValueError(f"INPUT.RANDOM_FLIP is {flip!r}; expected none, horizontal or vertical.")
+    if flip != "none":
         augmentations.append(T.RandomFlip(horizontal=flip == "horizontal", vertical=flip == "vertical"))
     return augmentations

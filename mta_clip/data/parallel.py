@@ -16,12 +16,9 @@ def map_files(
     """Yields `function(item)` for every item, in order, with a progress bar.
 
     Args:
-        function: must be picklable if there are workers.
+        function: picklable if there are workers; whatever it raises stops the other processes, and is raised here.
         workers: processes besides this one; 0: this one does everything.
         description: label of the progress bar.
-
-    Raises:
-        Exception: whatever `function` raises; the other processes are stopped first.
     """
     items = list(items)
     bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True}

@@ -24,11 +24,6 @@ logger = logging.getLogger(__name__)
 def run_script(description: str, prepare: Callable[[Path, int], None], argv: Sequence[str] | None = None) -> int:
     """The command line of a script: reads --root and --workers, then calls `prepare(root, workers)`.
 
-    Args:
-        description: of the script, for --help.
-        prepare: does the work, given the folder of all datasets and the number of processes.
-        argv: arguments; None: those of the process.
-
     Returns:
         The exit status: 0, or 1 after an error about a file, which is reported without a traceback.
     """
@@ -48,25 +43,15 @@ def run_script(description: str, prepare: Callable[[Path, int], None], argv: Seq
 
 
 def convert_label_maps(
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    convert: Callable[[Path], NDArray[np.uint8]],
-    *,
-    workers: int,
+    sources: Sequence[Path], targets: Sequence[Path], convert: Callable[[Path], NDArray[np.uint8]], *, workers: int
 ) -> None:
-    """Writes `convert(source)` as a PNG file to each target that does not exist yet.
+    """Writes `convert(source)`, (H, W) uint8, as a PNG file to each target that does not exist yet.
 
-    A target gets its name only when it is complete, so a run may be interrupted and started again.
-
-    Args:
-        sources: files to convert.
-        targets: one PNG file per source.
-        convert: from a file to (H, W) uint8; picklable if there are workers.
-        workers: processes besides this one; 0: this one does everything.
+    A target gets its name only when it is complete, so a run may be interrupted and started again. See `map_files` for
+    `convert` and `workers`.
 
     Raises:
         ValueError: `sources` is empty.
-        Exception: whatever `convert` raises.
     """
     if not sources:
         raise ValueError("There are no label maps to convert.")
@@ -91,11 +76,8 @@ def _convert_one(convert: Callable[[Path], NDArray[np.uint8]], job: tuple[Path, 
 def find_files(folder: Path, pattern: str, *, download: str) -> list[Path]:
     """The files in a folder that match a glob pattern, sorted; hidden ones are left out.
 
-    Args:
-        download: name of the archive they come from, for the error message.
-
     Raises:
-        FileNotFoundError: no file matches.
+        FileNotFoundError: no file matches; the message says that they come from the archive `download`.
     """
     found = sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
     if not found:

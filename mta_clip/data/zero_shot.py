@@ -65,11 +65,6 @@ class VisibleLabels:
     inductive: labels of unseen classes become the ignore label. transductive: they all become UNLABELLED.
     inductive_released and supervised: they stay.
 
-    Args:
-        split: seen and unseen classes.
-        protocol: one of PROTOCOLS.
-        ignore_label: value of pixels that belong to no class.
-
     Raises:
         ValueError: see `check_protocol`.
     """
@@ -80,33 +75,10 @@ class VisibleLabels:
         self.protocol = protocol
         self.ignore_label = ignore_label
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, class_names: Sequence[str], ignore_label: int) -> "VisibleLabels":
-        """As DATASETS.PROTOCOL and DATASETS.UNSEEN_CLASSES say.
-
-        Args:
-            class_names: of the training dataset, in label order.
-            ignore_label: of the training dataset.
-
-        Raises:
-            ValueError: see `ClassSplit`, `protocol_from_config` and `check_protocol`.
-        """
-        return cls(
-            split=ClassSplit([name.strip() for name in class_names], cfg.DATASETS.UNSEEN_CLASSES),
-            protocol=protocol_from_config(cfg),
-            ignore_label=ignore_label,
-        )
-
     def as_read(self, labels: NDArray) -> NDArray:
-        """Hides labels before the augmentations, so that nothing they do, crops included, depends on hidden labels.
+        """Hides labels, (H, W) of any integer type, before the augmentations, so that no crop can depend on them.
 
         UNLABELLED does not fit into uint8, so until `finished` the first unseen class stands for it.
-
-        Args:
-            labels: (H, W) of an integer type.
-
-        Returns:
-            (H, W) of the same type.
         """
         if not self.unseen or self.protocol in ("inductive_released", "supervised"):
             return labels
@@ -142,14 +114,10 @@ def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
 
 
 def protocol_from_config(cfg: CfgNode, supported: Sequence[str] = PROTOCOLS) -> str:
-    """The value of DATASETS.PROTOCOL, if the model supports it.
-
-    Args:
-        supported: protocols that the meta-architecture can be trained with.
+    """The value of DATASETS.PROTOCOL, if it is one of those that the model can be trained with.
 
     Raises:
-        ValueError: the protocol is unknown or not supported, or the old key MODEL.TAGCLIP.PROTOCOL is set, which only
-            `load_config` translates.
+        ValueError: it is not, or the old key MODEL.TAGCLIP.PROTOCOL is set, which only `load_config` translates.
     """
     protocol, old = cfg.DATASETS.PROTOCOL, cfg.MODEL.TAGCLIP.PROTOCOL
     if old:

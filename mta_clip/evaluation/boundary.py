@@ -29,7 +29,6 @@ def boundary_counts(
     Args:
         truth, prediction: (H, W), class indices in [0, C) wherever `valid`.
         valid: (H, W), False where the truth is ignored.
-        num_classes: C.
         dilation: d as a share of the image diagonal; d is at least one pixel.
 
     Returns:
@@ -50,13 +49,7 @@ def boundary_counts(
 def boundary_band(labels: NDArray[np.integer], valid: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Pixels that have another valid label, or the image edge, in the square of side 2 * radius + 1 around them.
 
-    Args:
-        labels: (H, W), class indices wherever `valid`.
-        valid: (H, W), False at ignored pixels.
-        radius: in pixels, at least 1.
-
-    Returns:
-        (H, W); meaningless at pixels that are not valid.
+    All are (H, W); the result is meaningless where not `valid`. The radius is at least 1 pixel.
     """
     # int16 is the widest signed integer type that OpenCV filters; its two extremes hide ignored pixels from them.
     limits = np.iinfo(np.int16)

@@ -10,11 +10,7 @@ from .semantic_evaluator import SemanticEvaluator
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> DatasetEvaluator:
-    """Builds the evaluator that a registered dataset asks for.
-
-    Args:
-        dataset_name: as in DATASETS.TEST.
-        output_dir: folder for the reports; default: OUTPUT_DIR.
+    """Builds the evaluator that a registered dataset asks for; reports go to `output_dir` (default: OUTPUT_DIR).
 
     Raises:
         ValueError: the dataset's metadata asks for an evaluator other than "sem_seg"; see also `SemanticEvaluator`.

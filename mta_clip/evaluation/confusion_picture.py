@@ -20,12 +20,10 @@ LISTED = 12  # number of confusions listed beside the matrix
 
 
 def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    """Draws as which classes the pixels of every class were predicted, and lists the largest confusions.
+    """Draws as PNG which classes the pixels of every class were predicted as, and lists the largest confusions.
 
     Args:
-        path: of the PNG file.
         confusion: (C, C) pixels; row = true class, column = predicted class.
-        class_names: C names.
 
     Raises:
         OSError: the file cannot be written.
@@ -63,15 +61,8 @@ def _draw_matrix(axes: Axes, percent: NDArray[np.float64], class_names: Sequence
     if count <= WRITTEN_OUT:
         for row, column in zip(*np.nonzero(np.nan_to_num(percent) >= 0.5), strict=True):
             value = percent[row, column]
-            axes.text(
-                column,
-                row,
-                f"{value:.0f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if value > 40 else "0.2",
-            )
+            color = "white" if value > 40 else "0.2"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=color)
 
 
 def _list_confusions(axes: Axes, confusion: NDArray[np.int64], class_names: Sequence[str]) -> None:

@@ -13,15 +13,7 @@ from .boundary import boundary_counts
 
 
 def confusion_matrix(truth: NDArray[np.integer], prediction: NDArray[np.integer], num_classes: int) -> NDArray:
-    """Counts the pairs of true and predicted class.
-
-    Args:
-        truth, prediction: of one shape, class indices in [0, C).
-        num_classes: C.
-
-    Returns:
-        (C, C) int64; row = true class, column = predicted class.
-    """
+    """Counts the pairs of true and predicted class in two arrays of class indices: (C, C) int64, row = true class."""
     pairs = truth.astype(np.int64).ravel() * num_classes + prediction.astype(np.int64).ravel()
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -57,9 +49,8 @@ class SegmentationCounts:
         """Counts one image.
 
         Args:
-            truth: (H, W), class indices in [0, C) or the ignore label.
+            truth: (H, W), class indices in [0, C) or the ignore label, which is not counted.
             prediction: (H, W), class indices in [0, C).
-            ignore_label: pixels of this true label are not counted.
             boundary_dilation: width of the boundary band as a share of the image diagonal; None: bands are not counted.
         """
         valid = truth != ignore_label

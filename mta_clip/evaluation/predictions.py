@@ -20,13 +20,10 @@ FORMATS = ("none", "png", "rle")
 
 
 class LabelMapWriter:
-    """Writes every prediction immediately, as `<folder>/<image name>.png`; pixel values are class indices.
-
-    If images are in several folders, files keep the part of the path below the folder that all images share.
+    """Writes every prediction immediately, as a PNG file in `folder`; pixel values are class indices.
 
     Args:
-        folder: for the files.
-        images: paths of all images that will be predicted.
+        images: paths of all images that will be predicted; `png_names` names their files.
         colors: (C, 3) RGB palette of the files, 0..255; None: greyscale.
     """
 
@@ -35,12 +32,7 @@ class LabelMapWriter:
         self._paths = {image: Path(folder) / name for image, name in png_names(list(images)).items()}
 
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
-        """Writes one prediction, (H, W) class indices.
-
-        Raises:
-            OSError: the file cannot be written.
-            ValueError: a label is outside of 0..65535.
-        """
+        """Writes one prediction, (H, W) class indices; for errors see `save_label_map`."""
         save_label_map(labels, self._paths[image], self._colors)
 
     def finish(self) -> None:
@@ -69,11 +61,7 @@ class RunLengthWriter:
             self._segments.append({"file_name": image, "category_id": category, "segmentation": segment})
 
     def finish(self) -> None:
-        """Joins the segments of all processes and writes them; every process must call this.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+        """Joins the segments of all processes and writes them; every process must call this; raises OSError."""
         parts = comm.gather(self._segments)
         if comm.is_main_process():
             with complete_file(self._path) as part:

@@ -24,8 +24,6 @@ def format_table(
 
     Args:
         summary: metrics over all classes, in percent.
-        metrics: per class, as shares in [0, 1].
-        class_names: C names.
         unseen: indices of the classes to mark with an asterisk.
     """
     headline = tabulate([list(summary.values())], headers=list(summary), tablefmt="simple", floatfmt=".2f")
@@ -53,11 +51,7 @@ def format_table(
 
 
 def write_metrics(path: Path, results: Mapping[str, float]) -> None:
-    """Writes metrics as one JSON object; NaN becomes null.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Writes metrics as one JSON object, NaN as null; OSError if the file cannot be written."""
     clean = {name: None if math.isnan(value) else value for name, value in results.items()}
     with complete_file(path) as part:
         part.write_text(json.dumps(clean, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -66,12 +60,9 @@ def write_metrics(path: Path, results: Mapping[str, float]) -> None:
 def write_class_table(
     path: Path, metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
 ) -> None:
-    """Writes one CSV line per class.
+    """Writes one CSV line per class: percent with four decimals, NaN as an empty field.
 
     Args:
-        path: of the CSV file.
-        metrics: as shares in [0, 1]; written in percent with four decimals, NaN as an empty field.
-        class_names: C names.
         unseen: indices of the classes whose column "split" says "unseen".
 
     Raises:
@@ -79,31 +70,13 @@ def write_class_table(
     """
     with complete_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            (
-                "index",
-                "class",
-                "split",
-                "IoU",
-                "accuracy",
-                "precision",
-                "boundary_IoU",
-                "true_pixels",
-                "predicted_pixels",
-            )
-        )
+        measures = ("IoU", "accuracy", "precision", "boundary_IoU", "true_pixels", "predicted_pixels")
+        writer.writerow(("index", "class", "split", *measures))
         for index, name in enumerate(class_names):
             shares = (metrics.iou, metrics.accuracy, metrics.precision, metrics.boundary_iou)
-            writer.writerow(
-                (
-                    index,
-                    name,
-                    "unseen" if index in unseen else "seen",
-                    *("" if math.isnan(share[index]) else f"{100 * share[index]:.4f}" for share in shares),
-                    int(metrics.true_pixels[index]),
-                    int(metrics.predicted_pixels[index]),
-                )
-            )
+            percents = ["" if math.isnan(share[index]) else f"{100 * share[index]:.4f}" for share in shares]
+            pixels = int(metrics.true_pixels[index]), int(metrics.predicted_pixels[index])
+            writer.writerow((index, name, "unseen" if index in unseen else "seen", *percents, *pixels))
 
 
 def _percent(share: float) -> str:

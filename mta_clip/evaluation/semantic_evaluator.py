@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import LabelReader
+from ..data.label_maps import width_x_height
 from ..visualization import class_colors
 from .confusion_picture import draw_confusion
 from .counts import SegmentationCounts
@@ -97,15 +98,13 @@ class SemanticEvaluator(DatasetEvaluator):
     @classmethod
     def from_config(cls, cfg: CfgNode, dataset_name: str, output_dir: str | Path | None = None) -> dict[str, Any]:
         """The arguments above, from a config and the metadata of a registered dataset."""
-        metadata = MetadataCatalog.get(dataset_name)
+        metadata, records = MetadataCatalog.get(dataset_name), DatasetCatalog.get(dataset_name)
         to_index = metadata.get("stuff_dataset_id_to_contiguous_id")
         options = cfg.TEST.SEM_SEG
         return {
             "class_names": metadata.stuff_classes,
             "label_reader": LabelReader.from_metadata(metadata),
-            "label_files": {
-                record["file_name"]: record["sem_seg_file_name"] for record in DatasetCatalog.get(dataset_name)
-            },
+            "label_files": {record["file_name"]: record["sem_seg_file_name"] for record in records},
             "output_dir": output_dir,
             "title": dataset_name,
             "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
@@ -118,7 +117,14 @@ class SemanticEvaluator(DatasetEvaluator):
     def reset(self) -> None:
         """Forgets all counts."""
         self._counts = SegmentationCounts.zeros(len(self.class_names))
-        self._writer = self._build_writer()
+        self._writer: LabelMapWriter | RunLengthWriter | None = None
+        if self.output_dir is None or self.save_predictions == "none":
+            return
+        if self.save_predictions == "png":
+            folder = self.output_dir / "predictions"
+            self._writer = LabelMapWriter(folder=folder, images=self.label_files, colors=self.colors)
+        else:
+            self._writer = RunLengthWriter(path=self.output_dir / "predictions.json", dataset_ids=self.dataset_ids)
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """Counts a batch.
@@ -138,18 +144,15 @@ class SemanticEvaluator(DatasetEvaluator):
             if image not in self.label_files:
                 raise ValueError(f"{image}: not one of the {len(self.label_files)} images of {self.title}")
             prediction = self._predicted_labels(output, image)
-            truth = self.label_reader.read(self.label_files[image])
+            label_file = self.label_files[image]
+            truth = self.label_reader.read(label_file)
             if prediction.shape != truth.shape:
                 raise ValueError(
-                    f"{image}: the prediction is {_size(prediction)}, its label map {self.label_files[image]} is "
-                    f"{_size(truth)}; models must predict at the size of the image file (`height`, `width`)"
+                    f"{image}: the prediction is {width_x_height(prediction.shape)}, its label map {label_file} is "
+                    f"{width_x_height(truth.shape)}; models must predict at the image file's size (`height`, `width`)"
                 )
-            self._counts.update(
-                truth,
-                prediction,
-                ignore_label=self.label_reader.ignore_label,
-                boundary_dilation=self.boundary_dilation,
-            )
+            ignored = self.label_reader.ignore_label
+            self._counts.update(truth, prediction, ignore_label=ignored, boundary_dilation=self.boundary_dilation)
             if self._writer and not self._attempt("save predictions", self._writer.write, image, prediction):
                 self._writer = None  # the rest would fail the same way; metrics go on
 
@@ -207,13 +210,6 @@ class SemanticEvaluator(DatasetEvaluator):
             self._attempt("draw the confusion matrix", draw_confusion, picture_path, counts.confusion, self.class_names)
         return OrderedDict(sem_seg=results)
 
-    def _build_writer(self) -> LabelMapWriter | RunLengthWriter | None:
-        if self.output_dir is None or self.save_predictions == "none":
-            return None
-        if self.save_predictions == "png":
-            return LabelMapWriter(folder=self.output_dir / "predictions", images=self.label_files, colors=self.colors)
-        return RunLengthWriter(path=self.output_dir / "predictions.json", dataset_ids=self.dataset_ids)
-
     def _attempt(self, what: str, action: Callable[..., None], *arguments: Any) -> bool:
         """Runs a file operation; a failure is logged and must not discard the metrics. Returns whether it succeeded."""
         try:
@@ -222,7 +218,3 @@ class SemanticEvaluator(DatasetEvaluator):
             logger.error("%s: could not %s: %s. The metrics are not affected.", self.title, what, error)
             return False
         return True
-
-
-def _size(array: NDArray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"

@@ -34,9 +34,7 @@ def register_sem_seg(
     Args:
         name: as in DATASETS.TRAIN.
         load: makes the dataset dicts (`file_name`, `sem_seg_file_name`, `image_id`); called when the dataset is used.
-        classes: names and colours in the order of the class indices.
-        ignore_label: value of pixels that belong to no class.
-        label_map: {stored value: class index or ignore label}; other values stay as they are.
+        ignore_label, label_map: see `LabelReader`.
         metadata: further entries of the dataset's metadata.
     """
     DatasetCatalog.register(name, load)
@@ -53,14 +51,11 @@ def register_sem_seg(
 def pair_folders(
     image_dir: Path, label_dir: Path, *, image_suffix: str | None = None, label_suffix: str = ".png"
 ) -> list[dict]:
-    """Pairs every image of a folder, subfolders included, with the label map of the same relative name.
+    """Dataset dicts of every image in a folder and its subfolders, sorted, with the label maps of the same names.
 
     Args:
         image_suffix: ending of image file names, removed to get the common name; None: any usual image extension.
         label_suffix: ending of label map file names, in place of the image's.
-
-    Returns:
-        Dataset dicts, sorted by the path of the image.
 
     Raises:
         FileNotFoundError: a folder is missing, or an image has no label map.
@@ -91,14 +86,10 @@ def pair_folders(
 
 
 def pair_listed(image_dir: Path, label_dir: Path, list_file: Path) -> list[dict]:
-    """Pairs `<name>.jpg` with the label map `<name>.png` for every name in a text file with one name per line.
-
-    Returns:
-        Dataset dicts in the order of the list.
+    """Dataset dicts of `<name>.jpg` and the label map `<name>.png` for every name in a list, in its order.
 
     Raises:
-        FileNotFoundError: the list, a folder, or the image or label map of a name is missing.
-        ValueError: the list is empty.
+        FileNotFoundError, ValueError: see `read_names`; or a folder, an image or a label map is missing.
     """
     names = read_names(list_file)
     return _pair(image_dir, {name: f"{name}.jpg" for name in names}, label_dir, {name: f"{name}.png" for name in names})

@@ -84,12 +84,7 @@ class Scene:
 def register() -> None:
     """Registers `shapes_sem_seg_{train,val}`."""
     for split in RECIPES:
-        register_sem_seg(
-            f"shapes_sem_seg_{split}",
-            functools.partial(_load, split),
-            CLASSES,
-            ignore_label=IGNORE_LABEL,
-        )
+        register_sem_seg(f"shapes_sem_seg_{split}", functools.partial(_load, split), CLASSES, ignore_label=IGNORE_LABEL)
 
 
 def _load(split: str) -> list[dict]:
@@ -98,13 +93,9 @@ def _load(split: str) -> list[dict]:
 
 
 def write_split(root: Path, split: str, recipe: Recipe) -> Path:
-    """Draws a split into `root/split` unless it exists.
+    """Draws a split into the folder `root/split` unless it exists, and returns that folder.
 
-    The folder gets its name only when it is complete, so a reader never sees half of it, and several processes may call
-    this at the same time.
-
-    Returns:
-        The folder of the split.
+    It gets its name only when it is complete, so several processes may call this at the same time.
 
     Raises:
         ValueError: the folder was made from another recipe.
@@ -144,11 +135,7 @@ def _draw_split(folder: Path, recipe: Recipe) -> None:
 
 
 def render_scene(recipe: Recipe, index: int) -> Scene:
-    """Draws one scene; the same arguments give the same scene.
-
-    Args:
-        index: number of the scene, any non-negative integer.
-    """
+    """Draws the scene of a number from 0 on; the same arguments give the same scene."""
     objects = [name for name in CLASSES.names if name not in _GROUNDS]
     rng = np.random.default_rng([recipe.seed, index])
     image, labels = _draw_ground(rng, recipe.height, recipe.width)
