@@ -23,11 +23,7 @@ INSTALL_HELP = """detectron2 is not installed, and mta_clip extends it. Get it i
 
 
 def patch_detectron2() -> None:
-    """Checks that detectron2 is installed, and adds the names that its release 0.5 expects of older libraries.
-
-    Raises:
-        ModuleNotFoundError: detectron2 is not installed; the message names both ways to get it.
-    """
+    """Adds the names that detectron2 0.5 expects of older libraries; ModuleNotFoundError if it is not installed."""
     if importlib.util.find_spec("detectron2") is None:
         raise ModuleNotFoundError(INSTALL_HELP, name="detectron2")
     if not hasattr(Image, "LINEAR"):

@@ -8,12 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def complete_file(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; the file is renamed to `path` only if the block ends without an exception.
+    """Yields a temporary path to write to, which becomes `path` only if the block ends without an exception.
 
     Missing folders are made. After an exception or a crash, a file that existed before is unchanged.
-
-    Yields:
-        The temporary path, in the same folder.
 
     Raises:
         OSError: the folder cannot be made, or the block has not written the file.
@@ -33,14 +30,10 @@ def complete_file(path: str | Path) -> Iterator[Path]:
 
 
 def png_names(images: Sequence[str]) -> dict[str, str]:
-    """Names for one PNG file per image, all different.
+    """Names for one PNG file per image, all different: {path: name}.
 
-    Args:
-        images: paths, all different.
-
-    Returns:
-        {path: name}. A name is the path below the folder that all images share, with ".png" as its suffix; if two
-        images would then have the same name, ".png" is added to the suffix instead: "<name>.jpg.png".
+    A name is the path below the folder that all images share, with ".png" as its suffix; if two images would then have
+    the same name, ".png" is added to the suffix instead: "<name>.jpg.png".
     """
     if not images:
         return {}

@@ -44,7 +44,7 @@ class SegmentationPredictor:
     Args:
         model: maps `[{"image": (3, H, W), "height": int, "width": int}]` to `[{"sem_seg": (C, H, W)}]` or
             `[{"labels": (H, W)}]`.
-        class_names: C names of the classes that the model predicts.
+        class_names: of the C classes that the model predicts.
         colors: RGB 0..255 per class; None: `distinct_colors`.
         unseen_classes: those of the names that were held out of training.
         min_size: length of the shorter image side in the model, in pixels; 0 keeps the size of the image.
@@ -119,10 +119,7 @@ class SegmentationPredictor:
 
     @torch.no_grad()
     def predict(self, image: NDArray[np.uint8]) -> Prediction:
-        """Segments one image.
-
-        Args:
-            image: (H, W, 3) RGB, 0..255.
+        """Segments one image, (H, W, 3) RGB, 0..255.
 
         Raises:
             ValueError: the image has another shape or data type.
@@ -143,35 +140,20 @@ class SegmentationPredictor:
         """Draws input, overlay, trusty map (if there is one) and legend side by side.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
-            prediction: for this image, with the current classes.
-            alpha: share of the label colours in the overlay, 0..1.
-
-        Raises:
-            ValueError: `alpha` is out of range.
+            image: (H, W, 3) uint8 RGB, for which the current classes were predicted.
+            alpha: share of the label colours in the overlay, 0..1, else a ValueError.
         """
         heatmaps = {} if prediction.trusty is None else {"Trusty map: seen classes": prediction.trusty}
-        return prediction_panel(
-            image,
-            prediction.labels,
-            self.class_names,
-            self.colors,
-            alpha=alpha,
-            unseen=self.unseen_classes,
-            heatmaps=heatmaps,
-        )
+        options = {"alpha": alpha, "unseen": self.unseen_classes, "heatmaps": heatmaps}
+        return prediction_panel(image, prediction.labels, self.class_names, self.colors, **options)
 
 
 def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
-    """Builds the model of a config, with the weights of MODEL.WEIGHTS, for inference only.
-
-    Returns:
-        The model, in evaluation mode, and the config with its classes (MODEL.PROMPT.CLASS_NAMES, MODEL.CLASS_COLORS).
+    """The model of a config, with the weights of MODEL.WEIGHTS, in evaluation mode, and the config with its classes.
 
     Raises:
         ValueError: MODEL.WEIGHTS is empty, or the config's folders or class names are wrong.
-        FileNotFoundError: the file does not exist.
-        CheckpointError: the file does not fit the model.
+        FileNotFoundError, CheckpointError: see `read_checkpoint`; or the file does not fit the model.
     """
     if not cfg.MODEL.WEIGHTS:
         raise ValueError(

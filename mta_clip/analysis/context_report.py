@@ -25,15 +25,7 @@ FONT_SIZE = 15
 
 
 def format_usage(usage: ContextUsage, class_names: Sequence[str]) -> str:
-    """Formats the usage as a table: number of masks, and the share of each context in percent.
-
-    Args:
-        usage: counts over a dataset.
-        class_names: C names, in label order.
-
-    Returns:
-        One line per class that has masks, and one for all classes.
-    """
+    """A table of each class that has masks, and of all: number of masks, and the share of each context in percent."""
     rows = [(name, counts) for name, counts in zip(class_names, usage.masks, strict=True) if counts.sum()]
     rows.append(("all classes", usage.masks.sum(0)))
     return tabulate(
@@ -46,13 +38,7 @@ def format_usage(usage: ContextUsage, class_names: Sequence[str]) -> str:
 
 
 def write_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Writes the counts as CSV, one line per class and context.
-
-    Args:
-        path: CSV file to write.
-        usage: counts over a dataset.
-        class_names: C names, in label order.
-    """
+    """Writes the counts as CSV, one line per class and context."""
     with complete_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("class", "context", "masks", "pixels"))
@@ -61,13 +47,7 @@ def write_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> 
 
 
 def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Draws one bar per class that has masks, divided into the shares of the contexts.
-
-    Args:
-        path: PNG file to write.
-        usage: counts over a dataset.
-        class_names: C names, in label order.
-    """
+    """Draws as PNG one bar per class that has masks, divided into the shares of the contexts."""
     present = np.flatnonzero(usage.masks.sum(1))
     shares = 100 * usage.masks[present] / usage.masks[present].sum(1, keepdims=True).clip(min=1)
     figure = Figure(figsize=(9, 1.8 + 0.28 * max(len(present), 1)), dpi=110, layout="constrained", facecolor="white")
@@ -91,13 +71,7 @@ def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> N
 
 
 def save_examples(folder: Path, usage: ContextUsage, class_names: Sequence[str]) -> None:
-    """Saves one sheet per class that has masks: one row per context, with its largest masks.
-
-    Args:
-        folder: where the PNG files are written.
-        usage: counts and examples over a dataset.
-        class_names: C names, in label order.
-    """
+    """Saves one PNG sheet per class that has masks: one row per context, with its largest masks."""
     digits = len(str(len(class_names)))
     for label in np.flatnonzero(usage.masks.sum(1)).tolist():
         safe_name = re.sub(r"[^\w-]+", "_", class_names[label])
@@ -110,9 +84,7 @@ def _example_sheet(usage: ContextUsage, label: int, name: str) -> Image.Image:
     text_font, title_font = font(FONT_SIZE), font(FONT_SIZE + 3, bold=True)
     text_width = round(max(text_font.getlength(f"context {num_contexts}"), text_font.getlength("0000000 masks")))
     top = GAP * 2 + title_font.size
-    width = max(
-        text_width + usage.max_examples * (THUMBNAIL + GAP) + 2 * GAP, round(title_font.getlength(name)) + 2 * GAP
-    )
+    width = 2 * GAP + max(text_width + usage.max_examples * (THUMBNAIL + GAP), round(title_font.getlength(name)))
     sheet = Image.new("RGB", (width, top + num_contexts * (THUMBNAIL + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), name, fill=INK, font=title_font, anchor="lt")

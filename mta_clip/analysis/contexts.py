@@ -54,8 +54,7 @@ class ContextUsage:
         """Counts one mask.
 
         Args:
-            label: class of the mask, 0..C-1.
-            context: context that the mask is most similar to, 0..Z-1.
+            label, context: class of the mask, and the context that it is most similar to.
             region: (h, w), True at the pixels of the label map that come from this mask.
             record: `image` (3, H, W) RGB, values 0..255, and optionally `file_name`.
         """
@@ -87,9 +86,6 @@ def analyze_contexts(
             is set to evaluation mode.
         loader: batches of dicts with `image` (3, H, W) RGB, values 0..255.
         max_examples: number of crops kept per class and context.
-
-    Returns:
-        Counts over all images.
 
     Raises:
         ValueError: the model does not compare masks with text, or there is no data.
@@ -151,23 +147,16 @@ def mask_owners(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 def cut_out(image: Tensor, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Crops an image around a mask, dims all other pixels and centres the crop on a white square.
+    """Crops an image around a mask, dims all other pixels and centres the crop on a white square of side THUMBNAIL.
 
     Args:
         image: (3, H, W) RGB, values 0..255.
         region: (h, w), not empty; covers the same area as the image.
-
-    Returns:
-        (THUMBNAIL, THUMBNAIL, 3) RGB uint8.
     """
     picture = image.cpu().numpy().transpose(1, 2, 0).astype(np.uint8)
     height, width = picture.shape[:2]
     mask = cv2.resize(region.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR) >= 0.5
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    window = tuple(
-        slice(max(0, int(inside[0] - margin)), int(inside[-1] + margin) + 1)
-        for inside, margin in ((axis, CROP_MARGIN * (axis[-1] - axis[0] + 1)) for axis in (rows, columns))
-    )
+    window = _with_margin(mask.any(1)), _with_margin(mask.any(0))
     crop, mask = picture[window], mask[window]
     crop = np.where(mask[..., None], crop, (crop * (1 - DIMMED) + 255 * DIMMED).astype(np.uint8))
     scale = THUMBNAIL / max(crop.shape[:2])
@@ -177,3 +166,9 @@ def cut_out(image: Tensor, region: NDArray[np.bool_]) -> NDArray[np.uint8]:
     top, left = (THUMBNAIL - size[1]) // 2, (THUMBNAIL - size[0]) // 2
     square[top : top + size[1], left : left + size[0]] = crop
     return square
+
+
+def _with_margin(inside: NDArray[np.bool_]) -> slice:
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    margin = CROP_MARGIN * (last - first + 1)
+    return slice(max(0, int(first - margin)), int(last + margin) + 1)

@@ -9,14 +9,10 @@ SCALE_SHARE = 0.035  # height of the colour scale at the bottom, as a share of t
 
 
 def draw_heatmap(values: NDArray[np.floating], *, scale: bool = True) -> NDArray[np.uint8]:
-    """Colours a map of values; dark is 0, bright is 1.
+    """Colours (H, W) values in [0, 1] as (H, W, 3) uint8 RGB; dark is 0, bright is 1.
 
     Args:
-        values: (H, W), in [0, 1].
         scale: whether the bottom rows show the colours from 0 (left) to 1 (right).
-
-    Returns:
-        (H, W, 3) uint8 RGB.
 
     Raises:
         ValueError: a value is outside [0, 1] or NaN.

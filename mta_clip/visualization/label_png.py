@@ -10,14 +10,10 @@ from ..files import complete_file
 
 
 def save_label_map(labels: NDArray[np.integer], path: str | Path, colors: NDArray[np.uint8] | None = None) -> None:
-    """Writes a label map without loss; the file gets its name only when it is complete.
-
-    Labels up to 255 give an 8-bit PNG. With `colors` it has a palette: it looks like the overlay, and its pixel values
-    are still class indices. Larger labels give a 16-bit greyscale PNG.
+    """Writes a label map as an 8-bit PNG, with a palette if there are `colors`, or as 16-bit greyscale above 255.
 
     Args:
-        labels: (H, W), in 0..65535.
-        path: of the PNG file.
+        labels: (H, W), in 0..65535; they are the pixel values of the file in every case.
         colors: (C, 3) RGB, 0..255; values beyond C appear black. None: greyscale.
 
     Raises:

@@ -33,17 +33,12 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def legend_entries(
-    labels: NDArray[np.integer],
-    class_names: Sequence[str],
-    colors: NDArray[np.uint8],
-    *,
-    unseen: Collection[str] = (),
+    labels: NDArray[np.integer], class_names: Sequence[str], colors: NDArray[np.uint8], *, unseen: Collection[str] = ()
 ) -> list[LegendEntry]:
     """Entries of the classes that are present in a label map, largest first.
 
     Args:
         labels: (H, W); values outside [0, C) are not classes and do not count.
-        class_names: C names.
         colors: (C, 3) RGB, 0..255.
         unseen: names that get the mark "unseen"; if there are any, all others get "seen".
     """
@@ -62,12 +57,7 @@ def legend_entries(
 
 
 def draw_legend(entries: Sequence[LegendEntry], *, height: int, font_size: int = 15) -> Image.Image:
-    """Draws a legend in columns of about the given height; they get higher if MAX_COLUMNS are not enough.
-
-    Args:
-        height: wanted height in pixels.
-        font_size: in pixels.
-    """
+    """Draws a legend in columns of about `height` pixels; they get higher if MAX_COLUMNS are not enough."""
     text_font, mark_font = font(font_size), font(round(font_size * 0.72))
     line = round(font_size * 1.75)
     rows = max(1, height // line, -(-len(entries) // MAX_COLUMNS))
@@ -82,30 +72,24 @@ def draw_legend(entries: Sequence[LegendEntry], *, height: int, font_size: int =
     draw = ImageDraw.Draw(legend)
     for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
         x, middle = index // rows * column, index % rows * line + line // 2
-        draw.rounded_rectangle(
-            (x, middle - swatch // 2, x + swatch, middle + swatch // 2), radius=swatch // 4, fill=entry.color
-        )
+        box = (x, middle - swatch // 2, x + swatch, middle + swatch // 2)
+        draw.rounded_rectangle(box, radius=swatch // 4, fill=entry.color)
         x += swatch + gap
         draw.text((x, middle), name, fill=INK, font=text_font, anchor="lm")
         x += round(name_width) + gap
         if entry.mark:
-            _draw_mark(draw, entry.mark, (x, middle), mark_font)
+            _draw_mark(draw, entry.mark, x, middle, mark_font)
         x += round(mark_width + share_width)
         draw.text((x, middle), _percent(entry.share), fill=FAINT_INK, font=text_font, anchor="rm")
     return legend
 
 
-def _draw_mark(
-    draw: ImageDraw.ImageDraw, mark: str, left_middle: tuple[int, int], mark_font: ImageFont.FreeTypeFont
-) -> None:
-    x, middle = left_middle
-    pad = mark_font.size // 2
-    box = (x, middle - mark_font.size * 0.8, x + mark_font.getlength(mark) + 2 * pad, middle + mark_font.size * 0.8)
-    filled = mark == "unseen"
-    draw.rounded_rectangle(
-        box, radius=mark_font.size // 2, outline=INK if filled else FAINT_INK, fill=INK if filled else PAPER
-    )
-    draw.text((x + pad, middle), mark, fill=PAPER if filled else FAINT_INK, font=mark_font, anchor="lm")
+def _draw_mark(draw: ImageDraw.ImageDraw, mark: str, x: int, middle: int, mark_font: ImageFont.FreeTypeFont) -> None:
+    pad, half_height = mark_font.size // 2, mark_font.size * 0.8
+    box = (x, middle - half_height, x + mark_font.getlength(mark) + 2 * pad, middle + half_height)
+    outline, fill, ink = (INK, INK, PAPER) if mark == "unseen" else (FAINT_INK, PAPER, FAINT_INK)
+    draw.rounded_rectangle(box, radius=pad, outline=outline, fill=fill)
+    draw.text((x + pad, middle), mark, fill=ink, font=mark_font, anchor="lm")
 
 
 def _shorten(name: str) -> str:

@@ -11,22 +11,6 @@ CONTOUR_COLOR = (255, 255, 255)
 CONTOUR_SHARE = 1 / 400  # contour width as a share of the longer image side; at least one pixel
 
 
-def colorize(labels: NDArray[np.integer], colors: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Paints every label in its colour.
-
-    Args:
-        labels: (H, W).
-        colors: (C, 3) RGB, 0..255.
-
-    Returns:
-        The painting (H, W, 3), black where the label is outside [0, C), and a mask (H, W), True where it is inside.
-    """
-    labelled = (labels >= 0) & (labels < len(colors))
-    painting = np.zeros((*labels.shape, 3), np.uint8)
-    painting[labelled] = colors[labels[labelled]]
-    return painting, labelled
-
-
 def draw_overlay(
     image: NDArray[np.uint8],
     labels: NDArray[np.integer],
@@ -38,14 +22,11 @@ def draw_overlay(
     """Blends label colours into an image and traces the borders between labels.
 
     Args:
-        image: (H, W, 3) RGB, 0..255.
+        image: (H, W, 3) RGB, 0..255, as is the result.
         labels: (H, W) class indices; pixels with another value, such as an ignore label, stay as in the image.
         colors: (C, 3) RGB, 0..255.
         alpha: share of the label colour, 0..1.
         contours: whether borders between labels are drawn.
-
-    Returns:
-        (H, W, 3) RGB, 0..255.
 
     Raises:
         ValueError: image and label map differ in size, or `alpha` is out of range.
@@ -54,7 +35,9 @@ def draw_overlay(
         raise ValueError(f"an image of shape {image.shape} cannot carry a label map of shape {labels.shape}")
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is a share between 0 and 1, got {alpha}")
-    painting, labelled = colorize(labels, colors)
+    labelled = (labels >= 0) & (labels < len(colors))
+    painting = np.zeros_like(image)
+    painting[labelled] = colors[labels[labelled]]
     blended = cv2.addWeighted(image, 1 - alpha, painting, alpha, 0)
     overlay = np.where(labelled[..., None], blended, image)
     if contours:
@@ -65,9 +48,6 @@ def draw_overlay(
 
 def label_borders(labels: NDArray[np.integer]) -> NDArray[np.float32]:
     """Softened lines along the borders between labels; their width grows with the size of the map.
-
-    Args:
-        labels: (H, W).
 
     Returns:
         (H, W), share of each pixel that a line covers, 0..1; 1 where the left or upper neighbour has another label.

@@ -16,13 +16,10 @@ CHROMA = (24.0, 72.0)  # CIELAB distance from grey: neither greyish, which would
 
 
 def distinct_colors(count: int) -> NDArray[np.uint8]:
-    """Colours that are as far apart as possible, the same on every call.
+    """(count, 3) RGB colours, 0..255, that are as far apart as possible, the same on every call.
 
     Each colour is the candidate that is farthest (in CIELAB) from all colours before it, so the first n colours do not
     depend on `count`. After about 5000 colours they repeat.
-
-    Returns:
-        (count, 3) RGB, 0..255.
 
     Raises:
         ValueError: `count` is negative.
@@ -49,14 +46,7 @@ def _candidates() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 
 
 def class_colors(num_classes: int, given: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
-    """The dataset's own colours where it has them, otherwise distinct ones.
-
-    Args:
-        num_classes: C.
-        given: one RGB colour (0..255) per class; None or empty: the dataset has none.
-
-    Returns:
-        (num_classes, 3) RGB, 0..255.
+    """The colours `given` for a dataset's classes, or distinct ones if there are none, as (C, 3) RGB, 0..255.
 
     Raises:
         ValueError: the given colours are not one RGB triple in 0..255 per class.

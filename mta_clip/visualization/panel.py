@@ -30,10 +30,7 @@ class Panel:
 
 
 def display_size(height: int, width: int) -> tuple[int, int]:
-    """Size (height, width) at which a picture is shown.
-
-    The shorter side is at least MIN_SIDE, unless the longer side would then exceed MAX_SIDE.
-    """
+    """Size at which a picture is shown: shorter side at least MIN_SIDE, unless the longer would exceed MAX_SIDE."""
     scale = max(1.0, MIN_SIDE / min(height, width))
     scale = min(scale, MAX_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
@@ -41,9 +38,6 @@ def display_size(height: int, width: int) -> tuple[int, int]:
 
 def compose_panels(panels: Sequence[Panel], legend: Image.Image | None = None) -> Image.Image:
     """Puts panels side by side on white, with titles above them and the legend at the right.
-
-    Args:
-        panels: at least one, all of the same height.
 
     Raises:
         ValueError: there is no panel, or heights differ.
@@ -82,10 +76,8 @@ def prediction_panel(
     Args:
         image: (H, W, 3) RGB, 0..255.
         labels: (H, W) class indices; values outside [0, C) stay uncoloured.
-        class_names: C names.
         colors: (C, 3) RGB, 0..255.
-        alpha: share of the label colour in the overlay, 0..1.
-        unseen: names that the legend marks as "unseen"; if there are any, it marks the others as "seen".
+        alpha, unseen: see `draw_overlay` and `legend_entries`.
         heatmaps: further maps by title, (H, W) in [0, 1], such as TagCLIP's trusty map.
 
     Raises:
