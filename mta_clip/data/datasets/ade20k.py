@@ -5,18 +5,15 @@ by datasets/prepare_ade20k.py (Detectron2's script makes the same files). Detect
 `ade20k_sem_seg_*`, with all synonyms of a class in its name; here each class has one short name.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_folders, register_sem_seg
+from .catalog import data_root, pair_folders, register_splits
 
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
 def register() -> None:
     """Registers `ade20k_150_sem_seg_{train,val}`."""
-    for split in _FOLDERS:
-        register_sem_seg(f"ade20k_150_sem_seg_{split}", functools.partial(_load, split), builtin_classes("ade20k"))
+    register_splits("ade20k_150_sem_seg", _FOLDERS, _load, builtin_classes("ade20k"))
 
 
 def _load(split: str) -> list[dict]:

@@ -4,23 +4,16 @@ Layout: $DETECTRON2_DATASETS/camvid/{train,val,test} with the images (PNG or JPE
 maps of the same names (PNG); value 11 is unlabelled.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_folders, register_sem_seg
+from .catalog import data_root, pair_folders, register_splits
 
 _UNLABELLED = 11
 
 
 def register() -> None:
     """Registers `camvid_sem_seg_{train,val,test}`."""
-    for split in ("train", "val", "test"):
-        register_sem_seg(
-            f"camvid_sem_seg_{split}",
-            functools.partial(_load, split),
-            builtin_classes("camvid"),
-            label_map={_UNLABELLED: 255},
-        )
+    splits = ("train", "val", "test")
+    register_splits("camvid_sem_seg", splits, _load, builtin_classes("camvid"), label_map={_UNLABELLED: 255})
 
 
 def _load(split: str) -> list[dict]:

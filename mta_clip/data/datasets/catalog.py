@@ -1,8 +1,9 @@
 """Registers semantic segmentation datasets in Detectron2's catalogs; the disk is not read until a dataset is used."""
 
+import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -48,6 +49,14 @@ def register_sem_seg(
     )
 
 
+def register_splits(
+    prefix: str, splits: Iterable[str], load: Callable[[str], list[dict]], classes: ClassList, **options
+) -> None:
+    """Registers `<prefix>_<split>`, loaded by `load(split)`, for every split; for options see `register_sem_seg`."""
+    for split in splits:
+        register_sem_seg(f"{prefix}_{split}", functools.partial(load, split), classes, **options)
+
+
 def pair_folders(
     image_dir: Path, label_dir: Path, *, image_suffix: str | None = None, label_suffix: str = ".png"
 ) -> list[dict]:
@@ -78,7 +87,7 @@ def pair_folders(
         raise ValueError(f"{image_dir}: there are no images in this folder (expected {expected}).")
     labels = {name: name + label_suffix for name in images}
     records = _pair(image_dir, images, label_dir, labels)
-    known = {*labels.values(), *(images.values() if Path(image_dir) == Path(label_dir) else ())}
+    known = {*labels.values(), *(images.values() if image_dir == label_dir else ())}
     unused = [file for file in _files_below(label_dir) if file.endswith(label_suffix) and file not in known]
     if unused:
         logger.warning("%d label maps in %s have no image; the first is %s", len(unused), label_dir, min(unused))
@@ -102,7 +111,6 @@ def read_names(list_file: Path) -> list[str]:
         FileNotFoundError: the file does not exist.
         ValueError: the file is empty.
     """
-    list_file = Path(list_file)
     if not list_file.is_file():
         raise FileNotFoundError(f"{list_file}: this list of images does not exist. {_SEE_README}")
     names = [line.split()[0] for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -118,13 +126,13 @@ def _pair(image_dir: Path, images: dict[str, str], label_dir: Path, labels: dict
         missing = [file for file in files.values() if file not in present]
         if missing:
             raise FileNotFoundError(
-                f"{Path(folder) / missing[0]}: this {what} does not exist, and it is the first of {len(missing)} "
+                f"{folder / missing[0]}: this {what} does not exist, and it is the first of {len(missing)} "
                 f"missing ones (of {len(files)}). {_SEE_README}"
             )
     return [
         {
-            "file_name": str(Path(image_dir) / images[name]),
-            "sem_seg_file_name": str(Path(label_dir) / labels[name]),
+            "file_name": str(image_dir / images[name]),
+            "sem_seg_file_name": str(label_dir / labels[name]),
             "image_id": name,
         }
         for name in images
@@ -133,7 +141,7 @@ def _pair(image_dir: Path, images: dict[str, str], label_dir: Path, labels: dict
 
 def _files_below(folder: Path) -> list[str]:
     """Relative paths, with "/", of the files in a folder and its subfolders, hidden ones left out."""
-    if not Path(folder).is_dir():
+    if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: this folder does not exist. {_SEE_README}")
     found = []
     for parent, _, files in os.walk(folder, followlinks=True):

@@ -6,18 +6,13 @@ datasets/prepare_cityscapes.py (or by the official tools). Detectron2 registers 
 classes is the same measure.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_folders, register_sem_seg
+from .catalog import data_root, pair_folders, register_splits
 
 
 def register() -> None:
     """Registers `cityscapes_19_sem_seg_{train,val}`."""
-    for split in ("train", "val"):
-        register_sem_seg(
-            f"cityscapes_19_sem_seg_{split}", functools.partial(_load, split), builtin_classes("cityscapes")
-        )
+    register_splits("cityscapes_19_sem_seg", ("train", "val"), _load, builtin_classes("cityscapes"))
 
 
 def _load(split: str) -> list[dict]:

@@ -4,10 +4,8 @@ Layout: $DETECTRON2_DATASETS/coco/{train2017,val2017} and coco/stuffthingmaps_17
 datasets/prepare_coco_stuff.py.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_folders, register_sem_seg
+from .catalog import data_root, pair_folders, register_splits
 
 # Ids of COCO's 91 things that no image has; stuff ids start at 92.
 UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
@@ -16,13 +14,11 @@ CLASS_IDS = tuple(number for number in range(1, 183) if number not in UNUSED_IDS
 
 def register() -> None:
     """Registers `coco_stuff_171_sem_seg_{train,val}`."""
-    for split in ("train", "val"):
-        register_sem_seg(
-            f"coco_stuff_171_sem_seg_{split}",
-            functools.partial(_load, split),
-            builtin_classes("coco_stuff"),
-            stuff_dataset_id_to_contiguous_id={number: index for index, number in enumerate(CLASS_IDS)},
-        )
+    to_index = {number: index for index, number in enumerate(CLASS_IDS)}
+    classes = builtin_classes("coco_stuff")
+    register_splits(
+        "coco_stuff_171_sem_seg", ("train", "val"), _load, classes, stuff_dataset_id_to_contiguous_id=to_index
+    )
 
 
 def _load(split: str) -> list[dict]:

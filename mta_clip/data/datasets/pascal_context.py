@@ -7,24 +7,20 @@ Layout: $DETECTRON2_DATASETS/VOCdevkit/VOC2010/{JPEGImages,ImageSets/Main} and S
 datasets/prepare_pascal_context.py: 0 = none of the 59, 1..59 = the classes in the order of our list.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_listed, register_sem_seg
+from .catalog import data_root, pair_listed, register_splits
 
 
 def register() -> None:
     """Registers `pascal_context_{59,60}_sem_seg_{train,val}`."""
     classes = builtin_classes("pascal_context")
     without_background = {0: 255} | {number: number - 1 for number in range(1, len(classes) + 1)}
-    for split in ("train", "val"):
-        load = functools.partial(_load, split)
-        register_sem_seg(f"pascal_context_59_sem_seg_{split}", load, classes, label_map=without_background)
-        register_sem_seg(f"pascal_context_60_sem_seg_{split}", load, classes.with_background())
+    splits = ("train", "val")
+    register_splits("pascal_context_59_sem_seg", splits, _load, classes, label_map=without_background)
+    register_splits("pascal_context_60_sem_seg", splits, _load, classes.with_background())
 
 
 def _load(split: str) -> list[dict]:
     root = data_root() / "VOCdevkit" / "VOC2010"
-    return pair_listed(
-        root / "JPEGImages", root / "SegmentationClassContext", root / "ImageSets" / "Main" / f"{split}.txt"
-    )
+    names = root / "ImageSets" / "Main" / f"{split}.txt"
+    return pair_listed(root / "JPEGImages", root / "SegmentationClassContext", names)

@@ -15,8 +15,6 @@ import functools
 import itertools
 import json
 import logging
-import os
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..classes import builtin_classes
-from .catalog import data_root, pair_folders, register_sem_seg
+from .catalog import data_root, pair_folders, register_splits
 
 logger = logging.getLogger(__name__)
 
@@ -83,8 +81,7 @@ class Scene:
 
 def register() -> None:
     """Registers `shapes_sem_seg_{train,val}`."""
-    for split in RECIPES:
-        register_sem_seg(f"shapes_sem_seg_{split}", functools.partial(_load, split), CLASSES, ignore_label=IGNORE_LABEL)
+    register_splits("shapes_sem_seg", RECIPES, _load, CLASSES, ignore_label=IGNORE_LABEL)
 
 
 def _load(split: str) -> list[dict]:
@@ -116,22 +113,20 @@ def write_split(root: Path, split: str, recipe: Recipe) -> Path:
 def _draw_split(folder: Path, recipe: Recipe) -> None:
     logger.info("Drawing %d scenes of the shapes dataset to %s", recipe.count, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        unfinished.chmod(0o755)  # mkdtemp makes it private
-        (unfinished / "images").mkdir()
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        unfinished = Path(scratch) / folder.name
+        (unfinished / "images").mkdir(parents=True)
         (unfinished / "labels").mkdir()
         for index in range(recipe.count):
             scene = render_scene(recipe, index)
             Image.fromarray(scene.image).save(unfinished / "images" / f"{index:05d}.png", compress_level=1)
             Image.fromarray(scene.labels).save(unfinished / "labels" / f"{index:05d}.png")
         (unfinished / "recipe.json").write_text(json.dumps(asdict(recipe)))
-        os.rename(unfinished, folder)
-    except OSError:
-        if not folder.exists():  # else another process was first, with the same content
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process was first, with the same content
+                raise
 
 
 def render_scene(recipe: Recipe, index: int) -> Scene:

@@ -7,22 +7,17 @@ Layout: $DETECTRON2_DATASETS/VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,Ima
 also SegmentationClassAug and ImageSets/Segmentation/aug.txt, made by datasets/prepare_voc2012.py.
 """
 
-import functools
-
 from ..classes import builtin_classes
-from .catalog import data_root, pair_listed, register_sem_seg
-
-_SPLITS = ("train", "trainaug", "val")
+from .catalog import data_root, pair_listed, register_splits
 
 
 def register() -> None:
     """Registers `voc2012_{20,21}_sem_seg_{train,trainaug,val}`."""
     objects = builtin_classes("voc2012")
     without_background = {0: 255} | {number: number - 1 for number in range(1, len(objects) + 1)}
-    for split in _SPLITS:
-        load = functools.partial(_load, split)
-        register_sem_seg(f"voc2012_20_sem_seg_{split}", load, objects, label_map=without_background)
-        register_sem_seg(f"voc2012_21_sem_seg_{split}", load, objects.with_background())
+    splits = ("train", "trainaug", "val")
+    register_splits("voc2012_20_sem_seg", splits, _load, objects, label_map=without_background)
+    register_splits("voc2012_21_sem_seg", splits, _load, objects.with_background())
 
 
 def _load(split: str) -> list[dict]:
