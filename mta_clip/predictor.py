@@ -77,11 +77,7 @@ class SegmentationPredictor:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments above, from a config.
-
-        Raises:
-            ValueError, FileNotFoundError, CheckpointError: see `build_trained_model` and `AugmentedModel`.
-        """
+        """The arguments above, from a config; for errors see `build_trained_model` and `AugmentedModel`."""
         model, cfg = build_trained_model(cfg)
         augmented = cfg.TEST.AUG.ENABLED
         return {
@@ -100,10 +96,7 @@ class SegmentationPredictor:
         return tuple(name for name in self.class_names if name not in self.seen_classes)
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
-        """Changes the classes that the model looks for; classes of the training keep their colours.
-
-        Args:
-            names: class names in the order of the labels; None goes back to the training classes.
+        """Changes the classes, in label order; those of the training keep their colours. None: all as in training.
 
         Raises:
             ValueError: the model cannot compare masks with text, or a name is empty or too long for its text encoder.

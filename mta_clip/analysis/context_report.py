@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -51,7 +50,6 @@ def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> N
     present = np.flatnonzero(usage.masks.sum(1))
     shares = 100 * usage.masks[present] / usage.masks[present].sum(1, keepdims=True).clip(min=1)
     figure = Figure(figsize=(9, 1.8 + 0.28 * max(len(present), 1)), dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     left = np.zeros(len(present))
     for context, color in enumerate(distinct_colors(usage.masks.shape[1]) / 255):

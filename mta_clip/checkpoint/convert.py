@@ -18,19 +18,12 @@ from .sources import SOURCES, Dropped, translate
 
 @dataclass
 class Conversion:
-    """What became of the parameters of a file.
+    """What became of the parameters of a file."""
 
-    Attributes:
-        weights: by our names; floating-point ones as float32.
-        origin: {our name: official name}.
-        dropped: {official name, or for other content its key in the file: why it was dropped}.
-        missing: parameters of the model that the file does not have; None if no model was given.
-    """
-
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    origin: dict[str, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    missing: list[str] | None = None
+    weights: dict[str, Tensor] = field(default_factory=dict)  # by our names; floating-point ones as float32
+    origin: dict[str, str] = field(default_factory=dict)  # official name by our name
+    dropped: dict[str, str] = field(default_factory=dict)  # reason by official name, or by the key of other content
+    missing: list[str] | None = None  # parameters of the model that the file does not have; None: no model was given
 
     def report(self, *, verbose: bool = False) -> str:
         """Tables of what was converted, dropped and not found: per module, or with `verbose` per parameter."""
@@ -125,10 +118,9 @@ def fit_to_model(conversion: Conversion, own: Mapping[str, Tensor]) -> None:
         if name not in own:
             problems.append(f"  {name}: file {tuple(tensor.shape)}, not in the model")
     if problems:
+        lines = "\n".join(problems)
         raise CheckpointError(
-            f"the file does not fit the model of the config, {len(problems)} parameters differ:\n"
-            + "\n".join(problems)
-            + "\n"
+            f"the file does not fit the model of the config, {len(problems)} parameters differ:\n{lines}\n"
             "Choose the config (and KEY VALUE overrides) that the file was trained with, or leave parameters out with "
             "--drop PATTERN (of their names in the file)"
         )

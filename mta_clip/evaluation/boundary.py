@@ -7,6 +7,8 @@ square of radius d around it contains any other label.
 Shapes: C classes, H and W image size.
 """
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -38,10 +40,7 @@ def boundary_counts(
     true_band = boundary_band(truth, valid, radius) & valid
     predicted_band = boundary_band(prediction, valid, radius) & valid
     both = true_band & predicted_band & (truth == prediction)
-
-    def per_class(labels: NDArray[np.integer]) -> NDArray[np.int64]:
-        return np.bincount(labels.astype(np.int64), minlength=num_classes)
-
+    per_class = functools.partial(np.bincount, minlength=num_classes)
     intersection = per_class(truth[both])
     return intersection, per_class(truth[true_band]) + per_class(prediction[predicted_band]) - intersection
 

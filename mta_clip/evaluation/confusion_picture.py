@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -32,7 +31,6 @@ def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequen
     cell = 0.5 if count <= WRITTEN_OUT else 0.16  # inches
     side = max(4.0, cell * count)
     figure = Figure(figsize=(side + 6.5, side + 2.5), dpi=110, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     matrix_axes, list_axes = figure.subplots(1, 2, width_ratios=(side + 2.5, 4.0))
     with np.errstate(invalid="ignore"):
         percent = 100 * confusion / confusion.sum(1, keepdims=True)

@@ -45,12 +45,12 @@ def summary_metrics(counts: SegmentationCounts, unseen: Sequence[int] = ()) -> d
     but absent from the ground truth enters mIoU with 0.
 
     Args:
-        unseen: indices of the classes held out of training; if there are any, the means over seen and unseen classes
-            and their harmonic mean are added.
+        unseen: indices of the classes held out of training.
 
     Returns:
         mIoU; fwIoU, IoU weighted by true pixels; mACC, mean accuracy of the classes; pACC, accuracy over pixels;
-        boundary_mIoU if boundaries were counted; mIoU_seen, mIoU_unseen and hIoU. NaN where nothing was counted.
+        boundary_mIoU if boundaries were counted; mIoU_seen, mIoU_unseen and hIoU, their harmonic mean, if there are
+        unseen classes. NaN where nothing was counted.
     """
     metrics = class_metrics(counts)
     there = metrics.true_pixels > 0

@@ -49,8 +49,7 @@ class SemanticEvaluator(DatasetEvaluator):
         label_files: {path of an image: path of its ground-truth label map}.
         output_dir: folder for the reports; None: no reports.
         title: name of the dataset in logs and errors.
-        unseen_classes: names held out of training; if there are any, mIoU of seen and unseen classes and their
-            harmonic mean are reported as well.
+        unseen_classes: names held out of training; if any, mIoU of seen and unseen classes and hIoU are reported too.
         boundary_dilation: width of the boundary band as a share of the image diagonal; None: no boundary IoU.
         save_predictions: none | png (label maps) | rle (one COCO JSON file).
         colors: RGB 0..255 per class for label PNGs; None: `distinct_colors`.
