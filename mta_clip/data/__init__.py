@@ -6,6 +6,7 @@ from .datasets.folder import register_folders
 from .label_maps import LabelReader, read_image
 from .mapper import SemanticDatasetMapper
 from .model_classes import with_classes, with_classes_of
+from .own_folder import own_config
 
 __all__ = [
     "LabelReader",
@@ -14,6 +15,7 @@ __all__ = [
     "build_train_loader",
     "datasets",
     "load_dataset_dicts",
+    "own_config",
     "read_image",
     "register_folders",
     "with_classes",

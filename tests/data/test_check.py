@@ -97,7 +97,7 @@ def test_missing_pair(camvid, tmp_path, caplog):
     missing = _label_files(camvid)[0]
     missing.unlink()
     assert _run(tmp_path, NAME) == 1
-    assert f"{missing}: this label map does not exist" in caplog.text
+    assert f"1 of 2 label maps are missing in this folder: {missing.name}" in caplog.text
 
 
 def test_only_some_troubles_are_listed(camvid, monkeypatch):
