@@ -1,22 +1,13 @@
-"""Reads every file of a dataset before a long training run does: `python -m mta_clip.data.check NAME`.
+"""Reads every file of a dataset and says what is wrong; the command is `mta-clip check`.
 
-    python -m mta_clip.data.check ade20k_150_sem_seg_train
-    python -m mta_clip.data.check garden_train --config-file configs/garden.yaml     # from DATASETS.FOLDERS
-
-Prints counts, sizes and a table of the classes, and draws the table to `<output>/<name>.png`. The exit status is 1 if
-it finds trouble: files that are missing, unreadable or do not fit together, label values out of range, or an ignore
-label that covers nearly all pixels.
+`python -m mta_clip.data.check` is the same command.
 """
 
-import argparse
 import functools
-import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -25,15 +16,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from ..config_loader import load_config
-from ..files import complete_file
 from .build import load_dataset_dicts
-from .datasets.folder import register_folders
 from .label_maps import LabelReader, read_image, read_stored_labels, width_x_height
 from .model_classes import with_classes
 from .parallel import map_files
-
-logger = logging.getLogger(__name__)
 
 _MAX_IGNORED = 0.98  # share of all pixels; VOC without background ignores about 3 of 4
 _SHOWN = 10  # how many files of each kind of trouble are named
@@ -213,37 +199,7 @@ def config_troubles(cfg: CfgNode, name: str) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 if there is trouble."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="name of the dataset, as in DATASETS.TRAIN")
-    help_config = "config whose DATASETS.FOLDERS describes the dataset, or that trains on it"
-    parser.add_argument("--config-file", default="", help=help_config)
-    parser.add_argument("--output", type=Path, default=Path("output/check"), help="folder for the picture")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        cfg = load_config(arguments.config_file, [])
-        register_folders(cfg)
-        findings = check_dataset(arguments.name, workers=arguments.workers)
-    except (KeyError, OSError, ValueError) as error:
-        logger.error("TROUBLE: %s", error.args[0] if isinstance(error, KeyError) else error)
-        return 1
-    logger.info("%s", format_findings(findings))
-    picture = arguments.output / f"{arguments.name}.png"
-    figure = draw_findings(findings, MetadataCatalog.get(arguments.name).stuff_colors, arguments.name)
-    with complete_file(picture) as part:
-        figure.savefig(part, format="png", dpi=100)
-    logger.info("Picture: %s", picture)
-    for note in findings.notes():
-        logger.info("Note: %s", note)
-    troubles = config_troubles(cfg, arguments.name) + findings.troubles()
-    for trouble in troubles:
-        logger.error("TROUBLE: %s", trouble)
-    logger.info("%s", f"{len(troubles)} troubles" if troubles else "No trouble found.")
-    return 1 if troubles else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from mta_clip.cli.main import main
+
+    sys.exit(main(["check", *sys.argv[1:]]))

@@ -10,7 +10,6 @@ import detectron2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
@@ -23,25 +22,12 @@ from .batch_scaling import scale_to_batch
 logger = logging.getLogger(__name__)
 
 
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """detectron2's parser with --max-restarts added. If MODEL.DEVICE is cpu, --num-gpus is the number of processes."""
-    parser = default_argument_parser(epilog)
-    parser.set_defaults(dist_url="auto")  # any free port, so that two runs on one machine do not collide
-    parser.add_argument(
-        "--max-restarts",
-        type=int,
-        default=0,
-        metavar="N",
-        help="how often a run that failed, or lost a process, is restarted from its last checkpoint (default: 0)",
-    )
-    return parser
-
-
-def setup(args: argparse.Namespace) -> CfgNode:
+def setup(args: argparse.Namespace, *, training: bool) -> CfgNode:
     """Does everything that a process has to do before it builds a model.
 
     Args:
-        args: of `argument_parser`.
+        args: with `config_file` and `opts`; see `load_config`.
+        training: the model is trained, not only evaluated.
 
     Returns:
         The frozen config, with the names of its classes; the main process has saved it as OUTPUT_DIR/config.yaml.
@@ -59,7 +45,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     logger.info("Command line: %s", " ".join(sys.argv))
     register_folders(cfg)
     cfg = with_classes(cfg)
-    if not args.eval_only:
+    if training:
         scale_to_batch(cfg)
     cfg.freeze()
     if comm.is_main_process():
@@ -67,7 +53,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         path.write_text(cfg.dump())
         logger.info("Full config: %s", path)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and training
     return cfg
 
 

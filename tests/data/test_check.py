@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mta_clip.cli.main import main
 from mta_clip.data import check
-from mta_clip.data.check import check_dataset, draw_findings, format_findings, main
+from mta_clip.data.check import check_dataset, draw_findings, format_findings
 
 NAME = "camvid_sem_seg_val"
 
@@ -20,7 +21,7 @@ def _label_files(camvid):
 
 
 def _run(tmp_path, *arguments):
-    return main([*arguments, "--output", str(tmp_path / "out"), "--workers", "0"])
+    return main(["check", *arguments, "--output", str(tmp_path / "out"), "--workers", "0"])
 
 
 def test_sound_dataset(camvid, tmp_path, caplog):
