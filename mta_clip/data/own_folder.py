@@ -21,7 +21,7 @@ from detectron2.config import CfgNode
 
 from ..config import get_cfg
 from .classes import read_classes
-from .datasets.catalog import files_below, image_files
+from .datasets.catalog import files_below, list_images
 from .label_maps import read_stored_labels
 from .model_classes import with_classes_of
 
@@ -128,7 +128,7 @@ def _class_list(path: Path, label_dir: Path) -> Path:
 
 def _entry(name: str, image_dir: Path, label_dir: Path) -> dict[str, Any]:
     """An entry of DATASETS.FOLDERS, except for the classes; says which ending label maps have."""
-    names = [os.path.splitext(file)[0] for file in image_files(image_dir)]
+    names = [os.path.splitext(file)[0] for file in list_images(image_dir)]
     label_files = files_below(label_dir)
     endings = _endings(names, label_files)
     if not endings and any(file.lower().endswith((".jpg", ".jpeg")) for file in label_files):
@@ -151,7 +151,7 @@ def _endings(names: Sequence[str], label_files: Sequence[str]) -> Counter[str]:
 
 def _hold_out(entries: dict[str, dict[str, Any]], *, share: float, seed: int) -> None:
     """Splits the only entry in two, with lists of files; order by hash, so that new photos hardly change the choice."""
-    files = image_files(Path(entries["train"]["image_dir"]))
+    files = list_images(Path(entries["train"]["image_dir"]))
     if len(files) < 2:
         raise ValueError(
             f"{entries['train']['image_dir']}: {len(files)} photo cannot be divided into training and evaluation. Add "

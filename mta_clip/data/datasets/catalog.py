@@ -57,7 +57,7 @@ def register_splits(
         register_sem_seg(f"{prefix}_{split}", functools.partial(load, split), classes, **options)
 
 
-def image_files(folder: Path, suffix: str | None = None) -> list[str]:
+def list_images(folder: Path, suffix: str | None = None) -> list[str]:
     """Paths, relative to a folder, of the images in it and its subfolders, sorted.
 
     Args:
@@ -95,7 +95,7 @@ def pair_folders(
         ValueError: there is no image in the folder, or two images have the same name without their endings.
     """
     images: dict[str, str] = {}
-    for file in image_files(image_dir, image_suffix):
+    for file in list_images(image_dir, image_suffix):
         name = file.removesuffix(image_suffix or os.path.splitext(file)[1])
         if name in images:
             raise ValueError(
