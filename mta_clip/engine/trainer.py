@@ -14,6 +14,7 @@ from torch import nn
 
 from ..checkpoint import SegmentationCheckpointer
 from ..data import build_train_loader, with_classes
+from ..data.check import check_training_data
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
@@ -44,7 +45,8 @@ class Trainer(TrainLoop):
 
     Raises:
         ValueError: a solver setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer` and
-            `build_lr_scheduler`.
+            `build_lr_scheduler`; or data that cannot be trained on, see `check_training_data`.
+        FileNotFoundError, KeyError: a dataset or its files are missing.
 
     Example:
         trainer = Trainer(cfg)
@@ -53,6 +55,7 @@ class Trainer(TrainLoop):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        self.check_data(cfg)
         model = self.build_model(cfg)
         precision = Precision(cfg)
         optimizer = build_optimizer(cfg, model)
@@ -76,6 +79,11 @@ class Trainer(TrainLoop):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.results: Results = {}
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def check_data(cls, cfg: CfgNode) -> None:
+        """Looks at the data before anything is built or downloaded. Override to train on other data; may raise."""
+        check_training_data(cfg)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -13,6 +13,7 @@ from ..classes import ClassList
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+SKIPPED_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".mp4", ".mov")
 _SEE_README = "datasets/README.md shows where files belong; DETECTRON2_DATASETS names the folder of all datasets."
 
 
@@ -67,12 +68,22 @@ def list_images(folder: Path, suffix: str | None = None) -> list[str]:
         FileNotFoundError: the folder does not exist.
         ValueError: there is no image in it.
     """
-    endings = (suffix,) if suffix else tuple(IMAGE_SUFFIXES)
-    found = sorted(file for file in files_below(folder) if (file if suffix else file.lower()).endswith(endings))
+    endings = (suffix,) if suffix else IMAGE_SUFFIXES
+    files = sorted(files_below(folder))
+    warn_of_skipped(folder, files)
+    found = [file for file in files if (file if suffix else file.lower()).endswith(endings)]
     if not found:
         expected = ", ".join(f"*{ending}" for ending in endings)
         raise ValueError(f"{folder}: there are no images in this folder (expected {expected}).")
     return found
+
+
+def warn_of_skipped(folder: Path, files: Iterable[str]) -> None:
+    """Logs which of the files in a folder are pictures or videos of a kind that is not read."""
+    skipped = [file for file in files if file.lower().endswith(SKIPPED_SUFFIXES)]
+    if skipped:
+        shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        logger.warning("%s: %d files are skipped; convert them to JPEG or PNG: %s", folder, len(skipped), shown)
 
 
 def pair_folders(

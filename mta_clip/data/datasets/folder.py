@@ -36,7 +36,7 @@ def register_folders(cfg: CfgNode) -> None:
     """Registers every entry of DATASETS.FOLDERS; calling it again replaces the datasets of these names.
 
     The entries and the pairing of images and label maps are checked here, so that a mistake shows before training. The
-    content of the files is checked as they are read, or all at once by `python -m mta_clip.data.check`.
+    content of the files is checked as they are read, or all at once by `mta-clip check`.
 
     Raises:
         ValueError: an entry is malformed, its name is taken, or it contains no image.
