@@ -17,8 +17,10 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # RGB 0..255 of each class in pictures; [] = `stuff_colors` of the training dataset if it has exactly these classes
     cfg.MODEL.CLASS_COLORS = []
-    # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
-    cfg.MODEL.WEIGHTS_SKIP = []
+    cfg.MODEL.WEIGHTS_SKIP = []  # shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"]
+    # True: MODEL.WEIGHTS has other classes. Those that are not in it by name start fresh, all else is kept; see
+    # docs/checkpoints.md
+    cfg.MODEL.WEIGHTS_RESET_CLASSES = False
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
     # needs a C++ compiler
     cfg.MODEL.COMPILE = False

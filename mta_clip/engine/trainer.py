@@ -73,6 +73,7 @@ class Trainer(TrainLoop):
             model,
             cfg.OUTPUT_DIR,
             skip=cfg.MODEL.WEIGHTS_SKIP,
+            reset_classes=cfg.MODEL.WEIGHTS_RESET_CLASSES,
             config=with_classes(cfg).dump(),
             trainer=weakref.proxy(self),
         )
