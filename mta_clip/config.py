@@ -248,4 +248,4 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
     cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, as a share of the image diagonal
-    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)
+    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO results)
