@@ -2,37 +2,38 @@
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from ..config_loader import load_config
-from ..engine.evaluate import Results, mean_iou
-from ..engine.launch import launch
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 
-def run_job(work: Callable[[argparse.Namespace], Results], args: argparse.Namespace) -> Results:
-    """Runs `work(args)` in every process.
+def run_job(work: Callable[..., Any], args: argparse.Namespace, cfg: "CfgNode", *more: object) -> None:
+    """Runs `work(cfg, *more)` in every process.
 
     Args:
-        args: with the options of `add_config_options` and `add_process_options`.
-
-    Returns:
-        The results on the main process, {} on the others.
+        args: with the options of `add_process_options`.
 
     Raises:
-        ValueError, RuntimeError: see `launch`.
+        ValueError, ProcessError, Interrupted: see `launch`.
     """
-    return launch(
+    from ..engine.launch import launch
+
+    launch(
         work,
         processes_per_machine=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        device=load_config(args.config_file, args.opts).MODEL.DEVICE,
+        device=cfg.MODEL.DEVICE,
         max_restarts=args.max_restarts,
-        args=(args,),
+        args=(cfg, *more),
     )
 
 
-def print_mean_iou(results: Results) -> None:
+def print_mean_iou(results: dict[str, Any]) -> None:
     """Prints the mIoU, if there is one, as the last line of a command: "mIoU 48.38"."""
+    from ..engine.evaluate import mean_iou
+
     if (value := mean_iou(results)) is not None:
         print(f"mIoU {value:.2f}", flush=True)  # noqa: T201  (the result of the command, for people and scripts)

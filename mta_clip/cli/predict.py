@@ -2,27 +2,25 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from .options import add_config_options, add_weights_option, trained_config
 
-from ..config_loader import load_config
-from ..data import read_image
-from ..data.image_files import find_images
-from ..files import complete_file, png_names
-from ..predictor import SegmentationPredictor
-from ..visualization import save_label_map
-from .options import add_config_options
+if TYPE_CHECKING:
+    from ..predictor import SegmentationPredictor
 
 DESCRIPTION = """Segments images, and saves each one side by side with its overlay and legend.
 
-mta-clip predict --config-file configs/shapes/mta_clip_tiny.yaml --weights output/demo/model_final.pth \\
-    --input street.jpg photos/ 'more/*.png' --output output/overlays
-mta-clip predict ... --labels "sky, road, my cat"        looks for other classes, by name
-mta-clip predict ... --save-labels                       also saves label PNGs (pixel values are class indices)
+  mta-clip predict --config-file output/demo --input street.jpg photos/ 'more/*.png' --output out
+  mta-clip predict --weights model_final.pth --input photos/ --output out --save-labels
+  mta-clip predict ... --labels "sky, road, my cat"     looks for other classes, by name
+
+photos/sub/a.jpg, found in the folder photos/, becomes out/sub/a.png; the file photos/sub/a.jpg or the pattern
+'photos/sub/*.jpg' become out/a.png. Label maps have the same names below out/labels/. Nothing else decides the name,
+and no input is ever overwritten.
 """
 
 logger = logging.getLogger(__name__)
@@ -30,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    add_config_options(parser, required=True)
-    parser.add_argument("--weights", help="checkpoint; short for MODEL.WEIGHTS")
+    add_config_options(parser)
+    add_weights_option(parser)
     parser.add_argument("--input", nargs="+", required=True, help="image files, folders and glob patterns")
     parser.add_argument("--output", required=True, help="folder for the pictures")
     parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
-    parser.add_argument("--save-labels", action="store_true", help="also save label maps, as OUTPUT/labels/*.png")
+    parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
     parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
 
 
@@ -64,12 +62,44 @@ def share(text: str) -> float:
     return value
 
 
+def output_names(images: Mapping[str, str], *, save_labels: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of the pictures. Each depends on its own image alone, so that an image always gets the same name.
+
+    Args:
+        images: of `find_images`.
+
+    Returns:
+        {path: its path below the input, with ".png" as its suffix}; and of each image whose name is taken, {path:
+        reason}.
+    """
+    names, taken, failures = {}, {}, {}
+    for image, below in images.items():
+        name = os.path.splitext(below)[0] + ".png"
+        files = [name, f"labels/{name}"] if save_labels else [name]
+        if first := next((taken[file] for file in files if file in taken), None):
+            failures[image] = f"{name} is already made of {first}; take another --output for this one"
+        else:
+            names[image] = name
+            taken |= dict.fromkeys(files, image)
+    return names, failures
+
+
+def protect_inputs(images: Mapping[str, str], names: Mapping[str, str], output: Path) -> None:
+    """Raises a ValueError if a picture or label map would replace one of the images."""
+    inputs = {os.path.realpath(image) for image in images}
+    for name in names.values():
+        for file in (output / name, output / "labels" / name):
+            if os.path.realpath(file) in inputs:
+                raise ValueError(f"{file} is an input, and would be overwritten: choose another folder for --output")
+
+
 def segment_images(
-    predictor: SegmentationPredictor, images: Sequence[str], output: Path, *, alpha: float, save_labels: bool
+    predictor: "SegmentationPredictor", names: Mapping[str, str], output: Path, *, alpha: float, save_labels: bool
 ) -> dict[str, str]:
     """Saves a picture for every image; an image that fails does not stop the others.
 
     Args:
+        names: {path of an image: name of its picture}.
         output: folder for the pictures.
         alpha: share of the label colour in the overlay, 0..1.
         save_labels: also save label maps, as `output`/labels/*.png.
@@ -80,38 +110,53 @@ def segment_images(
     Raises:
         OSError: a picture cannot be written.
     """
+    from torch.cuda import OutOfMemoryError
+    from tqdm import tqdm
+
+    from ..data import read_image
+    from ..files import complete_file
+    from ..visualization import save_label_map
+
     failures = {}
-    names = png_names(images)
-    for path in tqdm(images, unit="image", disable=None):
+    for path, name in tqdm(names.items(), unit="image", disable=None):
         try:
             image = read_image(path)
             prediction = predictor.predict(image)
-        except (OSError, ValueError, torch.cuda.OutOfMemoryError) as error:
+        except (OSError, ValueError, OutOfMemoryError) as error:
             failures[path] = str(error).removeprefix(f"{path}: ")
             logger.error("skipped %s: %s", path, failures[path])
             continue
-        with complete_file(output / names[path]) as part:
+        with complete_file(output / name) as part:
             predictor.draw(image, prediction, alpha=alpha).save(part, format="PNG")
         if save_labels:
-            save_label_map(prediction.labels, output / "labels" / names[path], predictor.colors)
+            save_label_map(prediction.labels, output / "labels" / name, predictor.colors)
     return failures
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 0, or 1 if an input failed."""
-    cfg = load_config(args.config_file, args.opts)
-    if args.weights:
-        cfg.MODEL.WEIGHTS = args.weights
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from ..data.image_files import find_images
+    from ..engine.devices import check_devices
+    from ..engine.run_folder import check_writable
+    from ..predictor import SegmentationPredictor
+
+    cfg = trained_config(args)
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
+    check_devices(cfg.MODEL.DEVICE)
     images, failures = find_images(args.input)
-    if images:
+    names, doubles = output_names(images, save_labels=args.save_labels)
+    failures |= doubles
+    output = Path(args.output)
+    protect_inputs(images, names, output)
+    if names:
+        check_writable(args.output, "--output")
         predictor = SegmentationPredictor(cfg)
         if args.labels:
             predictor.set_vocabulary(args.labels)
         with logging_redirect_tqdm():
-            failures |= segment_images(
-                predictor, images, Path(args.output), alpha=args.alpha, save_labels=args.save_labels
-            )
+            failures |= segment_images(predictor, names, output, alpha=args.alpha, save_labels=args.save_labels)
     done = len(images) - sum(path in failures for path in images)
     logger.info("%d of %d images segmented; pictures are in %s", done, len(images), args.output)
     for path, reason in failures.items():

@@ -8,6 +8,7 @@ import contextlib
 import glob
 import os
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +18,19 @@ from PIL import Image, UnidentifiedImageError
 
 from .datasets.catalog import IMAGE_SUFFIXES, warn_of_skipped
 
-_KINDS = {
-    "1": "grey",
-    "L": "grey",
-    "I": "grey",
-    "F": "grey",
-    "LA": "grey and alpha",
-    "P": "palette",
-}  # of Pillow's modes
+# By mode of Pillow.
+_KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
 
-def find_images(inputs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Expands files, folders (with all subfolders) and glob patterns; pictures in folders that are skipped are logged.
 
     Returns:
-        Paths of images, each once, in the order given; and for each input without an image, {input: reason}.
+        Of each image, once and in the order given, {path: its path below the input that it was found with}: below the
+        folder, the folder of the file, or the part of the pattern before its first wildcard. And of each input without
+        an image, {input: reason}.
     """
-    images: dict[str, None] = {}
+    images: dict[str, str] = {}
     failures = {}
     for item in inputs:
         # An existing file whose name looks like a glob pattern, such as "a[1].png", is taken as the file.
@@ -41,8 +38,16 @@ def find_images(inputs: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         found = [path for match in matches for path in _images_at(Path(match))]
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
-        images.update(dict.fromkeys(found))
-    return list(images), failures
+        for path in found:
+            images.setdefault(path, os.path.relpath(path, _root(item)))
+    return images, failures
+
+
+def _root(item: str) -> str | Path:
+    """The folder below which an input names its images."""
+    if os.path.lexists(item):
+        return item if os.path.isdir(item) else os.path.dirname(item) or "."
+    return Path(*takewhile(lambda part: glob.escape(part) == part, Path(item).parts))
 
 
 def _images_at(path: Path) -> list[str]:

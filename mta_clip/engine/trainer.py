@@ -18,6 +18,7 @@ from ..data.check import check_training_data
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
+from .interrupts import Interrupted
 from .launch import restarts
 from .lr_scheduler import build_lr_scheduler
 from .optimizer import build_optimizer, describe_groups
@@ -35,6 +36,14 @@ class EvaluationHook(hooks.EvalHook):
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # detectron2's own also runs after a last step that failed
             super().after_train()
+
+
+class InterruptHook(HookBase):
+    """After a step in which a process received a signal, all of them save a checkpoint and stop."""
+
+    def after_step(self) -> None:
+        if self.trainer.stop_signal:
+            self.trainer.save_and_stop(self.trainer.stop_signal)
 
 
 class Trainer(TrainLoop):
@@ -138,16 +147,27 @@ class Trainer(TrainLoop):
     def train(self) -> Results:
         """Trains to SOLVER.MAX_ITER and evaluates.
 
+        SIGINT and SIGTERM save a checkpoint, from which `resume_or_load` continues.
+
         Returns:
             Results of the last evaluation, on the main process; {} on the others, and without DATASETS.TEST.
 
         Raises:
             FloatingPointError: see `run_step`.
+            Interrupted: a signal has stopped the training.
         """
         self.model.train()
-        self.batches = iter(self.build_train_loader())
-        super().train(self.start_iter, self.max_iter)
+        with self.interrupts.noted():  # before loaders start processes, which inherit this
+            self.batches = iter(self.build_train_loader())
+            super().train(self.start_iter, self.max_iter)
         return self.results
+
+    def save_and_stop(self, signum: int) -> None:
+        """Saves a checkpoint of the iteration that is finished, and raises `Interrupted`."""
+        if self.iter < self.max_iter:  # otherwise there is model_final.pth
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        logger.warning("Stopped after iteration %d; --resume continues from here", self.iter)
+        raise Interrupted(signum)
 
     def build_hooks(self) -> list[HookBase]:
         """Hooks for timing, schedule, checkpoints, evaluation and logs, in this order so that logs include metrics."""
@@ -155,6 +175,7 @@ class Trainer(TrainLoop):
         result: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        result.append(InterruptHook())
         if cfg.DATASETS.TEST:
             result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
@@ -172,5 +193,9 @@ class Trainer(TrainLoop):
         ]
 
     def _test_and_keep(self) -> Results:
-        self.results = self.test()
+        try:
+            with self.interrupts.at_once():
+                self.results = self.test()
+        except Interrupted as error:
+            self.save_and_stop(error.signum)
         return self.results

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from toy_predictor import make_config
 
@@ -82,10 +85,10 @@ def test_augmentation(photos, command, tmp_path):
         assert picture.width > 2 * picture.height
 
 
-def test_overrides_come_last(photos, command):
+def test_overrides_come_last(photos, command, capsys):
     arguments = [*command[:4], "--input", str(photos), *command[4:], "MODEL.DEVICE", "nonsense"]
-    with pytest.raises(RuntimeError, match="nonsense"):
-        predict(arguments)
+    assert predict(arguments) == 1
+    assert "MODEL.DEVICE is 'nonsense'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("option", "value"), [("--alpha", "1.5"), ("--alpha", "x"), ("--labels", "sky,,road")])
@@ -95,6 +98,39 @@ def test_wrong_options(command, option, value, capsys):
     assert option in capsys.readouterr().err
 
 
-def test_missing_weights(photos, command):
-    with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS"):
-        predict([*command[:2], "--input", str(photos), *command[4:]])
+def test_missing_weights(photos, command, capsys):
+    assert predict([*command[:2], "--input", str(photos), *command[4:]]) == 1
+    assert "MODEL.WEIGHTS" in capsys.readouterr().err
+
+
+def test_inputs_are_never_overwritten(photos, command, capsys):
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    for output in (photos, photos / "sub" / ".."):
+        assert predict([*command[:4], "--input", str(photos), "--output", str(output)]) == 1
+        assert "is an input, and would be overwritten" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+    (photos / "sub").rename(photos / "labels")  # where label maps would go
+    assert predict([*command[:4], "--input", str(photos / "labels"), "--output", str(photos), "--save-labels"]) == 1
+
+
+def test_names_do_not_depend_on_other_inputs(photos, command, tmp_path, capsys, caplog):
+    (photos / "a.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    assert predict([*command[:4], "--input", str(photos / "sub" / "a.png"), *command[4:]]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert predict([*command[:4], "--input", str(photos), "--output", str(tmp_path / "all")]) == 1
+    assert sorted(path.name for path in (tmp_path / "all").rglob("*.png")) == ["a.png", "a.png", "b.png"]
+    assert f"a.png is already made of {photos / 'a.jpg'}" in caplog.text
+
+
+def test_the_checkpoint_alone_is_enough(photos, command, tmp_path):
+    """It holds its config."""
+    config_file, weights = command[1], command[3]
+    content = torch.load(weights) | {"config": Path(config_file).read_text()}
+    torch.save(content, tmp_path / "whole.pth")
+    assert predict(["--weights", str(tmp_path / "whole.pth"), "--input", str(photos), *command[4:]]) == 0
+    assert (tmp_path / "out" / "sub" / "a.png").is_file()
+
+
+def test_a_checkpoint_without_config_needs_one(photos, command, capsys):
+    assert predict([*command[2:], "--input", str(photos)]) == 1
+    assert "holds no config: add --config-file" in capsys.readouterr().err

@@ -1,122 +1,146 @@
-"""The command line from images on disk to the last line of its output, with a toy model."""
+"""`mta-clip train` from images on disk to the last line of its output, with a toy model."""
 
-import argparse
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import time
 
-import numpy as np
 import pytest
 import torch
-import yaml
-from PIL import Image
+from noise_config import make_noise_config
 from scripts import ROOT
-from toy_training import SIDE
 
-from mta_clip.cli import evaluate, train
-from mta_clip.cli.options import parse
+from mta_clip.cli.main import main
 
 SUPPORT = ROOT / "tests" / "support"
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT)))}
 
 
 @pytest.fixture
-def config_file(tmp_path) -> Path:
-    """Six images of noise whose labels the toy model can learn: is there more red than green?"""
-    generator = np.random.default_rng(0)
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    for i in range(6):
-        image = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-        Image.fromarray(image).save(tmp_path / "images" / f"{i}.png")
-        Image.fromarray((image[..., 0] > image[..., 1]).astype(np.uint8)).save(tmp_path / "labels" / f"{i}.png")
-    entry = {
-        "name": "noise",
-        "image_dir": str(tmp_path / "images"),
-        "label_dir": str(tmp_path / "labels"),
-        "classes": ["green", "red"],
-    }
-    config = {
-        "MODEL": {"META_ARCHITECTURE": "ToySegmentor", "DEVICE": "cpu", "SEM_SEG_HEAD": {"NUM_CLASSES": 2}},
-        "DATASETS": {"FOLDERS": [entry], "TRAIN": ["noise"], "TEST": ["noise"]},
-        "INPUT": {"MIN_SIZE_TRAIN": [SIDE], "MIN_SIZE_TEST": SIDE, "CROP": {"ENABLED": False}},
-        "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 4, "CHECKPOINT_PERIOD": 2, "BASE_LR": 0.05},
-        "TEST": {"EVAL_PERIOD": 3},
-        "DATALOADER": {"NUM_WORKERS": 0},
-        "SEED": 3,
-        "OUTPUT_DIR": str(tmp_path / "output"),
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
+def config_file(tmp_path):
+    return make_noise_config(tmp_path)
 
 
 @pytest.fixture
-def command(config_file):
-    """Trains, or evaluates, in this process; returns the results."""
-
-    def run(*arguments: str, module=train):
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
-        work = train.train if module is train else evaluate.evaluate_trained
-        return work(parse(parser, ["--config-file", str(config_file), *arguments]))
-
-    return run
+def train(config_file):
+    return lambda *arguments: main(["train", "--config-file", str(config_file), *arguments])
 
 
-def test_train_then_evaluate(command, tmp_path, capfd):
-    trained = command()
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+def same_weights(first, second) -> bool:
+    weights, others = (torch.load(path)["model"] for path in (first, second))
+    return all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_last_line_is_the_result(train, output, capfd):
+    assert train() == 0
     last_line = capfd.readouterr().out.splitlines()[-1]
     assert re.fullmatch(r"mIoU \d+\.\d\d", last_line)
-    assert last_line == f"mIoU {trained['sem_seg']['mIoU']:.2f}"
-    report = json.loads((tmp_path / "output" / "metrics.json").read_text())
-    assert report["sem_seg/mIoU"] == pytest.approx(trained["sem_seg"]["mIoU"])
-
-    evaluated = command("MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth"), module=evaluate)
-    assert evaluated["sem_seg"]["mIoU"] == trained["sem_seg"]["mIoU"]
-    assert capfd.readouterr().out.splitlines()[-1] == last_line
+    report = json.loads((output / "metrics.json").read_text())
+    assert last_line == f"mIoU {report['sem_seg/mIoU']:.2f}"
 
 
-def test_resume_equals_an_uninterrupted_run(command, tmp_path):
+def test_resume_equals_an_uninterrupted_run(train, output, tmp_path):
     whole = tmp_path / "whole"
-    command("OUTPUT_DIR", str(whole))
-    output = tmp_path / "output"
+    train("OUTPUT_DIR", str(whole))
     output.mkdir()
     (output / "model_0000001.pth").write_bytes((whole / "model_0000001.pth").read_bytes())
     (output / "last_checkpoint").write_text("model_0000001.pth")
-    command("--resume")
-    first, second = (torch.load(folder / "model_final.pth")["model"] for folder in (whole, output))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert train("--resume") == 0
+    assert same_weights(whole / "model_final.pth", output / "model_final.pth")
 
 
-def test_evaluation_without_weights_is_an_error(command):
-    with pytest.raises(ValueError, match="--eval-only needs weights"):
-        command(module=evaluate)
+def test_a_run_owns_its_folder(train, output, capsys):
+    assert train() == 0
+    before = contents(output)
+    assert train("SOLVER.BASE_LR", "1.0") == 1
+    said = capsys.readouterr().err
+    assert "holds an earlier run" in said and "--resume" in said and "--overwrite" in said
+    assert contents(output) == before
 
 
-def test_several_test_sets_have_folders_of_their_own(command, tmp_path, config_file):
-    config = yaml.safe_load(config_file.read_text())
-    config["DATASETS"]["FOLDERS"].append(config["DATASETS"]["FOLDERS"][0] | {"name": "noise_again"})
-    config["DATASETS"]["TEST"].append("noise_again")
-    config_file.write_text(yaml.safe_dump(config))
-    results = command()
-    assert results["noise"]["sem_seg"] == results["noise_again"]["sem_seg"]
-    assert (tmp_path / "output" / "noise_again" / "metrics.json").is_file()
+def test_overwriting_leaves_nothing_of_the_earlier_run(train, output):
+    assert train() == 0
+    (output / "notes.txt").write_text("mine")
+    steps = len((output / "training_metrics.json").read_text().splitlines())
+    assert train("--overwrite", "SOLVER.CHECKPOINT_PERIOD", "100") == 0
+    assert [path.name for path in output.glob("*.pth")] == ["model_final.pth"]
+    assert len((output / "training_metrics.json").read_text().splitlines()) == steps
+    assert (output / "notes.txt").exists()
 
 
-def test_augmented_evaluation_has_a_name_and_a_folder_of_its_own(command, tmp_path, capfd):
-    augmentation = ("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", f"({SIDE},)")
-    results = command(*augmentation)
-    assert set(results) == {"sem_seg", "sem_seg_TTA"}
-    report = json.loads((tmp_path / "output" / "tta" / "metrics.json").read_text())
-    assert report["sem_seg/mIoU"] == pytest.approx(results["sem_seg_TTA"]["mIoU"])
-    weights = ("MODEL.WEIGHTS", str(tmp_path / "output" / "model_final.pth"))
-    labels_only = command(*weights, *augmentation, "TEST.SEM_SEG.LABEL_MAPS_ONLY", "True", module=evaluate)
-    assert labels_only == results
-    assert capfd.readouterr().out.splitlines()[-1] == f"mIoU {results['sem_seg']['mIoU']:.2f}"
+def test_a_run_that_cannot_start_leaves_the_folder_to_the_next_try(train, output):
+    assert train("MODEL.WEIGHTS", "gone.pth") == 1
+    assert train() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["MODEL.DEVICE", "nonsense"], "MODEL.DEVICE is 'nonsense'"),
+        (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0"),
+        (["DATASETS.TRAIN", "('nois',)"], "the dataset 'nois' is not registered"),
+        (["OUTPUT_DIR", "{file}/below"], "cannot be written"),
+    ],
+)
+def test_errors_of_the_user_are_one_message(train, arguments, message, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert train(*(argument.format(file=tmp_path / "file") for argument in arguments)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("mta-clip train: error: ") and message in said[-1]
+    assert not any("Traceback" in line for line in said)
+
+
+def test_without_a_config(capsys):
+    assert main(["train"]) == 1
+    assert "no config is named" in capsys.readouterr().err
+
+
+def started(*arguments: str, folder, log) -> subprocess.Popen:
+    """A training that cannot end by itself, once it has taken its first steps, in a process group of its own."""
+    endless = ("SOLVER.MAX_ITER", "1000000", "SOLVER.CHECKPOINT_PERIOD", "1000000", "TEST.EVAL_PERIOD", "0")
+    command = [sys.executable, str(SUPPORT / "toy_train_net.py"), *arguments, "OUTPUT_DIR", str(folder), *endless]
+    with log.open("w") as out:
+        job = subprocess.Popen(
+            [*command, "SOLVER.LOG_PERIOD", "1"], env=ENVIRONMENT, stdout=out, stderr=out, start_new_session=True
+        )
+    deadline = time.monotonic() + 240
+    metrics = folder / "training_metrics.json"
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert job.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    return job
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "processes"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGINT, 2)])
+def test_signals_save_a_checkpoint_that_resume_continues_exactly(
+    train, config_file, output, tmp_path, signum, processes
+):
+    log = tmp_path / "log"
+    job = started("--config-file", str(config_file), "--num-gpus", str(processes), folder=output, log=log)
+    os.killpg(job.pid, signum)  # as a terminal does
+    assert job.wait(timeout=60) == 128 + signum, log.read_text()
+    said = log.read_text()
+    assert "Traceback" not in said and "--resume continues" in said and f"stopped by {signum.name}" in said
+    finished = 1 + torch.load(output / (output / "last_checkpoint").read_text())["iteration"]
+    length = ("SOLVER.MAX_ITER", str(finished + 3), "TEST.EVAL_PERIOD", "0", "--num-gpus", "1")
+    assert train("--resume", *length) == 0
+    if processes == 1:
+        assert train("OUTPUT_DIR", str(tmp_path / "whole"), *length) == 0
+        assert same_weights(output / "model_final.pth", tmp_path / "whole" / "model_final.pth")
 
 
 def two_processes(way: str) -> list[list[str]]:
@@ -134,21 +158,22 @@ def two_processes(way: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["--num-gpus", "torchrun", "two machines"])
-def test_two_processes_end_as_one(way, command, config_file, tmp_path):
+def test_two_processes_end_as_one(way, train, config_file, tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     jobs = [
         subprocess.Popen(
             [sys.executable, *start, "--config-file", str(config_file), "OUTPUT_DIR", str(folders[1])],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT)))},
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             text=True,
         )
         for start in two_processes(way)
     ]
-    results = command("OUTPUT_DIR", str(folders[0]))
+    assert train("OUTPUT_DIR", str(folders[0])) == 0
     outputs = [job.communicate(timeout=300)[0] for job in jobs]
     assert [job.returncode for job in jobs] == [0] * len(jobs)
-    assert f"mIoU {results['sem_seg']['mIoU']:.2f}" in outputs[0].splitlines()
+    report = json.loads((folders[0] / "metrics.json").read_text())
+    assert f"mIoU {report['sem_seg/mIoU']:.2f}" in outputs[0].splitlines()
     one, two = (torch.load(folder / "model_final.pth")["model"] for folder in folders)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-5, atol=1e-6)

@@ -22,19 +22,29 @@ def photos(tmp_path):
 
 
 def test_files_folders_and_globs(photos):
-    inside = [str(photos / name) for name in ("a.png", "b.jpg", "sub/a.png")]
+    below = ["a.png", "b.jpg", "sub/a.png"]
+    inside = {str(photos / name): name for name in below}
     assert find_images([str(photos)]) == (inside, {})
-    assert find_images([str(photos / "*.png"), str(photos)]) == (inside[:1] + inside[1:], {})
-    assert find_images([str(photos / "**" / "a.png")])[0] == [inside[0], inside[2]]
+    assert list(find_images([str(photos / "*.png"), str(photos)])[0].items()) == list(inside.items())
+    assert find_images([str(photos / "**" / "a.png")])[0] == {str(photos / name): name for name in below[::2]}
+    assert find_images([str(photos / "s*")])[0] == {str(photos / "sub/a.png"): "sub/a.png"}
+    assert find_images([str(photos / "sub/a.png")])[0] == {str(photos / "sub/a.png"): "a.png"}
     odd = photos / "c[1].png"
     odd.write_bytes((photos / "a.png").read_bytes())
-    assert find_images([str(odd)]) == ([str(odd)], {})
+    assert find_images([str(odd)]) == ({str(odd): "c[1].png"}, {})
+
+
+def test_relative_paths(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert find_images(["a.png", "sub", "*.jpg"])[0] == {"a.png": "a.png", "sub/a.png": "a.png", "b.jpg": "b.jpg"}
+    monkeypatch.chdir(photos / "sub")
+    assert find_images(["../b.jpg", ".."])[0] == {"../b.jpg": "b.jpg", "../a.png": "a.png", "../sub/a.png": "sub/a.png"}
 
 
 def test_inputs_that_lead_nowhere_are_told(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     images, failures = find_images([str(photos / "a.png"), "gone.png", "no*thing", str(tmp_path / "empty")])
-    assert images == [str(photos / "a.png")]
+    assert list(images) == [str(photos / "a.png")]
     assert set(failures) == {"gone.png", "no*thing", str(tmp_path / "empty")}
 
 
@@ -146,4 +156,4 @@ def test_what_a_path_is(tmp_path):
     ):
         with pytest.raises(error, match=message):
             read_image(tmp_path / name)
-    assert find_images([str(tmp_path / "link.jpg")]) == ([str(tmp_path / "link.jpg")], {})
+    assert find_images([str(tmp_path / "link.jpg")]) == ({str(tmp_path / "link.jpg"): "link.jpg"}, {})
