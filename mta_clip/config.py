@@ -229,6 +229,9 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    # Short sides of test-time augmentation as ratios of INPUT.MIN_SIZE_TEST; [] = TEST.AUG.MIN_SIZES in pixels, as in
+    # Detectron2. [MTA] has 0.5, 0.75, 1, 1.25, 1.5, 1.75
+    cfg.TEST.AUG.RATIOS = []
     # Data type of autocast at inference: float32 | bfloat16 (any device) | float16. It includes the pixel decoder if
     # MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False. Sums over queries, and so the scores, have the data type
     # of the mask logits.
