@@ -213,6 +213,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.POLY_LR_POWER = 0.9
     cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0  # [D2 DeepLab] the lr never falls below this share of BASE_LR
     cfg.SOLVER.POLY_LR_MIN = 0.0  # absolute lr that the poly decay ends at: mmcv's min_lr, 1e-6 in [Tag]
+    # True: the poly decay starts when the warm-up ends [MTA]; False: at iteration 0 [D2 DeepLab] [Tag]
+    cfg.SOLVER.POLY_LR_AFTER_WARMUP = False
     cfg.SOLVER.WARMUP_FACTOR = 1.0
     cfg.SOLVER.WARMUP_ITERS = 0
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
