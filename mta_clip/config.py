@@ -208,6 +208,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # nn.Embedding modules [M2F], position tables, contexts, gamma
+    # [shell pattern of parameter names, weight decay] rows, which come before the three keys above; the first that fits
+    # decides, e.g. [["backbone.*", 0.02]] to decay the norms of the image encoder as well [MTA]
+    cfg.SOLVER.WEIGHT_DECAY_BY_NAME = []
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # lr of the image encoder relative to BASE_LR
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.POLY_LR_POWER = 0.9

@@ -193,5 +193,5 @@ def test_sizes_as_ratios_of_the_test_size():
     with pytest.raises(ValueError, match=r"RATIOS is \[0.5, 0\]; expected positive"):
         AugmentedModel(cfg, Segmentor())
     cfg.INPUT.MIN_SIZE_TEST = 0
-    with pytest.raises(ValueError, match="of INPUT.MIN_SIZE_TEST, which is 0"):
+    with pytest.raises(ValueError, match="which is 0: set it, or set TEST"):
         AugmentedModel(cfg, Segmentor())
