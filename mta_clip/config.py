@@ -181,6 +181,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"  # [M2F]
     cfg.INPUT.COLOR_AUG_SSD = True  # brightness, contrast, saturation, hue jitter as in SSD [M2F]
     cfg.INPUT.SIZE_DIVISIBILITY = -1  # > 0: crops are padded up to this side length, in pixels [M2F]
+    # What such crops are padded with: grey = 128 before normalisation [M2F] | mean = MODEL.PIXEL_MEAN, which is zero
+    # after normalisation [MTA]. Batches, and images at inference, are always padded with zeros after normalisation
+    cfg.INPUT.PADDING = "grey"
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
