@@ -60,9 +60,10 @@ def _add_clip(cfg: CN) -> None:
     # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False
     cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
-    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = the last block of each quarter of the depth,
-    # which for 12 blocks would be 2,5,8,11; [Dense] and [MTA] use 3,5,7,11.
-    cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = [3, 5, 7, 11]
+    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = the last block of each quarter of the depth, such
+    # as 2,5,8,11 of 12 blocks, of which [Dense] and [MTA] use 3,5,7,11. Blocks after the last one named are dropped
+    cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = []
+    cfg.MODEL.CLIP.VIT_NECK_NORM = "GN"  # norm between the two deconvolutions to stride 4: GN | SyncBN [Dense] [MTA]
 
 
 def _add_prompt(cfg: CN) -> None:
