@@ -106,9 +106,8 @@ class TrustyCriterion(nn.Module):
         }
         if trusty_logits is not None:
             target = trusty_target[:, None].to(mask_logits.dtype)
-            losses["loss_trusty"] = (
-                self.trusty_weight * self.trusty_loss(trusty_logits.float(), target).sum() / normalizer
-            )
+            loss = self.trusty_loss(trusty_logits.float(), target)
+            losses["loss_trusty"] = self.trusty_weight * loss.sum() / normalizer
         return losses
 
 
