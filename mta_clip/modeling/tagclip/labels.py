@@ -1,4 +1,4 @@
-"""How TagCLIP uses the visible labels: class indices, pseudo-labels, trusty targets [TagCLIP section 3.1].
+"""How TagCLIP uses the visible labels: class indices, pseudo-labels, trusty targets [ZegCLIP; TagCLIP's code].
 
 Which labels are visible is decided where they are read, in mta_clip/data/zero_shot.py.
 

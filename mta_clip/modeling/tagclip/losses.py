@@ -1,4 +1,4 @@
-"""TagCLIP's losses: focal and Dice per class, and one for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
+"""TagCLIP's losses: focal and Dice per class, and one for the trusty map [SegViT; ZegCLIP; TagCLIP's code].
 
 Shapes: B images, C trained classes (the seen ones, or all), H and W = padded images.
 """
@@ -54,7 +54,7 @@ class TrustyCriterion(nn.Module):
         mask_weight: weight of the focal loss over all classes, present or not.
         dice_weight: weight of the Dice loss over the present classes.
         trusty_weight: weight of the loss of the trusty map.
-        trusty_loss: focal (released code) | dice (as the paper describes it).
+        trusty_loss: focal (released code) | dice.
 
     Raises:
         ValueError: unknown `trusty_loss`.

@@ -1,4 +1,4 @@
-"""CLIP ViT with deep visual prompts: only the prompts learn, the tower is frozen [TagCLIP section 3; VPT, ECCV 2022].
+"""CLIP ViT with deep visual prompts: only the prompts learn, the tower is frozen [VPT, ECCV 2022; TagCLIP's code].
 
 Shapes: B images, E token width, Dt width of text features (CLIP's joint space), V prompts per block, H and W = padded
 images, h and w = patch grid (H and W divided by the patch size, rounded down).

@@ -1,4 +1,4 @@
-"""Scores from mask probabilities, the trusty map and gamma [TagCLIP section 3.5].
+"""Scores from mask probabilities, the trusty map and gamma [TagCLIP's code].
 
 Shapes: C classes, h and w = patch grid, H and W = an image (padding is cropped off), r of its rows.
 """
