@@ -3,8 +3,9 @@
 Where Mask2Former has a key, its name is used here; most new ones are under MODEL.CLIP, MODEL.PROMPT, MODEL.MTA,
 MODEL.TAGCLIP, DATASETS and TEST. Modules read a cfg only in `from_config`, and each can be built without one.
 
-Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP (TPAMI 2024,
-arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is given.
+Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP's released code
+(TPAMI 2024, arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is
+given.
 """
 
 import torch
@@ -154,8 +155,12 @@ def _add_tagclip(cfg: CN) -> None:
     node.IMAGE_SIZE = [512, 512]  # height, width that the position table is resized to once: the training crop [Tag]
     # True: the class embedding is added to the ViT's class token twice (token and position), as in the released code
     node.DOUBLE_CLASS_EMBEDDING = True
+    # What a query is made of: terms joined by _; q = text, s = image token, qms = their product. qms_q [Tag]; its code
+    # also has s_q and q
+    node.DESCRIPTOR = "qms_q"
     node.NHEADS = 8  # of the decoder
     node.DEC_LAYERS = 3  # of the decoder; the last one only scores
+    node.SELF_ATTENTION = True  # queries attend to each other in the first decoder layer [Tag]; False: ZegCLIP
     node.DROPOUT = 0.1  # of visual prompts and decoder [Tag]
     # True: keep the parameters that never get a gradient, as released: 11,720,448 trainable ones (10 prompts) instead
     # of 9,091,328; training on several processes then needs SOLVER.FIND_UNUSED_PARAMETERS
@@ -168,7 +173,7 @@ def _add_tagclip(cfg: CN) -> None:
     # pixels of unseen classes, as released; inductive training hides their labels, so this needs DATASETS.PROTOCOL
     # inductive_released
     node.TRUSTY_TARGET = "seen"
-    node.TRUSTY_LOSS = "focal"  # focal, in the released code | dice, in the paper's text
+    node.TRUSTY_LOSS = "focal"  # focal [Tag] | dice
     node.MASK_WEIGHT = 20.0  # focal loss of all class maps [Tag]; ZegCLIP has 100
     node.DICE_WEIGHT = 1.0
     node.TRUSTY_WEIGHT = 10.0

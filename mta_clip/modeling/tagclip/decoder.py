@@ -1,4 +1,4 @@
-"""Decoder whose attention scores are the masks ("attention to mask") [SegViT; TagCLIP's code, proposed_head.py].
+"""Decoder whose attention scores are the masks ("attention to mask") [SegViT; ZegCLIP; TagCLIP's code].
 
 Shapes: B images, N all queries (one per class, then the trusty token), D decoder width, A heads, S patches that queries
 look at.
@@ -82,13 +82,14 @@ class DecoderLayer(nn.Module):
 
 
 class AttentionToMaskDecoder(nn.Module):
-    """Decoder layers; only the first has self-attention. The attention scores of the last layer are the mask logits.
+    """Decoder layers; the attention scores of the last one are the mask logits.
 
     Args:
         dim: D.
         num_heads: A.
         num_layers: number of layers, including the last, which only computes scores; at least 2.
         dropout: see DecoderLayer.
+        self_attention: whether queries attend to each other in the first layer (TagCLIP) or nowhere (ZegCLIP).
         keep_unused: also builds parameters that never get a gradient, as the released code does: the value projection,
             feed-forward network and norms of the last layer, and the first norm of layers without self-attention.
 
@@ -97,7 +98,14 @@ class AttentionToMaskDecoder(nn.Module):
     """
 
     def __init__(
-        self, *, dim: int, num_heads: int, num_layers: int = 3, dropout: float = 0.1, keep_unused: bool = False
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        num_layers: int = 3,
+        dropout: float = 0.1,
+        self_attention: bool = True,
+        keep_unused: bool = False,
     ):
         super().__init__()
         if dim % num_heads:
@@ -108,7 +116,9 @@ class AttentionToMaskDecoder(nn.Module):
             raise ValueError(f"MODEL.TAGCLIP.DEC_LAYERS must be at least 2, as the last only scores, got {num_layers}")
         options = {"dim": dim, "num_heads": num_heads, "dropout": dropout, "keep_unused": keep_unused}
         full_layers = num_layers if keep_unused else num_layers - 1
-        self.layers = nn.ModuleList(DecoderLayer(self_attention=i == 0, **options) for i in range(full_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(self_attention=self_attention and i == 0, **options) for i in range(full_layers)
+        )
         if not keep_unused:
             scoring = MaskAttention(dim=dim, num_heads=num_heads, scores_only=True)
             self.layers.append(nn.ModuleDict({"cross_attn": scoring}))
