@@ -138,8 +138,9 @@ def test_zero_shot_splits(split, classes, positions):
     unseen = load_config(str(CONFIGS / "_base" / "zero_shot" / f"{split}.yaml"), []).DATASETS.UNSEEN_CLASSES
     names = builtin_classes(classes).names
     assert sorted(names.index(name) for name in unseen) == positions
-    for path in (CONFIGS / split).glob("tagclip_*.yaml"):
-        held_out = [] if path.stem == "tagclip_from_coco_stuff" else unseen
+    for path in [*(CONFIGS / split).glob("tagclip_*.yaml"), *(CONFIGS / split).glob("zegclip_*.yaml")]:
+        all_seen = "from_coco_stuff" in path.stem or path.stem == "tagclip_supervised_published"
+        held_out = [] if all_seen else unseen
         assert held_out == load_config(str(path), []).DATASETS.UNSEEN_CLASSES, path
 
 
