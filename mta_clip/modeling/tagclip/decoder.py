@@ -101,7 +101,7 @@ class AttentionToMaskDecoder(nn.Module):
         self,
         *,
         dim: int,
-        num_heads: int,
+        num_heads: int = 8,
         num_layers: int = 3,
         dropout: float = 0.1,
         self_attention: bool = True,

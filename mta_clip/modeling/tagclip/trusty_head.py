@@ -1,7 +1,7 @@
 """Turns image token, patch map and class texts into mask logits and the trusty map [TagCLIP's code].
 
 Shapes: B images, C classes, N all queries (C, or C + 1 with the trusty token last), D decoder width, here that of
-CLIP's joint space (D = Dt), A heads, h and w = patch grid.
+CLIP's joint space (D = Dt), h and w = patch grid.
 """
 
 import torch
@@ -54,40 +54,21 @@ class TrustyHead(nn.Module):
 
     Args:
         dim: D.
-        num_heads: A.
-        num_layers, dropout, self_attention, keep_unused: see AttentionToMaskDecoder.
         descriptor: `terms` of RelationshipDescriptor.
         trusty_token: whether to learn one more query, whose map predicts which pixels belong to seen classes (or to
             unseen ones, depending on the target of its loss).
+        decoder: further arguments of AttentionToMaskDecoder, such as `num_heads`.
 
     Raises:
         ValueError: see RelationshipDescriptor and AttentionToMaskDecoder.
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_heads: int = 8,
-        num_layers: int = 3,
-        dropout: float = 0.1,
-        descriptor: str = "qms_q",
-        self_attention: bool = True,
-        trusty_token: bool = True,
-        keep_unused: bool = False,
-    ):
+    def __init__(self, *, dim: int, descriptor: str = "qms_q", trusty_token: bool = True, **decoder):
         super().__init__()
         self.trusty_token = nn.Parameter(torch.empty(1, dim)) if trusty_token else None
         self.relationship_descriptor = RelationshipDescriptor(dim=dim, terms=descriptor)
-        self.decoder = AttentionToMaskDecoder(
-            dim=dim,
-            num_heads=num_heads,
-            num_layers=num_layers,
-            dropout=dropout,
-            self_attention=self_attention,
-            keep_unused=keep_unused,
-        )
+        self.decoder = AttentionToMaskDecoder(dim=dim, **decoder)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -108,12 +89,12 @@ class TrustyHead(nn.Module):
             )
         return {
             "dim": input_shape["patch_map"].channels,
+            "descriptor": node.DESCRIPTOR,
+            "trusty_token": node.TRUSTY_TOKEN,
             "num_heads": node.NHEADS,
             "num_layers": node.DEC_LAYERS,
             "dropout": node.DROPOUT,
-            "descriptor": node.DESCRIPTOR,
             "self_attention": node.SELF_ATTENTION,
-            "trusty_token": node.TRUSTY_TOKEN,
             "keep_unused": node.KEEP_UNUSED_PARAMETERS,
         }
 
