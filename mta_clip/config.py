@@ -234,7 +234,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
-    # True: the lr scales linearly, and MAX_ITER inversely, with IMS_PER_BATCH relative to REFERENCE_BATCH
+    # True: the lr scales linearly, and all counts of training steps inversely, with IMS_PER_BATCH relative to
+    # REFERENCE_BATCH; see mta_clip/engine/batch_scaling.py
     cfg.SOLVER.SCALE_TO_BATCH = False
     cfg.SOLVER.REFERENCE_BATCH = 16
     cfg.SOLVER.LOG_PERIOD = 20  # iterations between two progress lines (and JSON and TensorBoard entries)
