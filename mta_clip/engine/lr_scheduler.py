@@ -1,11 +1,15 @@
 """Learning-rate schedule: linear warm-up, polynomial decay, optional floor."""
 
+import logging
+import math
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import _LRScheduler  # detectron2's LRScheduler hook saves the state of this type
+
+logger = logging.getLogger(__name__)
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> _LRScheduler:
@@ -29,6 +33,33 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: Optimizer) -> _LRScheduler:
         warmup_iters=cfg.SOLVER.WARMUP_ITERS,
         warmup_factor=cfg.SOLVER.WARMUP_FACTOR,
     )
+
+
+def continue_schedule(scheduler: _LRScheduler, optimizer: Optimizer) -> None:
+    """Gives a resumed optimizer the learning rates of the config's schedule at the scheduler's position.
+
+    The checkpoint has those of its own schedule: 0 after the last iteration, with which a run that is prolonged would
+    take its first step.
+
+    Args:
+        scheduler: with the position of the checkpoint.
+        optimizer: with the state of the checkpoint; changed in place.
+    """
+    planned = scheduler.get_lr()
+    saved = [group["lr"] for group in optimizer.param_groups]
+    if not all(map(math.isclose, saved, planned)):
+        logger.warning(
+            "The checkpoint stopped at lr %s, where the schedule of this config has %s: SOLVER.MAX_ITER or another key "
+            "of the schedule has changed. Training continues as if the schedule had been this one from the start",
+            _listed(saved),
+            _listed(planned),
+        )
+    for group, lr in zip(optimizer.param_groups, planned, strict=True):
+        group["lr"] = lr
+
+
+def _listed(rates: list[float]) -> str:
+    return ", ".join(f"{lr:.4g}" for lr in dict.fromkeys(rates))
 
 
 class WarmupPolyLR(_LRScheduler):

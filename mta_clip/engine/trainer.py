@@ -18,7 +18,7 @@ from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
 from .launch import restarts
-from .lr_scheduler import build_lr_scheduler
+from .lr_scheduler import build_lr_scheduler, continue_schedule
 from .optimizer import build_optimizer, describe_groups
 from .precision import Precision
 from .train_loop import TrainLoop
@@ -103,12 +103,14 @@ class Trainer(TrainLoop):
 
         Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with the
         same config and number of processes the run ends as if it had not been interrupted. A job that was restarted
-        after a failure (`launch.restarts`) always resumes.
+        after a failure (`launch.restarts`) always resumes. With another schedule in the config, such as a larger
+        SOLVER.MAX_ITER, the run continues as if the schedule had been this one from the start.
 
         Args:
             resume: continue from the last checkpoint if there is one.
 
         Raises:
+            ValueError: the checkpoint has been trained for more than SOLVER.MAX_ITER iterations.
             FileNotFoundError, CheckpointError: see `SegmentationCheckpointer.load`.
         """
         restart, max_restarts = restarts()
@@ -124,7 +126,17 @@ class Trainer(TrainLoop):
                 (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").unlink()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
-            self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
+            self._continue()
+
+    def _continue(self) -> None:
+        self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"{self.checkpointer.get_checkpoint_file()} has been trained for {self.start_iter} iterations, but "
+                f"SOLVER.MAX_ITER is {self.max_iter}. Set MAX_ITER to {self.start_iter} or more, or evaluate it with "
+                "--eval-only --resume"
+            )
+        continue_schedule(self.scheduler, self.optimizer)
 
     def train(self) -> Results:
         """Trains to SOLVER.MAX_ITER and evaluates.

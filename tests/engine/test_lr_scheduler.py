@@ -1,8 +1,10 @@
+import logging
+
 import pytest
 import torch
 from toy_training import toy_cfg
 
-from mta_clip.engine.lr_scheduler import WarmupPolyLR, build_lr_scheduler
+from mta_clip.engine.lr_scheduler import WarmupPolyLR, build_lr_scheduler, continue_schedule
 
 
 def lr_at(iteration: int, *, base: float, **kwargs) -> float:
@@ -112,3 +114,30 @@ def test_unknown_warm_up_is_refused(tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="WARMUP_METHOD is 'constant'"):
         build_lr_scheduler(toy_cfg(tmp_path, WARMUP_METHOD="constant"), optimizer)
+
+
+@pytest.mark.parametrize("schedule", ["WarmupPolyLR", "WarmupCosineLR"])
+@pytest.mark.parametrize("max_iter", [4, 8])
+def test_a_finished_schedule_goes_on_as_a_longer_one(tmp_path, caplog, schedule, max_iter):
+    def make(max_iter):
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
+        optimizer = torch.optim.SGD(groups, lr=1.0)
+        cfg = toy_cfg(tmp_path, MAX_ITER=max_iter, LR_SCHEDULER_NAME=schedule)
+        return optimizer, build_lr_scheduler(cfg, optimizer)
+
+    def step(optimizer, scheduler):
+        optimizer.step()
+        scheduler.step()
+        return [group["lr"] for group in optimizer.param_groups]
+
+    short, whole, resumed = make(4), make(max_iter), make(max_iter)
+    for _ in range(4):
+        step(*short)
+        lrs = step(*whole)
+    resumed[0].load_state_dict(short[0].state_dict())
+    resumed[1].load_state_dict(short[1].state_dict())
+    with caplog.at_level(logging.WARNING):
+        continue_schedule(resumed[1], resumed[0])
+    assert [group["lr"] for group in resumed[0].param_groups] == lrs
+    assert step(*resumed) == step(*whole)
+    assert ("stopped at lr 0, where the schedule of this config has" in caplog.text) == (max_iter == 8)

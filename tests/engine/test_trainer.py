@@ -91,6 +91,21 @@ def test_resuming_a_finished_run_only_evaluates(tmp_path):
     assert_equal_states(train_toy(tmp_path, resume=True), before)
 
 
+def test_a_prolonged_run_continues_the_longer_schedule(tmp_path, caplog):
+    train_toy(tmp_path)
+    with caplog.at_level("WARNING"):
+        train_toy(tmp_path, resume=True, MAX_ITER=16)
+    assert "as if the schedule had been this one from the start" in caplog.text
+    rates = {row["iteration"]: row["lr"] for row in read_metrics(tmp_path) if "lr" in row}
+    assert rates[8] == pytest.approx(0.05 * 0.5**0.9) and rates[15] == pytest.approx(0.05 * (1 / 16) ** 0.9)
+
+
+def test_a_run_beyond_its_end_is_refused(tmp_path):
+    train_toy(tmp_path)
+    with pytest.raises(ValueError, match=r"model_final\.pth has been trained for 8 iterations, but .*MAX_ITER is 6\."):
+        train_toy(tmp_path, resume=True, MAX_ITER=6)
+
+
 def test_weights_start_a_run_at_iteration_zero(tmp_path):
     weights = train_toy(tmp_path / "first", MAX_ITER=2)
     cfg = toy_cfg(tmp_path / "second").clone()
