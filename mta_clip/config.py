@@ -251,6 +251,9 @@ def _add_test(cfg: CN) -> None:
     # MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False. Sums over queries, and so the scores, have the data type
     # of the mask logits.
     cfg.TEST.PRECISION = "float32"
+    # Metric by whose highest value model_best.pth is kept: "sem_seg/mIoU", with several datasets in DATASETS.TEST
+    # "<dataset>/sem_seg/mIoU"; "" = no model_best.pth. TEST.EVAL_PERIOD says how often models are compared
+    cfg.TEST.KEEP_BEST = ""
     cfg.TEST.SLIDING_WINDOW = CN()
     cfg.TEST.SLIDING_WINDOW.ENABLED = False
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image

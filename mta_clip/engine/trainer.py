@@ -14,6 +14,7 @@ from torch import nn
 
 from ..checkpoint import SegmentationCheckpointer
 from ..data import build_train_loader, with_classes
+from .best_checkpoint import build_best_checkpoint
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
@@ -43,8 +44,8 @@ class Trainer(TrainLoop):
         cfg: of the run; everything the trainer needs is built from it.
 
     Raises:
-        ValueError: a solver setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer` and
-            `build_lr_scheduler`.
+        ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer`,
+            `build_lr_scheduler` and `build_best_checkpoint`.
 
     Example:
         trainer = Trainer(cfg)
@@ -73,6 +74,7 @@ class Trainer(TrainLoop):
             config=with_classes(cfg).dump(),
             trainer=weakref.proxy(self),
         )
+        self.best_checkpoint = build_best_checkpoint(cfg, self.checkpointer)
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.results: Results = {}
         self.register_hooks(self.build_hooks())
@@ -137,6 +139,8 @@ class Trainer(TrainLoop):
                 "--eval-only --resume"
             )
         continue_schedule(self.scheduler, self.optimizer)
+        if self.best_checkpoint and comm.is_main_process():
+            self.best_checkpoint.restore()
 
     def train(self) -> Results:
         """Trains to SOLVER.MAX_ITER and evaluates.
@@ -146,6 +150,7 @@ class Trainer(TrainLoop):
 
         Raises:
             FloatingPointError: see `run_step`.
+            KeyError: the evaluation does not give the metric of TEST.KEEP_BEST.
         """
         self.model.train()
         self.batches = iter(self.build_train_loader())
@@ -176,4 +181,6 @@ class Trainer(TrainLoop):
 
     def _test_and_keep(self) -> Results:
         self.results = self.test()
+        if self.best_checkpoint and comm.is_main_process():
+            self.best_checkpoint.update(self.results, min(self.iter + 1, self.max_iter))  # after_train counts one more
         return self.results
