@@ -105,6 +105,17 @@ def test_mask2former(tmp_path, legacy, suffix):
     assert conversion.dropped == {"__author__": "not a weight", "matching_heuristics": "not a weight"}
 
 
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight", "norm3.bias"])
+def test_mask2former_with_swin_is_refused(tmp_path, name):
+    path = tmp_path / "model_final_swin.pkl"
+    model = {f"backbone.{name}": np.ones(3), "sem_seg_head.predictor.query_feat.weight": np.ones((2, 3))}
+    path.write_bytes(pickle.dumps({"model": model}, protocol=2))
+    with pytest.raises(CheckpointError, match=rf"swin\.pkl: backbone\.{name} belongs to a Swin.*Detectron2's ResNets"):
+        convert_checkpoint(path, "mask2former")
+    conversion = convert_checkpoint(path, "mask2former", drop=["backbone.*"])
+    assert list(conversion.weights) == ["sem_seg_head.transformer_decoder.query_feat.weight"]
+
+
 def mmseg_file(path, state, **extra):
     torch.save({"meta": {"iter": 160000, "classes": tuple(NAMES)}, "state_dict": state, **extra}, path)
     return path
