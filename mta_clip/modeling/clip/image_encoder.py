@@ -22,7 +22,7 @@ NAMES = ("res2", "res3", "res4", "res5")
 
 @BACKBONE_REGISTRY.register()
 class CLIPImageEncoder(Backbone):
-    """Any image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
+    """An image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
 
     Args:
         name, pretrained, quick_gelu: as in `build_clip`.

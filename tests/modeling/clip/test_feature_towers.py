@@ -182,3 +182,21 @@ def test_stages_hold_every_parameter_of_the_tower_once(name):
     parts = [part for stage in tower.stages() for part in stage]
     held = [p for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
     assert sorted(map(id, held)) == sorted(map(id, tower.visual.parameters()))
+
+
+@pytest.mark.slow
+def test_architectures_of_open_clip():
+    """README.md counts them: 125 of 144 in open_clip 3.3."""
+    refused = ("MobileCLIP-B", "MobileCLIP2-B", "ViTamin-", "swin_", "vit_relpos_")
+    names = [name for name in open_clip.list_models() if not name.startswith(("mta-", "test-"))]
+    with torch.device("meta"):  # no memory for weights
+        for name in names:
+            config = open_clip.get_model_config(name)
+            visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"])
+            if name.startswith(refused):
+                with pytest.raises(ValueError, match="is not supported"):
+                    build_feature_tower(visual, ())
+            else:
+                build_feature_tower(visual, ())
+    if open_clip.__version__.startswith("3.3."):
+        assert (len(names), sum(not name.startswith(refused) for name in names)) == (144, 125)
