@@ -113,8 +113,10 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node = cfg.MODEL.SEM_SEG_HEAD
     node.NAME = "MaskTextHead"  # TagCLIP: TrustyHead
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    node.NUM_CLASSES = 0  # [D2] 54; 0 = the number of class names
-    node.IGNORE_VALUE = -1  # [D2] 255; label of pixels without a class; -1 = that of the training dataset, else 255
+    # Classes of the model. Left at these defaults, both follow the class names and the training dataset; see
+    # mta_clip/data/model_classes.py
+    node.NUM_CLASSES = 150  # [D2] 54
+    node.IGNORE_VALUE = 255  # label of pixels without a class
     node.CONVS_DIM = 256
     node.MASK_DIM = 256
     node.NORM = "GN"  # of the pixel decoder's convolutions towards stride 4; its other norms are always GN

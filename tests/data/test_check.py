@@ -67,10 +67,10 @@ def test_ignore_label_that_covers_everything(tmp_path, caplog):
 
 
 def test_config_that_contradicts_the_dataset(tmp_path, caplog):
-    model = "{SEM_SEG_HEAD: {NUM_CLASSES: 150}}"
+    model = "{SEM_SEG_HEAD: {NUM_CLASSES: 4}}"
     _folder(tmp_path, [[0, 1], [2, 255]], extra="  TRAIN: [folder_for_test]\n", model=model)
     assert _run(tmp_path, "folder_for_test", "--config-file", str(tmp_path / "config.yaml")) == 1
-    assert "NUM_CLASSES is 150 in the config, but should be 3" in caplog.text
+    assert "NUM_CLASSES is 4 in the config, but should be 3" in caplog.text
 
 
 def _folder(root, labels, extra="", model="{}"):
