@@ -72,12 +72,20 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict()} | ({"config": self.config} if self.config else {})
-        data |= {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+        self.save_weights(name, **(states | extra))
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **extra: Any) -> None:
+        """Saves the model and `extra`, without a state to resume from, to `<save_dir>/<name>.pth`.
+
+        Raises:
+            TypeError, OSError: see `save`.
+        """
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
-        save_plain(data | extra, path)
-        self.tag_last_checkpoint(path.name)
+        config = {"config": self.config} if self.config else {}
+        save_plain({"model": self.model.state_dict()} | config | extra, path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Records the name of the file that `--resume` continues from."""

@@ -73,6 +73,29 @@ def test_padding_fills_up_to_the_side_length(record):
     assert (sample["sem_seg"][:40] != 255).any()
 
 
+def test_padding_with_the_mean_is_zero_after_normalisation(record):
+    mean = get_cfg().MODEL.PIXEL_MEAN
+    image = _mapper(pad_to=50, pad_color=mean)(record)["image"]
+    normalised = image.to(torch.float32) - torch.tensor(mean).view(-1, 1, 1)
+    assert (normalised[:, 40:] == 0).all()
+    torch.testing.assert_close(image[:, :40], _mapper()(record)["image"].float())
+    assert _mapper(pad_to=40, pad_color=mean)(record)["image"].dtype == torch.uint8  # nothing to pad
+
+
+def test_padding_by_key(record):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("shapes_sem_seg_train",)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.SIZE_DIVISIBILITY = False, (40,), 64
+    for name, color in (("grey", [128] * 3), ("mean", cfg.MODEL.PIXEL_MEAN)):
+        cfg.INPUT.PADDING = name
+        torch.testing.assert_close(
+            SemanticDatasetMapper(cfg, is_train=True)(record)["image"][:, -1, -1].float(), torch.tensor(color).float()
+        )
+    cfg.INPUT.PADDING = "zero"
+    with pytest.raises(ValueError, match=r"INPUT\.PADDING is 'zero'; expected grey or mean"):
+        SemanticDatasetMapper(cfg, is_train=True)
+
+
 def test_labels_keep_their_values_when_resized(record):
     sample = _mapper([T.Resize((77, 31))])(record)
     assert set(sample["sem_seg"].unique().tolist()) == {1, 2, 255}

@@ -95,7 +95,10 @@ def test_only_what_is_said_of_data_and_classes_changes(streets):
     base.freeze()
     cfg = own_config(base, data=streets, label_map={255: 1}, ignore_label=7)
     assert cfg.is_frozen() and cfg.SOLVER.MAX_ITER == 7
-    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0 and cfg.DATASETS.UNSEEN_CLASSES == []
+    assert (
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == get_cfg().MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        and cfg.DATASETS.UNSEEN_CLASSES == []
+    )
     entry = cfg.DATASETS.FOLDERS[0]
     assert entry["label_map"] == {255: 1} and entry["ignore_label"] == 7
     assert base.DATASETS.TRAIN == ("camvid_sem_seg_train",)

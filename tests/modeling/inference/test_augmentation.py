@@ -190,3 +190,15 @@ def test_built_from_config():
     wrapped = AugmentedModel(cfg, model)
     assert wrapped.model is model
     assert (wrapped.min_sizes, wrapped.max_size, wrapped.flip) == ((256, 384), 999, False)
+
+
+def test_sizes_as_ratios_of_the_test_size():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.TEST.AUG.RATIOS = 512, [0.5, 0.75, 1.0, 1.75]
+    assert AugmentedModel(cfg, Segmentor()).min_sizes == (256, 384, 512, 896)
+    cfg.TEST.AUG.RATIOS = [0.5, 0]
+    with pytest.raises(ValueError, match=r"RATIOS is \[0.5, 0\]; expected positive"):
+        AugmentedModel(cfg, Segmentor())
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    with pytest.raises(ValueError, match="which is 0: set it, or set TEST"):
+        AugmentedModel(cfg, Segmentor())
