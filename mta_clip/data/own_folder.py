@@ -54,7 +54,8 @@ def own_config(
             its own config keeps them; of other photos added later, the choice depends as little as possible.
 
     Returns:
-        A copy of `base`, frozen if it is, with DATASETS.FOLDERS, TRAIN and TEST.
+        A copy of `base`, frozen if it is, with DATASETS.FOLDERS, TRAIN and TEST; without evaluation also without
+        TEST.KEEP_BEST.
 
     Raises:
         FileNotFoundError: a folder, the list of names, or the label map of a photo is missing.
@@ -82,6 +83,8 @@ def own_config(
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (entries["train"]["name"],), ()
     if "val" in entries:
         cfg.DATASETS.TEST = (entries["val"]["name"],)
+    else:
+        cfg.TEST.KEEP_BEST = ""  # nothing tells which is best
     if frozen:
         cfg.freeze()
     return cfg

@@ -144,10 +144,11 @@ def test_bit_depth_is_reported(camvid):
     assert not [note for note in check_dataset(NAME).notes() if "brighter" in note]
 
 
-def _training(camvid, **changes):
+def _training(camvid, num_classes=None):
     cfg = get_cfg()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("camvid_sem_seg_train",), (NAME,)
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = changes.get("num_classes", 0)
+    if num_classes:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
     return cfg
 
 

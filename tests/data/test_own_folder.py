@@ -56,7 +56,10 @@ def test_a_share_is_held_out(streets):
     assert images_of(own_config(get_cfg(), data=streets, val_share=0.3)) == found
     assert images_of(own_config(get_cfg(), data=streets, val_share=0.3, seed=1)) != found
     assert images_of(own_config(get_cfg(), data=streets, val_share=0))["train"] == NAMES
-    assert not own_config(get_cfg(), data=streets, val_share=0).DATASETS.TEST
+    base = get_cfg()
+    base.TEST.KEEP_BEST = "sem_seg/mIoU"
+    cfg = own_config(base, data=streets, val_share=0)
+    assert not cfg.DATASETS.TEST and not cfg.TEST.KEEP_BEST
 
 
 def test_a_saved_config_keeps_the_split(streets):

@@ -5,6 +5,7 @@ One config has each of the large towers as it is; the others of its kind have a 
 
 import itertools
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from miniatures import make_miniature, prepare_miniature
 from shipped_configs import BASES, CONFIGS, FILES, bases_of, name_of
 
 from mta_clip.config_loader import load_config
-from mta_clip.data import build_train_loader
+from mta_clip.data import build_train_loader, own_config, register_folders, with_classes
+from mta_clip.data.check import check_training_data
 from mta_clip.data.classes import builtin_classes
 from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
@@ -48,6 +50,11 @@ SMALL = {
     "SOLVER.AMP.ENABLED": False,  # fp16 needs a GPU
     "DATALOADER.NUM_WORKERS": 0,
 }
+
+
+def is_own(path: Path) -> bool:
+    """Whether a config leaves the data to `own_config`."""
+    return path.parent.name == "own"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +88,8 @@ def test_each_opens_with_its_launch_line():
         comment = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
         launch = [line for line in lines if "--config-file" in line]
         assert len(launch) == 1 and launch[0] in comment, path
-        assert "train_net.py --" in launch[0] and f"--config-file configs/{name_of(path)}.yaml" in launch[0], path
+        command = "mta-clip train --data" if is_own(path) else "train_net.py --"
+        assert command in launch[0] and f"--config-file configs/{name_of(path)}.yaml" in launch[0], path
         assert len(comment) <= 3, f"{path}: what is true of all configs stands in configs/README.md"
 
 
@@ -183,6 +191,12 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, cap
         shrink_towers(cfg)
     if name_of(path) in WITH_REAL_TOWERS or path.stem.endswith("_published"):  # the plain one has them all
         cfg.MODEL.PROMPT.NUM_CONTEXTS = 1  # each costs a pass of the text tower over all names
+    if is_own(path):
+        assert not cfg.DATASETS.TRAIN
+        cfg = own_config(cfg, data=Path(os.environ["DETECTRON2_DATASETS"]) / "own")
+        register_folders(cfg)
+        check_training_data(cfg)
+        cfg = with_classes(cfg)
     assert len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
 
     model = build_model(cfg)
