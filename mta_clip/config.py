@@ -3,8 +3,9 @@
 Where Mask2Former has a key, its name is used here; most new ones are under MODEL.CLIP, MODEL.PROMPT, MODEL.MTA,
 MODEL.TAGCLIP, DATASETS and TEST. Modules read a cfg only in `from_config`, and each can be built without one.
 
-Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP (TPAMI 2024,
-arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is given.
+Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP's released code
+(TPAMI 2024, arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is
+given.
 """
 
 import torch
@@ -17,8 +18,10 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # RGB 0..255 of each class in pictures; [] = `stuff_colors` of the training dataset if it has exactly these classes
     cfg.MODEL.CLASS_COLORS = []
-    # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
-    cfg.MODEL.WEIGHTS_SKIP = []
+    cfg.MODEL.WEIGHTS_SKIP = []  # shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"]
+    # True: MODEL.WEIGHTS has other classes. Those that are not in it by name start fresh, all else is kept; see
+    # docs/checkpoints.md
+    cfg.MODEL.WEIGHTS_RESET_CLASSES = False
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
     # needs a C++ compiler
     cfg.MODEL.COMPILE = False
@@ -60,9 +63,10 @@ def _add_clip(cfg: CN) -> None:
     # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False
     cfg.MODEL.CLIP.BN_MODE = "train"  # BatchNorm of the image tower: train [MTA] | frozen | sync
-    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = the last block of each quarter of the depth,
-    # which for 12 blocks would be 2,5,8,11; [Dense] and [MTA] use 3,5,7,11.
-    cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = [3, 5, 7, 11]
+    # 0-based ViT blocks whose maps become strides 4, 8, 16, 32; [] = the last block of each quarter of the depth, such
+    # as 2,5,8,11 of 12 blocks, of which [Dense] and [MTA] use 3,5,7,11. Blocks after the last one named are dropped
+    cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = []
+    cfg.MODEL.CLIP.VIT_NECK_NORM = "GN"  # norm between the two deconvolutions to stride 4: GN | SyncBN [Dense] [MTA]
 
 
 def _add_prompt(cfg: CN) -> None:
@@ -111,8 +115,10 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node = cfg.MODEL.SEM_SEG_HEAD
     node.NAME = "MaskTextHead"  # TagCLIP: TrustyHead
     node.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    node.NUM_CLASSES = 0  # [D2] 54; 0 = the number of class names
-    node.IGNORE_VALUE = -1  # [D2] 255; label of pixels without a class; -1 = that of the training dataset, else 255
+    # Classes of the model. Left at these defaults, both follow the class names and the training dataset; see
+    # mta_clip/data/model_classes.py
+    node.NUM_CLASSES = 150  # [D2] 54
+    node.IGNORE_VALUE = 255  # label of pixels without a class
     node.CONVS_DIM = 256
     node.MASK_DIM = 256
     node.NORM = "GN"  # of the pixel decoder's convolutions towards stride 4; its other norms are always GN
@@ -153,8 +159,12 @@ def _add_tagclip(cfg: CN) -> None:
     node.IMAGE_SIZE = [512, 512]  # height, width that the position table is resized to once: the training crop [Tag]
     # True: the class embedding is added to the ViT's class token twice (token and position), as in the released code
     node.DOUBLE_CLASS_EMBEDDING = True
+    # What a query is made of: terms joined by _; q = text, s = image token, qms = their product. qms_q [Tag]; its code
+    # also has s_q and q
+    node.DESCRIPTOR = "qms_q"
     node.NHEADS = 8  # of the decoder
     node.DEC_LAYERS = 3  # of the decoder; the last one only scores
+    node.SELF_ATTENTION = True  # queries attend to each other in the first decoder layer [Tag]; False: ZegCLIP
     node.DROPOUT = 0.1  # of visual prompts and decoder [Tag]
     # True: keep the parameters that never get a gradient, as released: 11,720,448 trainable ones (10 prompts) instead
     # of 9,091,328; training on several processes then needs SOLVER.FIND_UNUSED_PARAMETERS
@@ -167,7 +177,7 @@ def _add_tagclip(cfg: CN) -> None:
     # pixels of unseen classes, as released; inductive training hides their labels, so this needs DATASETS.PROTOCOL
     # inductive_released
     node.TRUSTY_TARGET = "seen"
-    node.TRUSTY_LOSS = "focal"  # focal, in the released code | dice, in the paper's text
+    node.TRUSTY_LOSS = "focal"  # focal [Tag] | dice
     node.MASK_WEIGHT = 20.0  # focal loss of all class maps [Tag]; ZegCLIP has 100
     node.DICE_WEIGHT = 1.0
     node.TRUSTY_WEIGHT = 10.0
@@ -181,6 +191,9 @@ def _add_input(cfg: CN) -> None:
     cfg.INPUT.DATASET_MAPPER_NAME = "mask_former_semantic"  # [M2F]
     cfg.INPUT.COLOR_AUG_SSD = True  # brightness, contrast, saturation, hue jitter as in SSD [M2F]
     cfg.INPUT.SIZE_DIVISIBILITY = -1  # > 0: crops are padded up to this side length, in pixels [M2F]
+    # What such crops are padded with: grey = 128 before normalisation [M2F] | mean = MODEL.PIXEL_MEAN, which is zero
+    # after normalisation [MTA]. Batches, and images at inference, are always padded with zeros after normalisation
+    cfg.INPUT.PADDING = "grey"
     cfg.INPUT.CROP.ENABLED = True
     cfg.INPUT.CROP.TYPE = "absolute"
     cfg.INPUT.CROP.SIZE = [512, 512]  # height, width
@@ -208,11 +221,16 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
     cfg.SOLVER.WEIGHT_DECAY_EMBED = 0.0  # nn.Embedding modules [M2F], position tables, contexts, gamma
+    # [shell pattern of parameter names, weight decay] rows, which come before the three keys above; the first that fits
+    # decides, e.g. [["backbone.*", 0.02]] to decay the norms of the image encoder as well [MTA]
+    cfg.SOLVER.WEIGHT_DECAY_BY_NAME = []
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # lr of the image encoder relative to BASE_LR
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.POLY_LR_POWER = 0.9
     cfg.SOLVER.POLY_LR_CONSTANT_ENDING = 0.0  # [D2 DeepLab] the lr never falls below this share of BASE_LR
     cfg.SOLVER.POLY_LR_MIN = 0.0  # absolute lr that the poly decay ends at: mmcv's min_lr, 1e-6 in [Tag]
+    # True: the poly decay starts when the warm-up ends [MTA]; False: at iteration 0 [D2 DeepLab] [Tag]
+    cfg.SOLVER.POLY_LR_AFTER_WARMUP = False
     cfg.SOLVER.WARMUP_FACTOR = 1.0
     cfg.SOLVER.WARMUP_ITERS = 0
     cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
@@ -220,7 +238,8 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
-    # True: the lr scales linearly, and MAX_ITER inversely, with IMS_PER_BATCH relative to REFERENCE_BATCH
+    # True: the lr scales linearly, and all counts of training steps inversely, with IMS_PER_BATCH relative to
+    # REFERENCE_BATCH; see mta_clip/engine/batch_scaling.py
     cfg.SOLVER.SCALE_TO_BATCH = False
     cfg.SOLVER.REFERENCE_BATCH = 16
     cfg.SOLVER.LOG_PERIOD = 20  # iterations between two progress lines (and JSON and TensorBoard entries)
@@ -229,10 +248,16 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_test(cfg: CN) -> None:
+    # Short sides of test-time augmentation as ratios of INPUT.MIN_SIZE_TEST; [] = TEST.AUG.MIN_SIZES in pixels, as in
+    # Detectron2. [MTA] has 0.5, 0.75, 1, 1.25, 1.5, 1.75
+    cfg.TEST.AUG.RATIOS = []
     # Data type of autocast at inference: float32 | bfloat16 (any device) | float16. It includes the pixel decoder if
     # MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION is False. Sums over queries, and so the scores, have the data type
     # of the mask logits.
     cfg.TEST.PRECISION = "float32"
+    # Metric by whose highest value model_best.pth is kept: "sem_seg/mIoU", with several datasets in DATASETS.TEST
+    # "<dataset>/sem_seg/mIoU"; "" = no model_best.pth. TEST.EVAL_PERIOD says how often models are compared
+    cfg.TEST.KEEP_BEST = ""
     cfg.TEST.SLIDING_WINDOW = CN()
     cfg.TEST.SLIDING_WINDOW.ENABLED = False
     cfg.TEST.SLIDING_WINDOW.SIZE = [512, 512]  # height, width in pixels of the resized image
@@ -246,4 +271,4 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
     cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, as a share of the image diagonal
-    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)
+    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO results)

@@ -7,6 +7,7 @@
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50-sliding         # one image; per window of 1024x2048
     python tools/benchmark.py --neighbour 1                       # with another process busy on one core
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
+    python tools/benchmark.py --official ../Mask2Former           # also the official Mask2Former, from a checkout
 
 On a shared machine, only ratios between peers of one run mean anything. If other processes use the cores meanwhile,
 `--threads 1 --clock cpu` counts only the time that the process itself computed. Weights are random, as time does not
@@ -27,10 +28,8 @@ import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-# Seconds of the official Mask2Former R50 and of transformers' without post-processing, both measured on two cores at
-# 512x512 in fp32. The official one cannot be installed by pip; transformers' is the peer that everyone can run.
-OFFICIAL_SECONDS, TRANSFORMERS_SECONDS = 1.52, 1.09
-TRANSFORMERS = "transformers-mask2former-r50"
+# The official Mask2Former cannot be installed by pip; transformers' is the peer that everyone can run.
+OFFICIAL, TRANSFORMERS = "official-mask2former-r50", "transformers-mask2former-r50"
 DTYPES = ("float32", "bfloat16", "float16")
 SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock", "neighbour")
 
@@ -54,6 +53,7 @@ class Worker:
         for option in ("device", "clock", "size", "batch", "threads", "classes", "contexts"):
             command += [f"--{option}", str(getattr(args, option))]
         command += ["--dtype", dtype or args.dtype, *(["--compile"] if compiled else [])]
+        command += ["--official", str(args.official)] if args.official else []
         environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -155,10 +155,10 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 
 def table(results: list[dict]) -> str:
-    """One row per peer: time, ratios to the first peer and to the references, stages, memory."""
+    """One row per peer: time, ratios to the first peer and to other projects' models, stages, memory."""
     times = {r["peer"]: r["seconds"] for r in results}
     first = results[0]["peer"]
-    reference = next((r for r in results if r["peer"] == TRANSFORMERS), None)
+    others = {"/ transformers": TRANSFORMERS, "/ official": OFFICIAL}
     rows = []
     for r in results:
         seconds = r["seconds"]
@@ -168,23 +168,26 @@ def table(results: list[dict]) -> str:
             "min..max": f"{seconds['min']:.3f}..{seconds['max']:.3f}",
             f"/ {first}": ratio(seconds, times[first]),
         }
-        if reference is not None and reference["mode"] == "infer":
-            without_output = times[TRANSFORMERS]["median"] - reference["stages"]["output"]
-            official = without_output * OFFICIAL_SECONDS / TRANSFORMERS_SECONDS
-            row["/ transformers"] = ratio(seconds, times[TRANSFORMERS])
-            row["/ official*"] = f"{seconds['median'] / official:.2f}"
+        row |= {heading: ratio(seconds, times[peer]) for heading, peer in others.items() if peer in times}
         row["stages, s"] = "  ".join(f"{name} {value:.3f}" for name, value in r["stages"].items())
         row["peak MiB"] = f"{r['peak_memory_mib']:.0f}"
         row["of it for the run"] = f"{r['peak_memory_mib'] - r['start_memory_mib']:.0f}"
         rows.append(row)
     text = tabulate.tabulate(rows, headers="keys", tablefmt="github")
-    text += "\nratios: of medians (of the fastest rounds, which other programs disturb least)"
-    if reference is not None and reference["mode"] == "infer":
-        text += (
-            f"\n* official Mask2Former R50, derived: transformers' time without post-processing x "
-            f"{OFFICIAL_SECONDS}/{TRANSFORMERS_SECONDS}, the ratio of the two, measured once on two cores."
-        )
-    return text
+    return text + "\nratios: of medians (of the fastest rounds, which other programs disturb least)"
+
+
+def compare_with_official(args: argparse.Namespace) -> dict[str, float]:
+    """Scores of our Mask2Former against the official one's, with the same weights: see official_mask2former.py.
+
+    Raises:
+        CalledProcessError: the comparison failed; its process has said why.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("official_mask2former.py")), str(args.official)]
+    for option in ("size", "classes", "threads"):
+        command += [f"--{option}", str(getattr(args, option))]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def ratio(seconds: dict, others: dict) -> str:
@@ -215,6 +218,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one to warm up")
     parser.add_argument("--sweep", choices=["size", "batch", "classes", "contexts"], help="option to vary")
     parser.add_argument("--values", type=int, nargs="+", help="values of the --sweep option")
+    parser.add_argument(
+        "--official", type=Path, metavar="PATH", help="checkout of the official Mask2Former, added as a peer"
+    )
     parser.add_argument("--json", type=Path, default=Path("output/benchmark.json"))
     args = parser.parse_args()
     if bool(args.sweep) != bool(args.values):
@@ -223,12 +229,31 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(
             "--clock cpu adds up the time of threads and does not count other devices: use --threads 1 --device cpu"
         )
+    if args.official:
+        add_official(args, parser)
     return args
+
+
+def add_official(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Adds the official model to the peers; a wrong path or mode ends the command."""
+    from official_mask2former import require_checkout
+
+    try:
+        require_checkout(args.official)
+    except FileNotFoundError as error:
+        parser.error(str(error))
+    if args.mode != "infer":
+        parser.error("--official measures inference only")
+    args.peers = [*args.peers, *([] if OFFICIAL in args.peers else [OFFICIAL])]
 
 
 def main() -> None:
     args = parse_arguments()
-    report = []
+    report, comparison = [], {}
+    if args.official:
+        comparison = compare_with_official(args)
+        print("our Mask2Former against the official one, same weights: ", end="")
+        print("scores up to {largest_score:.3g}, largest difference {largest_difference:.2g}".format(**comparison))
     for value in args.values or [None]:
         if args.sweep:
             setattr(args, args.sweep, value)
@@ -236,7 +261,7 @@ def main() -> None:
         print(", ".join(f"{k} {v}" for k, v in settings.items()), f"default dtype {args.dtype}", sep=", ")
         results = measure(args)
         print(table(results), "\n")
-        report.append({"settings": settings, "results": results})
+        report.append({"settings": settings | comparison, "results": results})
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(report, indent=1))
     print(f"written to {args.json}")

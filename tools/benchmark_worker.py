@@ -162,12 +162,26 @@ def transformers_mask2former(args: argparse.Namespace) -> Stages:
     }
 
 
+def official_mask2former(args: argparse.Namespace) -> Stages:
+    """The official Mask2Former R50 with its own post-processing, in one stage, as its model has no other entry."""
+    from official_mask2former import build
+
+    model = build(args.official, classes=args.classes, device=args.device)
+
+    def label_maps(values: dict) -> dict:
+        results = model([{"image": image} for image in values["images"]])
+        return {"labels": [result["sem_seg"].argmax(dim=0) for result in results]}
+
+    return {"image to labels": label_maps}
+
+
 PEERS = {
     "infer": {
         "mask2former-r50": lambda args: ours(args, text=False),
         "mta-clip-rn50": lambda args: ours(args, text=True),
         "mta-clip-rn50-sliding": sliding,
         "transformers-mask2former-r50": transformers_mask2former,
+        "official-mask2former-r50": official_mask2former,
     },
     "train": {
         "mta-clip-rn50": training,
@@ -211,14 +225,18 @@ def main() -> None:
     for option in ("size", "batch", "threads", "classes", "contexts"):
         parser.add_argument(f"--{option}", type=int)
     parser.add_argument("--compile", action="store_true", help="MODEL.COMPILE, for peers of this package")
+    parser.add_argument("--official", type=Path, help="checkout of the official Mask2Former, for its peer")
     args = parser.parse_args()
-    if args.compile and "transformers" in args.peer:
-        parser.error(f"{args.peer} is measured as its library builds it, not compiled")
+    if args.compile and args.peer.startswith(("transformers", "official")):
+        parser.error(f"{args.peer} is measured as its authors build it, not compiled")
+    if args.peer.startswith("official") and not args.official:
+        parser.error(f"{args.peer} needs --official PATH")
     if args.peer not in PEERS[args.mode]:
         parser.error(f"no peer {args.peer!r} in mode {args.mode}; there are {', '.join(PEERS[args.mode])}")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    stages = PEERS[args.mode][args.peer](args)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers, and libraries print
+        stages = PEERS[args.mode][args.peer](args)
     images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
     about = {name: getattr(args, name) for name in ("mode", "dtype", "compile", "threads", "clock")}
     # Memory of libraries and weights, which does not depend on what is run.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Converts released checkpoints for this project. Files are read as data: nothing in them is executed.
+"""Converts other projects' checkpoints for this one. Files are read as data: nothing in them is executed.
 
     python tools/convert_checkpoint.py --source mask2former model_final.pkl m2f_r50.safetensors \\
         --config-file configs/ade20k/mask2former_r50.yaml

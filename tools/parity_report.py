@@ -56,7 +56,11 @@ def record(files: list[str]) -> list[dict]:
 
 
 def make_table(entries: list[dict]) -> str:
-    """A Markdown table with the largest difference of all comparisons per component and test file."""
+    """A Markdown table with the largest difference of all comparisons per component and test file.
+
+    Raises:
+        ValueError: see `official`.
+    """
     groups: dict[tuple[str, str, str], list[dict]] = defaultdict(list)
     for entry in entries:
         file, _, case = entry["test"].partition("::")
@@ -73,9 +77,15 @@ def make_table(entries: list[dict]) -> str:
 
 
 def official(case: str) -> str:
-    """The implementation whose numbers a golden file holds, from the file's name in the brackets of the test."""
+    """The implementation whose numbers a golden file holds, from the file's name in the brackets of the test.
+
+    Raises:
+        ValueError: the test names no such file.
+    """
     match = re.search(r"\b(m2f|mta|tag)_", case.partition("[")[2])
-    return OFFICIAL[match[1]] if match else ""
+    if not match:
+        raise ValueError(f"{case} does not say what it compares with: give compare() the argument `against`")
+    return OFFICIAL[match[1]]
 
 
 def write(table: str, page: Path) -> None:

@@ -1,7 +1,8 @@
 """The released formats that can be converted: where a file has its weights, and what each parameter is called here.
 
 A table maps official names to ours. In both, `#` stands for a number and `*` for any text; the first row that matches
-decides. A row with a `Dropped` leaves the parameter out. Names in a head's table are relative to the head.
+decides. A row with a `Dropped` leaves the parameter out, one with an `Unsupported` refuses the file. Names in a head's
+table are relative to the head.
 """
 
 import re
@@ -19,6 +20,10 @@ class Dropped(str):
     """Why a parameter is left out."""
 
 
+class Unsupported(str):
+    """Why a file with such a parameter cannot be used, and what can."""
+
+
 _UNUSED = Dropped("stored by the official code, never used by it")
 _POOL = Dropped("CLIP's pooling and projection: the feature maps do not need them")
 _OTHER_NECK = Dropped("DenseCLIP's own neck, decoder and heads, which this project does not have")
@@ -26,6 +31,10 @@ _NOT_RUN = Dropped("built by the official code but never run, or a constant")
 _NORMALISATION = Dropped("image normalisation, which the config gives")
 _SETTING = Dropped("a setting, not a weight; the architecture's name gives it")
 _MASK = Dropped("the causal mask, a constant")
+_SWIN = Unsupported(
+    "a Swin Transformer, and no model here has one. Of Mask2Former, files with Detectron2's ResNets (backbone.stem, "
+    "backbone.res2 to backbone.res5) can be converted"
+)
 
 
 def _moved(names: Names | str, official: str = "", ours: str = "") -> Names:
@@ -61,7 +70,9 @@ MASK2FORMER_HEAD: Names = {
     **_moved(_MASK2FORMER_PREDICTOR, "predictor.", "transformer_decoder."),
 }
 MASK2FORMER: Names = {
-    **_moved("backbone.* criterion.empty_weight"),
+    **dict.fromkeys(("backbone.patch_embed.*", "backbone.layers.*", "backbone.norm#.*"), _SWIN),
+    **_moved("stem.* res2.* res3.* res4.* res5.*", "backbone.", "backbone."),
+    **_moved("criterion.empty_weight"),
     **dict.fromkeys(("pixel_mean", "pixel_std"), _NORMALISATION),
     **_moved(MASK2FORMER_HEAD, "sem_seg_head.", "sem_seg_head."),
     **_moved(_MASK2FORMER_PIXEL_DECODER, "sem_seg_head.", "sem_seg_head.pixel_decoder."),  # before version 2
@@ -187,7 +198,7 @@ SOURCES = {
 
 
 def translate(name: str, table: Names) -> str:
-    """Our name for an official one, or a `Dropped` that says why the parameter is left out.
+    """Our name for an official one, or a `Dropped` or `Unsupported` that says why there is none.
 
     Raises:
         KeyError: the table does not have the name.
@@ -196,5 +207,6 @@ def translate(name: str, table: Names) -> str:
         pattern = re.escape(official).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
         if match := re.fullmatch(pattern, name):
             parts = iter(match.groups())
-            return ours if isinstance(ours, Dropped) else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
+            reason = isinstance(ours, (Dropped, Unsupported))
+            return ours if reason else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
     raise KeyError(f"no rule for the parameter name {name!r}; is the file of another format or version?")

@@ -86,7 +86,7 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = 
         ValueError: a dataset is empty, datasets or the config contradict each other, or the batch cannot be
             divided among the processes.
     """
-    _check_training_config(cfg)
+    check_training_config(cfg)
     dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
     if seed is None:
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -142,7 +142,13 @@ def check_registered(name: str) -> None:
         raise KeyError(f"the dataset {name!r} is not registered; DATASETS.FOLDERS can describe it. {hint}")
 
 
-def _check_training_config(cfg: CfgNode) -> None:
+def check_training_config(cfg: CfgNode) -> None:
+    """Checks that the datasets of DATASETS.TRAIN exist and fit each other, the config and the number of processes.
+
+    Raises:
+        KeyError: a dataset is not registered.
+        ValueError: they do not fit.
+    """
     names = cfg.DATASETS.TRAIN
     if not names:
         raise ValueError("DATASETS.TRAIN is empty: name at least one dataset to train on.")

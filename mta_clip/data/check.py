@@ -4,6 +4,7 @@
 """
 
 import functools
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from .build import load_dataset_dicts
-from .label_maps import LabelReader, read_image, read_stored_labels, width_x_height
+from .build import check_training_config, load_dataset_dicts
+from .image_files import image_depth, read_image
+from .label_maps import LabelReader, label_map_advice, read_stored_labels, width_x_height
 from .model_classes import with_classes
 from .parallel import map_files
 
+logger = logging.getLogger(__name__)
+
 _MAX_IGNORED = 0.98  # share of all pixels; VOC without background ignores about 3 of 4
+_DARK = 64  # 16-bit images whose values, as read (0..255), never exceed this may hold 10 to 14 bits
 _SHOWN = 10  # how many files of each kind of trouble are named
 
 
@@ -31,6 +36,8 @@ class FileFindings:
 
     label_file: str
     size: tuple[int, int] | None = None  # height, width in pixels
+    depth: str = ""  # such as "8-bit RGB"
+    brightest: int = 0  # largest value of the image as it is read, 0..255
     pixels: dict[int, int] = field(default_factory=dict)  # by class index, ignore label or unexpected value
     problem: str | None = None
 
@@ -42,6 +49,8 @@ class DatasetFindings:
     class_names: Sequence[str]
     ignore_label: int
     sizes: Counter = field(default_factory=Counter)
+    depths: Counter = field(default_factory=Counter)  # images by bit depth
+    brightest: dict[str, int] = field(default_factory=dict)  # by bit depth
     pixels: Counter = field(default_factory=Counter)  # by value after `label_map`
     images: Counter = field(default_factory=Counter)  # images that have the value
     first_file: dict[int, str] = field(default_factory=dict)  # first label map that has the value
@@ -53,6 +62,8 @@ class DatasetFindings:
             self.problems.append(found.problem)
             return
         self.sizes[found.size] += 1
+        self.depths[found.depth] += 1
+        self.brightest[found.depth] = max(found.brightest, self.brightest.get(found.depth, 0))
         for value, count in found.pixels.items():
             self.pixels[value] += count
             self.images[value] += 1
@@ -74,27 +85,21 @@ class DatasetFindings:
             for v in wrong[:_SHOWN]
         ]
         if wrong:
-            troubles.append(self._advice(wrong))
+            sizes = {"num_classes": len(self.class_names), "ignore_label": self.ignore_label}
+            troubles.append(label_map_advice(self.pixels, **sizes))
         total = self.pixels.total()
         if total and self.pixels[self.ignore_label] > _MAX_IGNORED * total:
             troubles.append(
                 f"{self.pixels[self.ignore_label] / total:.1%} of all pixels have the ignore label "
                 f"{self.ignore_label}: is it really the one to ignore?"
             )
-        return troubles
-
-    def _advice(self, wrong: list[int]) -> str:
-        count = len(self.class_names)
-        if wrong == [count] and self.pixels[0]:
-            return (
-                f"The values go from 0 to {count} for {count} classes. If they count from 1 and 0 is void, map them "
-                "(label_map: {0: ignore label, 1: 0, 2: 1, ...}); if there is one more class, add its name."
+        absent = [index for index in range(len(self.class_names)) if not self.pixels[index]]
+        if len(self.class_names) == 2 and len(absent) == 1 and self.pixels[self.ignore_label]:  # masks of 0 and 255
+            troubles.append(
+                f"{self.class_names[absent[0]]!r} has no pixel. If {self.ignore_label} means it: label_map: "
+                f"{{{self.ignore_label}: {absent[0]}}}"
             )
-        if len(wrong) == 1:
-            return f"If {wrong[0]} means void, make it the ignore label, or map it to {self.ignore_label} (label_map)."
-        return (
-            f"Expected class indices 0..{count - 1} and the ignore label {self.ignore_label}: is the class list right?"
-        )
+        return troubles
 
     def notes(self) -> list[str]:
         """What may be intended but is worth a look, one sentence each."""
@@ -102,6 +107,12 @@ class DatasetFindings:
         notes = [f"{len(absent)} classes have no pixel: {', '.join(absent)}"] if absent else []
         if not self.pixels[self.ignore_label]:
             notes.append(f"no pixel has the ignore label {self.ignore_label}")
+        notes += [
+            f"no {depth} image is brighter than {brightest} of 255: if the values use fewer than 16 bits, as those of "
+            "many sensors do, scale them up, because the range of the file is what counts"
+            for depth, brightest in self.brightest.items()
+            if depth.startswith("16-bit") and brightest <= _DARK
+        ]
         return notes
 
 
@@ -113,6 +124,39 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
         FileNotFoundError: a folder or a file of a pair is missing.
         ValueError: the dataset is empty, is not for semantic segmentation, or its metadata contradict each other.
     """
+    records, reader, findings = _opened(name)
+    for found in map_files(functools.partial(inspect_file, reader), records, workers=workers, description="Checking"):
+        findings.add(found)
+    return findings
+
+
+def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
+    """A quick look at what a config trains and evaluates on, before weights are downloaded and a model is built.
+
+    All images must have a label map; the files of `sample` images of each dataset are read. Does nothing without
+    DATASETS.TRAIN.
+
+    Raises:
+        KeyError, FileNotFoundError: see `check_dataset`.
+        ValueError: see `check_dataset` and `check_training_config`; or a file of the sample cannot be read, its sizes
+            differ, or a label value is neither a class nor the ignore label.
+    """
+    if not cfg.DATASETS.TRAIN:
+        return
+    check_training_config(cfg)
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        records, reader, findings = _opened(name)
+        for record in records[:: max(1, len(records) // sample)][:sample]:
+            findings.add(inspect_file(reader, record))
+        troubles = [f"{name}: {trouble}" for trouble in findings.troubles()]
+        if findings.problems or findings.unexpected():
+            raise ValueError("\n".join([*troubles, f"`mta-clip check {name}` reads all files of the dataset."]))
+        for trouble in troubles:
+            logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)
+
+
+def _opened(name: str) -> tuple[list[dict], LabelReader, DatasetFindings]:
+    """The dataset dicts of a dataset, what reads its label maps, and findings without any file yet."""
     records = load_dataset_dicts([name])
     metadata = MetadataCatalog.get(name)
     if "sem_seg_file_name" not in records[0] or not metadata.get("stuff_classes"):
@@ -120,17 +164,16 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
             f"{name!r} is not a dataset for semantic segmentation: it has no label maps or no class names."
         )
     reader = LabelReader.from_metadata(metadata)
-    findings = DatasetFindings(metadata.stuff_classes, reader.ignore_label)
-    for found in map_files(functools.partial(inspect_file, reader), records, workers=workers, description="Checking"):
-        findings.add(found)
-    return findings
+    return records, reader, DatasetFindings(metadata.stuff_classes, reader.ignore_label)
 
 
 def inspect_file(reader: LabelReader, record: dict) -> FileFindings:
     """Reads one image and its label map; a file that cannot be read is a finding, not an error."""
     found = FileFindings(record["sem_seg_file_name"])
     try:
-        found.size = read_image(record["file_name"]).shape[:2]
+        image = read_image(record["file_name"])
+        found.size, found.brightest = image.shape[:2], int(image.max())
+        found.depth = image_depth(record["file_name"])
         labels = reader.translate(read_stored_labels(found.label_file))
     except (OSError, ValueError) as error:
         found.problem = str(error)
@@ -155,9 +198,11 @@ def format_findings(findings: DatasetFindings) -> str:
         for value, name in zip(values, names, strict=True)
     ]
     sizes = ", ".join(f"{width_x_height(size)} ({count})" for size, count in findings.sizes.most_common(5))
+    depths = ", ".join(f"{depth} ({count})" for depth, count in findings.depths.most_common())
     more = f" and {len(findings.sizes) - 5} others" if len(findings.sizes) > 5 else ""
     return (
         f"{findings.sizes.total()} pairs of image and label map; width x height (images): {sizes}{more}\n"
+        f"bit depth (images): {depths}\n"
         + tabulate(
             rows, headers=("value", "class", "% of pixels", "images"), colalign=("right", "left", "right", "right")
         )

@@ -13,10 +13,12 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import Transform
 from torch import Tensor
 
-from .label_maps import LabelReader, read_image
+from .image_files import read_image
+from .label_maps import LabelReader
+from .transforms import ResizeShortestEdge
 from .zero_shot import ClassSplit, VisibleLabels, protocol_from_config
 
-_PADDING = 128  # grey level of padded image pixels [Mask2Former's mapper]
+GREY = (128, 128, 128)  # padded image pixels [Mask2Former's mapper]
 
 
 class SemanticDatasetMapper:
@@ -30,7 +32,9 @@ class SemanticDatasetMapper:
         augmentations: Detectron2 augmentations, applied in this order.
         label_reader: of the training dataset; not needed for testing.
         pad_to: training images with a side shorter than this, in pixels, are padded to it at the right and bottom, with
-            grey in the image and the ignore label in the label map. 0 or less: no padding.
+            `pad_color` in the image and the ignore label in the label map. 0 or less: no padding.
+        pad_color: of padded pixels, one value of 0..255 per channel; those of the model's mean are zero after
+            normalisation. With fractions, padded images are float32.
         image_format: order of the channels, "RGB" or "BGR".
         visible_labels: which labels training may see; applied as label maps are read, so that nothing, not even the
             choice of crops, can depend on the others. None: all.
@@ -47,6 +51,7 @@ class SemanticDatasetMapper:
         augmentations: Sequence[T.Augmentation | Transform],
         label_reader: LabelReader | None = None,
         pad_to: int = 0,
+        pad_color: Sequence[float] = GREY,
         image_format: str = "RGB",
         visible_labels: VisibleLabels | None = None,
     ) -> None:
@@ -56,6 +61,8 @@ class SemanticDatasetMapper:
         self.augmentations = T.AugmentationList(augmentations)
         self.label_reader = label_reader
         self.pad_to = pad_to
+        color = torch.tensor(pad_color, dtype=torch.float32).view(3, 1, 1)
+        self.pad_color = color.byte() if torch.equal(color, color.byte().float()) else color
         self.image_format = image_format
         self.visible_labels = visible_labels
 
@@ -64,11 +71,14 @@ class SemanticDatasetMapper:
         """The arguments above, from a config.
 
         Raises:
-            ValueError: INPUT.RANDOM_FLIP or DATASETS.PROTOCOL is unknown, or see `ClassSplit` and `check_protocol`.
+            ValueError: INPUT.RANDOM_FLIP, INPUT.PADDING or DATASETS.PROTOCOL is unknown, or see `ClassSplit` and
+                `check_protocol`.
         """
         if not is_train:
-            resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+            resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
             return {"is_train": False, "augmentations": [resize], "image_format": cfg.INPUT.FORMAT}
+        if cfg.INPUT.PADDING not in ("grey", "mean"):
+            raise ValueError(f"INPUT.PADDING is {cfg.INPUT.PADDING!r}; expected grey or mean.")
         metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
         label_reader = LabelReader.from_metadata(metadata)
         return {
@@ -76,6 +86,7 @@ class SemanticDatasetMapper:
             "augmentations": training_augmentations(cfg, ignore_label=label_reader.ignore_label),
             "label_reader": label_reader,
             "pad_to": cfg.INPUT.SIZE_DIVISIBILITY,
+            "pad_color": GREY if cfg.INPUT.PADDING == "grey" else cfg.MODEL.PIXEL_MEAN,
             "image_format": cfg.INPUT.FORMAT,
             "visible_labels": _visible_labels(cfg, metadata.stuff_classes, label_reader.ignore_label),
         }
@@ -87,8 +98,9 @@ class SemanticDatasetMapper:
             dataset_dict: has `file_name` and, in training, `sem_seg_file_name`.
 
         Returns:
-            A copy with `image` (3, H, W) uint8, `height` and `width` of the image file in pixels and, in training,
-            `sem_seg` (H, W) int64 of class indices, the ignore label and, in transductive training, UNLABELLED.
+            A copy with `image` (3, H, W) uint8 (or float32, see `pad_color`), `height` and `width` of the image file in
+            pixels and, in training, `sem_seg` (H, W) int64 of class indices, the ignore label and, in transductive
+            training, UNLABELLED.
 
         Raises:
             FileNotFoundError, ValueError: see `read_image` and `LabelReader.read`.
@@ -107,7 +119,7 @@ class SemanticDatasetMapper:
         self.augmentations(augmented)
         sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:
-            labels = augmented.sem_seg.astype(np.int64)
+            labels = augmented.sem_seg.astype(np.int64, order="C")  # a flipped map of one column has a negative stride
             if self.visible_labels:
                 labels = self.visible_labels.finished(labels)
             sample["sem_seg"] = torch.from_numpy(labels)
@@ -117,9 +129,12 @@ class SemanticDatasetMapper:
     def _pad(self, sample: dict[str, Tensor]) -> None:
         height, width = sample["image"].shape[-2:]
         # A crop may be longer than `pad_to` along one side: padding must not become negative, which would cut it.
-        padding = (0, max(self.pad_to - width, 0), 0, max(self.pad_to - height, 0))
-        sample["image"] = F.pad(sample["image"], padding, value=_PADDING)
-        sample["sem_seg"] = F.pad(sample["sem_seg"], padding, value=self.label_reader.ignore_label)
+        right, bottom = max(self.pad_to - width, 0), max(self.pad_to - height, 0)
+        if right or bottom:
+            padded = self.pad_color.repeat(1, height + bottom, width + right)
+            padded[:, :height, :width] = sample["image"]
+            sample["image"] = padded
+            sample["sem_seg"] = F.pad(sample["sem_seg"], (0, right, 0, bottom), value=self.label_reader.ignore_label)
 
 
 def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: int) -> VisibleLabels | None:
@@ -141,7 +156,7 @@ def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augment
         ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.
     """
     augmentations: list[T.Augmentation | Transform] = [
-        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+        ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     ]
     if cfg.INPUT.CROP.ENABLED:
         augmentations.append(

@@ -1,4 +1,4 @@
-"""Zero-shot training: which classes are held out, and what training may see of their labels [TagCLIP section 3.1].
+"""Zero-shot training: which classes are held out, and what training may see of their labels.
 
 Shapes: C classes, H and W pixels.
 """

@@ -1,19 +1,36 @@
 """Adapts learning rate and schedule to another batch size, by the linear scaling rule (Goyal et al., 2017)."""
 
 import logging
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
 
+# Iterations that stand for a number of images: a batch of half the size takes twice as many of them.
+ITERATION_KEYS = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.WARMUP_ITERS",  # the same images at a low lr
+    "SOLVER.STEPS",
+    "SOLVER.CHECKPOINT_PERIOD",  # as many checkpoints and evaluations of a run as at the reference batch
+    "TEST.EVAL_PERIOD",
+    "MODEL.TAGCLIP.PSEUDO_LABELS_FROM_ITER",  # the same share of the run
+)
+# Iterations that stay, and why.
+OTHER_ITERATION_KEYS = {
+    "SOLVER.LOG_PERIOD": "about the log that people read, not about training",
+    "VIS_PERIOD": "nothing here reads it",
+    "TEST.PRECISE_BN.NUM_ITER": "nothing here reads it",
+}
+
 
 def scale_to_batch(cfg: CfgNode) -> None:
     """Logs the effective batch and, with SOLVER.SCALE_TO_BATCH, adapts the schedule to it (in place).
 
-    Learning rates grow linearly with IMS_PER_BATCH / REFERENCE_BATCH; MAX_ITER, WARMUP_ITERS, STEPS,
-    CHECKPOINT_PERIOD and TEST.EVAL_PERIOD shrink by the same factor, so that training sees the same number of images.
-    REFERENCE_BATCH is set to the new batch, so that a config saved afterwards is not scaled twice.
+    Learning rates grow linearly with IMS_PER_BATCH / REFERENCE_BATCH; ITERATION_KEYS shrink by the same factor, so that
+    training sees the same number of images. REFERENCE_BATCH is set to the new batch, so that a config saved afterwards
+    is not scaled twice.
 
     Raises:
         ValueError: SOLVER.IMS_PER_BATCH is below 1, or SOLVER.REFERENCE_BATCH is and the schedule is to be scaled.
@@ -36,24 +53,25 @@ def scale_to_batch(cfg: CfgNode) -> None:
     factor = batch / reference
     solver.BASE_LR *= factor
     solver.POLY_LR_MIN *= factor
-    solver.MAX_ITER = _iterations(solver.MAX_ITER, factor)
-    solver.WARMUP_ITERS = _iterations(solver.WARMUP_ITERS, factor)
-    solver.STEPS = tuple(_iterations(step, factor) for step in solver.STEPS)
-    solver.CHECKPOINT_PERIOD = _iterations(solver.CHECKPOINT_PERIOD, factor)
-    cfg.TEST.EVAL_PERIOD = _iterations(cfg.TEST.EVAL_PERIOD, factor)
+    scaled = {key: _scaled(_value(cfg, key), factor) for key in ITERATION_KEYS}
     solver.REFERENCE_BATCH = batch
+    cfg.merge_from_list([part for pair in scaled.items() for part in pair])
     logger.info(
-        "%s; scaled from batch %d (SOLVER.SCALE_TO_BATCH): lr %g, %d iterations, %d of them warm-up, checkpoint "
-        "every %d, evaluation every %d",
+        "%s; scaled from batch %d (SOLVER.SCALE_TO_BATCH): lr %g, %s",
         effective,
         reference,
         solver.BASE_LR,
-        solver.MAX_ITER,
-        solver.WARMUP_ITERS,
-        solver.CHECKPOINT_PERIOD,
-        cfg.TEST.EVAL_PERIOD,
+        ", ".join(f"{key} {value}" for key, value in scaled.items()),
     )
 
 
-def _iterations(count: int, factor: float) -> int:
-    return max(1, round(count / factor)) if count > 0 else count  # 0 means "never" and stays
+def _value(cfg: CfgNode, key: str) -> Any:
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+def _scaled(iterations: int | tuple[int, ...], factor: float) -> int | tuple[int, ...]:
+    if not isinstance(iterations, int):
+        return tuple(_scaled(count, factor) for count in iterations)
+    return max(1, round(iterations / factor)) if iterations > 0 else iterations  # 0 means "never" and stays

@@ -4,6 +4,9 @@ Mask2Former makes one group per parameter. Here parameters of equal learning rat
 SGD update every parameter independently, so the results are the same, and a step takes only a few fused calls.
 """
 
+import fnmatch
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +14,8 @@ import torch
 from detectron2.config import CfgNode
 from tabulate import tabulate
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 NORM_TYPES = (
     nn.modules.batchnorm._BatchNorm,  # BatchNorm and SyncBatchNorm of any dimension
@@ -60,15 +65,19 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer that SOLVER.OPTIMIZER names, over the trainable parameters of a model.
 
     Raises:
-        ValueError: unknown optimizer, or nothing to train.
+        ValueError: unknown optimizer, nothing to train, or a row of SOLVER.WEIGHT_DECAY_BY_NAME that is no pair.
     """
     solver = cfg.SOLVER
+    for row in solver.WEIGHT_DECAY_BY_NAME:
+        if [*map(type, row)] not in ([str, float], [str, int]):
+            raise ValueError(f"SOLVER.WEIGHT_DECAY_BY_NAME: {row!r} is not a pair [shell pattern, weight decay]")
     groups = group_parameters(
         model,
         base_lr=solver.BASE_LR,
         weight_decay=solver.WEIGHT_DECAY,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_embed=solver.WEIGHT_DECAY_EMBED,
+        weight_decay_by_name=solver.WEIGHT_DECAY_BY_NAME,
         backbone_multiplier=solver.BACKBONE_MULTIPLIER,
     )
     if not groups:
@@ -91,6 +100,7 @@ def group_parameters(
     weight_decay_norm: float,
     weight_decay_embed: float,
     backbone_multiplier: float,
+    weight_decay_by_name: Sequence[tuple[str, float]] = (),
 ) -> list[ParameterGroup]:
     """Sorts the trainable parameters of a model into groups of equal learning rate and weight decay.
 
@@ -102,10 +112,13 @@ def group_parameters(
         weight_decay_norm: of norm layers.
         weight_decay_embed: of nn.Embedding modules and the parameters in EMBEDDING_NAMES.
         backbone_multiplier: lr of modules with "backbone" in their name, relative to `base_lr`.
+        weight_decay_by_name: shell patterns of parameter names and their weight decay, which replaces the three above;
+            the first pattern that fits decides. A pattern that fits nothing is logged.
     """
     decays = {"weights": weight_decay, "norms": weight_decay_norm, "embeddings": weight_decay_embed}
     groups: dict[tuple[float, float], ParameterGroup] = {}
     seen: set[nn.Parameter] = set()
+    used: set[str | None] = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
@@ -113,10 +126,16 @@ def group_parameters(
             seen.add(parameter)
             kind = _kind(module, name)
             lr = base_lr * backbone_multiplier if "backbone" in module_name else base_lr
-            group = groups.setdefault((lr, decays[kind]), ParameterGroup(lr, decays[kind]))
+            full_name = f"{module_name}.{name}" if module_name else name
+            named = next((row for row in weight_decay_by_name if fnmatch.fnmatchcase(full_name, row[0])), None)
+            used.add(named and named[0])
+            decay = decays[kind] if named is None else named[1]
+            group = groups.setdefault((lr, decay), ParameterGroup(lr, decay))
             group.parameters.append(parameter)
             group.modules.add(module_name.split(".")[0] or name)
             group.kinds.add(kind)
+    if idle := [pattern for pattern, _ in weight_decay_by_name if pattern not in used]:
+        logger.warning("SOLVER.WEIGHT_DECAY_BY_NAME: no trainable parameter is decided by %s", ", ".join(idle))
     return list(groups.values())
 
 

@@ -14,12 +14,14 @@ from torch import nn
 
 from ..checkpoint import SegmentationCheckpointer
 from ..data import build_train_loader, with_classes
+from ..data.check import check_training_data
+from .best_checkpoint import build_best_checkpoint
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
 from .interrupts import Interrupted
 from .launch import restarts
-from .lr_scheduler import build_lr_scheduler
+from .lr_scheduler import build_lr_scheduler, continue_schedule
 from .optimizer import build_optimizer, describe_groups
 from .precision import Precision
 from .train_loop import TrainLoop
@@ -52,8 +54,10 @@ class Trainer(TrainLoop):
         cfg: of the run; everything the trainer needs is built from it.
 
     Raises:
-        ValueError: a solver setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer` and
-            `build_lr_scheduler`.
+        ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer`,
+            `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot be trained on, see
+            `check_training_data`.
+        FileNotFoundError, KeyError: a dataset or its files are missing.
 
     Example:
         trainer = Trainer(cfg)
@@ -62,6 +66,7 @@ class Trainer(TrainLoop):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        self.check_data(cfg)
         model = self.build_model(cfg)
         precision = Precision(cfg)
         optimizer = build_optimizer(cfg, model)
@@ -79,12 +84,19 @@ class Trainer(TrainLoop):
             model,
             cfg.OUTPUT_DIR,
             skip=cfg.MODEL.WEIGHTS_SKIP,
+            reset_classes=cfg.MODEL.WEIGHTS_RESET_CLASSES,
             config=with_classes(cfg).dump(),
             trainer=weakref.proxy(self),
         )
+        self.best_checkpoint = build_best_checkpoint(cfg, self.checkpointer)
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.results: Results = {}
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def check_data(cls, cfg: CfgNode) -> None:
+        """Looks at the data before anything is built or downloaded. Override to train on other data; may raise."""
+        check_training_data(cfg)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -112,12 +124,14 @@ class Trainer(TrainLoop):
 
         Resuming restores weights, optimizer, schedule, loss scaler, position in the data and all randomness: with the
         same config and number of processes the run ends as if it had not been interrupted. A job that was restarted
-        after a failure (`launch.restarts`) always resumes.
+        after a failure (`launch.restarts`) always resumes. With another schedule in the config, such as a larger
+        SOLVER.MAX_ITER, the run continues as if the schedule had been this one from the start.
 
         Args:
             resume: continue from the last checkpoint if there is one.
 
         Raises:
+            ValueError: the checkpoint has been trained for more than SOLVER.MAX_ITER iterations.
             FileNotFoundError, CheckpointError: see `SegmentationCheckpointer.load`.
         """
         restart, max_restarts = restarts()
@@ -133,7 +147,19 @@ class Trainer(TrainLoop):
                 (Path(self.cfg.OUTPUT_DIR) / "last_checkpoint").unlink()
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
-            self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
+            self._continue()
+
+    def _continue(self) -> None:
+        self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
+        if self.start_iter > self.max_iter:
+            raise ValueError(
+                f"{self.checkpointer.get_checkpoint_file()} has been trained for {self.start_iter} iterations, but "
+                f"SOLVER.MAX_ITER is {self.max_iter}. Set MAX_ITER to {self.start_iter} or more, or evaluate it with "
+                "--eval-only --resume"
+            )
+        continue_schedule(self.scheduler, self.optimizer)
+        if self.best_checkpoint and comm.is_main_process():
+            self.best_checkpoint.restore()
 
     def train(self) -> Results:
         """Trains to SOLVER.MAX_ITER and evaluates.
@@ -146,6 +172,7 @@ class Trainer(TrainLoop):
         Raises:
             FloatingPointError: see `run_step`.
             Interrupted: a signal has stopped the training.
+            KeyError: the evaluation does not give the metric of TEST.KEEP_BEST.
         """
         self.model.train()
         with self.interrupts.noted():  # before loaders start processes, which inherit this
@@ -189,4 +216,6 @@ class Trainer(TrainLoop):
                 self.results = self.test()
         except Interrupted as error:
             self.save_and_stop(error.signum)
+        if self.best_checkpoint and comm.is_main_process():
+            self.best_checkpoint.update(self.results, min(self.iter + 1, self.max_iter))  # after_train counts one more
         return self.results

@@ -1,59 +1,18 @@
 """Released files of every source, synthetic but with the real names and wrappers, converted into our models."""
 
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from golden_files import load, weights
+from released_weights import BASELINE, NAMES, mask2former_state, official_names, official_state, tiny_config
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
 from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
-from mta_clip.checkpoint.sources import SOURCES, Dropped, translate
+from mta_clip.checkpoint.sources import SOURCES
 from mta_clip.checkpoint.writers import save_weights
-from mta_clip.config import get_cfg
 from mta_clip.modeling.clip import build_clip
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-NAMES = ["wall", "potted plant", "sky", "car", "road"]
-
-
-def tiny_config(*overrides):
-    """A model whose head has the layers and sizes of the head in the reference files."""
-    cfg = get_cfg()
-    cfg.merge_from_list(
-        [
-            *("MODEL.DEVICE", "cpu", "MODEL.CLIP.NAME", "mta-tiny", "MODEL.CLIP.PRETRAINED", ""),
-            *("MODEL.PROMPT.CLASS_NAMES", NAMES, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.PROMPT.INIT_STD", 1.0),
-            *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 32, "MODEL.SEM_SEG_HEAD.MASK_DIM", 32),
-            *("MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS", 2, "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_DIM_FEEDFORWARD", 64),
-            *("MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS", 4, "MODEL.MASK_FORMER.NHEADS", 4),
-            *("MODEL.MASK_FORMER.HIDDEN_DIM", 32, "MODEL.MASK_FORMER.DIM_FEEDFORWARD", 96),
-            *("MODEL.MASK_FORMER.DEC_LAYERS", 5, "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES", 7),
-            *overrides,
-        ]
-    )
-    return cfg
-
-
-BASELINE = (
-    *("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.DEPTH", 18, "MODEL.RESNETS.RES2_OUT_CHANNELS", 64),
-    *("MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"], "MODEL.PROMPT.NAME", ""),
-    *("MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME", "MultiScaleMaskedTransformerDecoder"),
-)
-
-
-def official_names(file, prefix):
-    return [prefix + name for name in weights(load(GOLDEN / file)[1])]
-
-
-def official_state(model, source, names):
-    """The model's values under the given official names; small random numbers for what conversion drops."""
-    table, own = SOURCES[source].names, model.state_dict()
-    renamed = {name: translate(name, table) for name in names}
-    return {name: torch.rand(2) if isinstance(ours, Dropped) else own[ours] for name, ours in renamed.items()}
 
 
 def perturbed(model):
@@ -82,9 +41,7 @@ def convert_into(model, path, source, tmp_path, suffix=".safetensors"):
 
 
 def mask2former_file(path, model, *, legacy=False, **extra):
-    names = [*official_names("m2f_a.npz", "sem_seg_head."), "criterion.empty_weight"]
-    names += [name for name in model.state_dict() if name.startswith("backbone.")]
-    state = official_state(model, "mask2former", names)
+    state = mask2former_state(model)
     if legacy:  # before version 2 of its head
         state = {name.replace("head.pixel_decoder.", "head."): value for name, value in state.items()}
         state = {name.replace("query_feat", "static_query"): value for name, value in state.items()}
@@ -103,6 +60,17 @@ def test_mask2former(tmp_path, legacy, suffix):
     assert conversion.missing == []
     assert_equal_outputs(model, target)
     assert conversion.dropped == {"__author__": "not a weight", "matching_heuristics": "not a weight"}
+
+
+@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight", "norm3.bias"])
+def test_mask2former_with_swin_is_refused(tmp_path, name):
+    path = tmp_path / "model_final_swin.pkl"
+    model = {f"backbone.{name}": np.ones(3), "sem_seg_head.predictor.query_feat.weight": np.ones((2, 3))}
+    path.write_bytes(pickle.dumps({"model": model}, protocol=2))
+    with pytest.raises(CheckpointError, match=rf"swin\.pkl: backbone\.{name} belongs to a Swin.*Detectron2's ResNets"):
+        convert_checkpoint(path, "mask2former")
+    conversion = convert_checkpoint(path, "mask2former", drop=["backbone.*"])
+    assert list(conversion.weights) == ["sem_seg_head.transformer_decoder.query_feat.weight"]
 
 
 def mmseg_file(path, state, **extra):

@@ -30,7 +30,7 @@ def test_empty_keys_come_from_the_first_training_dataset(cfg):
     cfg.freeze()
     filled = with_classes(cfg)
     assert classes(filled) == (["wall", "bed"], [[1, 2, 3], [4, 5, 6]], 2, 7)
-    assert filled.is_frozen() and classes(cfg) == ([], [], 0, -1)
+    assert filled.is_frozen() and classes(cfg) == ([], [], 150, 255)
 
 
 def test_keys_of_the_config_win(cfg):
@@ -45,7 +45,7 @@ def test_keys_of_the_config_win(cfg):
 def test_unknown_classes_stay_empty(train):
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = train
-    assert classes(with_classes(cfg)) == ([], [], 0, 255)
+    assert classes(with_classes(cfg)) == ([], [], 150, 255)
 
 
 def test_all_that_is_about_classes_can_be_copied(cfg):

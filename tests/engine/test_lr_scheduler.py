@@ -1,8 +1,10 @@
+import logging
+
 import pytest
 import torch
 from toy_training import toy_cfg
 
-from mta_clip.engine.lr_scheduler import WarmupPolyLR, build_lr_scheduler
+from mta_clip.engine.lr_scheduler import WarmupPolyLR, build_lr_scheduler, continue_schedule
 
 
 def lr_at(iteration: int, *, base: float, **kwargs) -> float:
@@ -19,11 +21,42 @@ def test_poly_decay(iteration, expected):
     assert lr_at(iteration, base=1e-4, max_iters=160000) == pytest.approx(expected, rel=1e-4)
 
 
-def test_warm_up_of_mta_clip():
-    settings = {"base": 1e-4, "max_iters": 160000, "warmup_iters": 1500, "warmup_factor": 0.1}
-    assert lr_at(0, **settings) == pytest.approx(1e-5)
-    assert lr_at(750, **settings) == pytest.approx(0.55e-4 * (1 - 750 / 160000) ** 0.9)
-    assert lr_at(1500, **settings) == pytest.approx(1e-4 * (1 - 1500 / 160000) ** 0.9)
+WARM_UP = {"base": 1e-4, "max_iters": 160000, "warmup_iters": 1500, "warmup_factor": 0.1}
+
+
+def test_warm_up_multiplies_the_decay():
+    assert lr_at(0, **WARM_UP) == pytest.approx(1e-5)
+    assert lr_at(750, **WARM_UP) == pytest.approx(0.55e-4 * (1 - 750 / 160000) ** 0.9)
+    assert lr_at(1500, **WARM_UP) == pytest.approx(1e-4 * (1 - 1500 / 160000) ** 0.9)
+
+
+@pytest.mark.parametrize("iteration", [0, 1, 750, 1499, 1500, 1501, 80750, 159000, 159999, 160000, 170000])
+def test_mta_clips_schedule_of_mmengine(iteration):
+    """LinearLR(0.1, end=1500), then PolyLR(0.9, begin=1500, end=160000), of which each ends an iteration earlier."""
+    warm_up = 0.1 + 0.9 * min(iteration / 1499, 1)
+    decay = max(0, 1 - max(0, iteration - 1500) / (160000 - 1500 - 1)) ** 0.9
+    ours = lr_at(iteration, decay_after_warmup=True, **WARM_UP)
+    assert ours == pytest.approx(1e-4 * warm_up * decay, abs=6.1e-8)  # a 1499th of the warm-up
+    if iteration >= 1500:
+        assert ours == pytest.approx(1e-4 * decay, abs=2.1e-9)
+    assert ours <= lr_at(1500, decay_after_warmup=True, **WARM_UP) == 1e-4
+
+
+def test_decay_after_a_warm_up_without_iterations_left():
+    settings = {"base": 1.0, "max_iters": 10, "warmup_iters": 10, "warmup_factor": 0.0, "decay_after_warmup": True}
+    assert [lr_at(i, **settings) for i in (0, 5, 10, 20)] == pytest.approx([0, 0.5, 1, 0])
+
+
+def test_decay_after_warm_up_by_key(tmp_path):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    cfg = toy_cfg(tmp_path, MAX_ITER=30, WARMUP_ITERS=10, WARMUP_FACTOR=0.5, POLY_LR_AFTER_WARMUP="True")
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    lrs = []
+    for _ in range(30):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert lrs == pytest.approx([0.5 + 0.05 * i for i in range(10)] + [(1 - i / 20) ** 0.9 for i in range(20)])
 
 
 @pytest.mark.parametrize(
@@ -81,3 +114,30 @@ def test_unknown_warm_up_is_refused(tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     with pytest.raises(ValueError, match="WARMUP_METHOD is 'constant'"):
         build_lr_scheduler(toy_cfg(tmp_path, WARMUP_METHOD="constant"), optimizer)
+
+
+@pytest.mark.parametrize("schedule", ["WarmupPolyLR", "WarmupCosineLR"])
+@pytest.mark.parametrize("max_iter", [4, 8])
+def test_a_finished_schedule_goes_on_as_a_longer_one(tmp_path, caplog, schedule, max_iter):
+    def make(max_iter):
+        groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
+        optimizer = torch.optim.SGD(groups, lr=1.0)
+        cfg = toy_cfg(tmp_path, MAX_ITER=max_iter, LR_SCHEDULER_NAME=schedule)
+        return optimizer, build_lr_scheduler(cfg, optimizer)
+
+    def step(optimizer, scheduler):
+        optimizer.step()
+        scheduler.step()
+        return [group["lr"] for group in optimizer.param_groups]
+
+    short, whole, resumed = make(4), make(max_iter), make(max_iter)
+    for _ in range(4):
+        step(*short)
+        lrs = step(*whole)
+    resumed[0].load_state_dict(short[0].state_dict())
+    resumed[1].load_state_dict(short[1].state_dict())
+    with caplog.at_level(logging.WARNING):
+        continue_schedule(resumed[1], resumed[0])
+    assert [group["lr"] for group in resumed[0].param_groups] == lrs
+    assert step(*resumed) == step(*whole)
+    assert ("stopped at lr 0, where the schedule of this config has" in caplog.text) == (max_iter == 8)

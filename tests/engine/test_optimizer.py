@@ -57,6 +57,29 @@ def test_one_rate_and_decay_for_all_is_one_group():
     assert list(groups) == [(1e-4, 0.01)]
 
 
+def test_decay_by_name_comes_before_the_rules(caplog):
+    rows = [["backbone.1.bias", 0.3], ["backbone.*", 0.02], ["*contexts", 0.02], ["*.gamma", 0.02]]
+    assert grouped(Model(), weight_decay_by_name=rows) == {
+        (1e-5, 0.3): {"backbone.1.bias"},
+        (1e-5, 0.02): {"backbone.0.weight", "backbone.0.bias", "backbone.1.weight", "backbone.positional_embedding"},
+        (1e-4, 0.02): {"prompt.contexts", "prompt.gamma"},
+        (1e-4, 0.05): {"level_embed", "head.linear.weight", "head.linear.bias"},
+        (1e-4, 0.0): {"head.norm.weight", "head.norm.bias", "head.query.weight"},
+    }
+    assert not caplog.messages
+    grouped(Model(), weight_decay_by_name=[*rows, ["contexts", 0.1]])
+    assert caplog.messages == ["SOLVER.WEIGHT_DECAY_BY_NAME: no trainable parameter is decided by contexts"]
+
+
+def test_decay_by_name_is_read_from_the_config(tmp_path):
+    model = ToySegmentor(toy_cfg(tmp_path))
+    optimizer = build_optimizer(toy_cfg(tmp_path, WEIGHT_DECAY_BY_NAME="[['*', 0.7]]"), model)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.7}
+    for wrong in ("[['*']]", "[[0.7, '*']]", "['*', 0.7]"):
+        with pytest.raises(ValueError, match="is not a pair"):
+            build_optimizer(toy_cfg(tmp_path, WEIGHT_DECAY_BY_NAME=wrong), model)
+
+
 def test_shared_parameters_count_once_and_frozen_ones_never():
     model = Model()
     parameters = [p for group in group_parameters(model, **RULES) for p in group.parameters]

@@ -1,7 +1,9 @@
 import json
 
+import miniatures
 import pytest
 import torch
+from dataset_files import write_values
 from toy_training import ToyTrainer, toy_cfg, train_toy
 
 from mta_clip.engine.evaluate import mean_iou
@@ -91,6 +93,78 @@ def test_resuming_a_finished_run_only_evaluates(tmp_path):
     assert_equal_states(train_toy(tmp_path, resume=True), before)
 
 
+def test_a_prolonged_run_continues_the_longer_schedule(tmp_path, caplog):
+    train_toy(tmp_path)
+    with caplog.at_level("WARNING"):
+        train_toy(tmp_path, resume=True, MAX_ITER=16)
+    assert "as if the schedule had been this one from the start" in caplog.text
+    rates = {row["iteration"]: row["lr"] for row in read_metrics(tmp_path) if "lr" in row}
+    assert rates[8] == pytest.approx(0.05 * 0.5**0.9) and rates[15] == pytest.approx(0.05 * (1 / 16) ** 0.9)
+
+
+def test_a_run_beyond_its_end_is_refused(tmp_path):
+    train_toy(tmp_path)
+    with pytest.raises(ValueError, match=r"model_final\.pth has been trained for 8 iterations, but .*MAX_ITER is 6\."):
+        train_toy(tmp_path, resume=True, MAX_ITER=6)
+
+
+class ScriptedToyTrainer(ToyTrainer):
+    """Evaluations give these scores, one after the other."""
+
+    scores = ()
+
+    def test(self) -> dict:
+        return {"toy": {"sem_seg": {"mIoU": self.scores[min(self.iter + 1, self.max_iter) // 2 - 1]}}}
+
+
+@pytest.fixture
+def train_scripted(tmp_path, monkeypatch):
+    """Trains with an evaluation every two of eight iterations; returns what model_best.pth says, and its weights."""
+
+    def train(*scores, metric="toy/sem_seg/mIoU", until=8, resume=False):
+        monkeypatch.setattr(ScriptedToyTrainer, "scores", scores)
+        cfg = toy_cfg(tmp_path, MAX_ITER=until, CHECKPOINT_PERIOD=2).clone()
+        cfg.defrost()
+        cfg.TEST.EVAL_PERIOD, cfg.TEST.KEEP_BEST = 2, metric
+        run = ScriptedToyTrainer(cfg)
+        run.resume_or_load(resume=resume)
+        run.train()
+        saved = torch.load(tmp_path / "model_best.pth", weights_only=True)
+        return saved["best"], saved["model"]
+
+    return train
+
+
+def test_the_best_model_is_kept(train_scripted, tmp_path):
+    best, weights = train_scripted(3.0, 5.0, 4.0, 5.0)
+    assert best == {"metric": "toy/sem_seg/mIoU", "value": 5.0, "iterations": 4}
+    assert_equal_states(weights, torch.load(tmp_path / "model_0000003.pth", weights_only=True)["model"])
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"  # which --resume takes
+    assert train_scripted(1.0, 2.0, 3.0, 4.0)[0]["value"] == 4.0  # another run in the same folder
+
+
+def test_a_resumed_run_knows_the_best(train_scripted, tmp_path):
+    train_scripted(3.0, 5.0, until=4)
+    assert train_scripted(3.0, 5.0, 4.0, 4.5, resume=True)[0]["iterations"] == 4
+    (tmp_path / "last_checkpoint").write_text("model_0000003.pth")
+    assert train_scripted(3.0, 5.0, 6.0, 4.5, resume=True)[0] == {
+        "metric": "toy/sem_seg/mIoU",
+        "value": 6.0,
+        "iterations": 6,
+    }
+
+
+def test_only_the_main_process_keeps_the_best(train_scripted, monkeypatch):
+    monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
+    with pytest.raises(FileNotFoundError, match="model_best"):
+        train_scripted(3.0, until=2)
+
+
+def test_a_metric_that_evaluation_does_not_give_is_named(train_scripted):
+    with pytest.raises(KeyError, match=r"KEEP_BEST is 'sem_seg/mIoU', but the evaluation gives toy/sem_seg/mIoU"):
+        train_scripted(3.0, until=2, metric="sem_seg/mIoU")
+
+
 def test_weights_start_a_run_at_iteration_zero(tmp_path):
     weights = train_toy(tmp_path / "first", MAX_ITER=2)
     cfg = toy_cfg(tmp_path / "second").clone()
@@ -147,3 +221,18 @@ def test_non_finite_gradient_is_an_error_without_loss_scaler(tmp_path):
     with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at iteration 0"):
         trainer.train()
     torch.testing.assert_close(trainer.model.queries.weight.detach(), before, rtol=0, atol=0)
+
+
+def test_data_is_checked_before_a_model_is_built(datasets_root, tmp_path):
+    class Unbuilt(ToyTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            raise AssertionError("built, or downloaded, before the data was checked")
+
+    miniatures.make_miniature("camvid", datasets_root)
+    write_values(next((datasets_root / "camvid" / "trainannot").iterdir()), [77])
+    cfg = toy_cfg(tmp_path / "run").clone()
+    cfg.defrost()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("camvid_sem_seg_train",), ()
+    with pytest.raises(ValueError, match="value 77 is out of range"):
+        Unbuilt(cfg)

@@ -1,5 +1,7 @@
 """The head as a whole: reference numbers, an independent implementation, parameter counts, gradients, odd sizes."""
 
+from functools import partial
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -149,6 +151,7 @@ def transformers_model(**sizes):
 
 def compare_with_transformers(model, head, images):
     """Both heads on the features of the other's backbone."""
+    agree = partial(compare, against="transformers")
     head.load_state_dict(head_state_dict(model.state_dict()))
     with torch.no_grad():
         maps = model.model.pixel_level_module.encoder(images).feature_maps
@@ -156,15 +159,15 @@ def compare_with_transformers(model, head, images):
         features = {f"res{i + 2}": x for i, x in enumerate(maps)}
         mask_features, memories = head.eval().pixel_decoder(features)
         output = head.train()(features)
-    compare("mask features", mask_features, expected.pixel_decoder_last_hidden_state, atol=1e-4)
+    agree("mask features", mask_features, expected.pixel_decoder_last_hidden_state, atol=1e-4)
     for memory, other in zip(memories, expected.pixel_decoder_hidden_states, strict=True):
-        compare("memories", memory, other, atol=1e-4)
+        agree("memories", memory, other, atol=1e-4)
     predictions = [*expected.auxiliary_logits, {"class_queries_logits": expected.class_queries_logits}]
     predictions[-1]["masks_queries_logits"] = expected.masks_queries_logits
     assert len(output.layers) == len(predictions)
     for i, (layer, other) in enumerate(zip(output.layers, predictions, strict=True)):
-        compare("class logits", layer.class_logits, other["class_queries_logits"], atol=1e-4)
-        compare("mask logits", output.mask_logits(i), other["masks_queries_logits"], atol=1e-3)
+        agree("class logits", layer.class_logits, other["class_queries_logits"], atol=1e-4)
+        agree("mask logits", output.mask_logits(i), other["masks_queries_logits"], atol=1e-3)
 
 
 def resnet_config(**sizes):

@@ -140,6 +140,16 @@ def _camvid(root: Path, rng: np.random.Generator) -> None:
             _save(root / "camvid" / f"{split}annot" / f"0001TP_{index:06d}.png", labels)
 
 
+def _own(root: Path, rng: np.random.Generator) -> None:
+    """A user's folder; some photos are narrower than any crop."""
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        for index, (image, labels) in enumerate(_scenes(rng, count, np.arange(3), void=255)):
+            height = 3 if index == 1 else len(image)
+            _save(root / "own" / split / "images" / f"{index}.png", image[:height])
+            _save(root / "own" / split / "labels" / f"{index}_mask.png", labels[:height])
+    _write_text(root / "own" / "names.txt", "road\nmy cat\t1 2 3\nsky\n")
+
+
 def _ade20k(root: Path, rng: np.random.Generator) -> None:
     folder = root / "ADEChallengeData2016"
     for split, short, count in (("training", "train", TRAIN), ("validation", "val", VAL)):
@@ -218,6 +228,7 @@ def _pascal_context(root: Path, rng: np.random.Generator) -> None:
 _MAKERS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "shapes": _shapes,
     "camvid": _camvid,
+    "own": _own,
     "ade20k": _ade20k,
     "cityscapes": _cityscapes,
     "voc2012": _voc2012,

@@ -68,7 +68,8 @@ def test_time_is_that_of_one_window(worker, monkeypatch):
     ("peer", "flags", "message"),
     [
         ("nobody", (), "no peer 'nobody' in mode infer; there are mask2former-r50, mta-clip-rn50, "),
-        ("transformers-mask2former-r50", ("--compile",), "measured as its library builds it, not compiled"),
+        ("transformers-mask2former-r50", ("--compile",), "measured as its authors build it, not compiled"),
+        ("official-mask2former-r50", (), "official-mask2former-r50 needs --official PATH"),
     ],
 )
 def test_wrong_peers_are_refused(worker, monkeypatch, capsys, peer, flags, message):

@@ -1,5 +1,6 @@
 """The table of docs/parity.md is made from what the comparisons recorded."""
 
+import pytest
 from scripts import load_script
 
 parity_report = load_script("tools/parity_report.py")
@@ -27,6 +28,13 @@ def test_each_component_has_the_largest_difference_of_all_files():
         ["cost", "transformers", "5.0e-01", "1", "1e-04", "`pytest tests/a.py`"],
         ["masks", "official MTA-CLIP", "0", "1", "1e-04", "`pytest tests/b.py`"],
     ]
+
+
+def test_every_row_says_what_it_is_compared_with():
+    with pytest.raises(ValueError, match="test_r50 does not say what it compares with"):
+        parity_report.make_table([entry("masks", 0.1, test="tests/a.py::test_r50")])
+    cells = rows(parity_report.PAGE.read_text().partition("| component")[2].partition(parity_report.END)[0])
+    assert cells and all(row[1] for row in cells)
 
 
 def test_only_the_table_of_the_page_changes(tmp_path):

@@ -46,7 +46,7 @@ def synchronize_batch_norm(module: nn.Module) -> None:
         ValueError: a BatchNorm layer belongs to a subclass of BatchNorm2d, which may do more than BatchNorm.
     """
     for name, child in module.named_modules():
-        if not isinstance(child, nn.BatchNorm2d):
+        if not isinstance(child, nn.BatchNorm2d) or isinstance(child, SyncBatchNorm2d):
             continue
         if type(child) is not nn.BatchNorm2d:
             raise ValueError(

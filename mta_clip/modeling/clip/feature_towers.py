@@ -7,6 +7,7 @@ Each adapter keeps the tower as `visual`, with open_clip's parameter names, and 
 need: pooling, projection and blocks after the last map. Every remaining parameter contributes to a map.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +20,12 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .batch_norm import SyncBatchNorm2d
+
+logger = logging.getLogger(__name__)
+
 STRIDES = (4, 8, 16, 32)
+NECK_NORMS = {"GN": lambda width: nn.GroupNorm(1, width), "SyncBN": SyncBatchNorm2d}
 
 
 class FeatureTower(nn.Module):
@@ -96,17 +102,23 @@ class ScaleNeck(nn.ModuleList):
     Args:
         width: E, the channels of all levels.
         stride: stride of the token maps in pixels, a power of two from 4 to 32.
+        norm: between two deconvolutions: `GN` (one group) or `SyncBN` (over all processes), as in DenseCLIP, MTA-CLIP.
+
+    Raises:
+        ValueError: unknown `norm`.
     """
 
-    def __init__(self, *, width: int, stride: int):
-        super().__init__(self._level(width, round(math.log2(stride / target))) for target in STRIDES)
+    def __init__(self, *, width: int, stride: int, norm: str = "GN"):
+        if norm not in NECK_NORMS:
+            raise ValueError(f"MODEL.CLIP.VIT_NECK_NORM is {norm!r}, expected one of {', '.join(NECK_NORMS)}")
+        super().__init__(self._level(width, round(math.log2(stride / target)), norm) for target in STRIDES)
 
     @staticmethod
-    def _level(width: int, doublings: int) -> nn.Sequential:
+    def _level(width: int, doublings: int, norm: str) -> nn.Sequential:
         layers: list[nn.Module] = [nn.GroupNorm(1, width)]
         for i in range(doublings):
             if i > 0:
-                layers += [nn.GroupNorm(1, width), nn.GELU()]
+                layers += [NECK_NORMS[norm](width), nn.GELU()]
             layers.append(nn.ConvTranspose2d(width, width, kernel_size=2, stride=2))
         if doublings < 0:
             layers.append(nn.MaxPool2d(2**-doublings))
@@ -128,13 +140,14 @@ class TokenTower(FeatureTower):
         width: E.
         patch_size: side of a patch in pixels, at most 32.
         taps: indices, from 0, of the blocks whose outputs give strides 4, 8, 16, 32, in ascending order; empty for the
-            last block of each quarter of the depth.
+            last block of each quarter of the depth. Blocks after the last one are dropped, with a warning.
+        neck_norm: see ScaleNeck.
 
     Raises:
-        ValueError: `taps` are not four ascending blocks of this tower, or a patch side is above 32.
+        ValueError: `taps` are not four ascending blocks of this tower, a patch side is above 32, or see ScaleNeck.
     """
 
-    def __init__(self, *, depth: int, width: int, patch_size: int, taps: Sequence[int]):
+    def __init__(self, *, depth: int, width: int, patch_size: int, taps: Sequence[int], neck_norm: str = "GN"):
         super().__init__()
         self.taps = list(taps) or [math.ceil(depth * quarter / 4) - 1 for quarter in (1, 2, 3, 4)]
         ascending = all(low <= high for low, high in zip(self.taps, self.taps[1:], strict=False))
@@ -142,6 +155,14 @@ class TokenTower(FeatureTower):
             raise ValueError(
                 f"MODEL.CLIP.VIT_FEATURE_BLOCKS {list(taps)}: expected four ascending blocks between 0 and "
                 f"{depth - 1}, as the tower has {depth}, or [] for the last block of each quarter"
+            )
+        if dropped := depth - 1 - self.taps[-1]:
+            logger.warning(
+                "MODEL.CLIP.VIT_FEATURE_BLOCKS %s drops the last %d of the tower's %d blocks; [] keeps them all and "
+                "takes the last block of each quarter",
+                self.taps,
+                dropped,
+                depth,
             )
         self.patch_size = patch_size
         self.token_stride = 2 ** max(2, math.ceil(math.log2(patch_size)))
@@ -151,7 +172,7 @@ class TokenTower(FeatureTower):
                 "to one with smaller patches"
             )
         self.channels = (width,) * 4
-        self.neck = ScaleNeck(width=width, stride=self.token_stride)
+        self.neck = ScaleNeck(width=width, stride=self.token_stride, norm=neck_norm)
 
     def fit_to_patches(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) scaled to (B, 3, h * patch_size, w * patch_size); h, w = H, W over the token stride."""
@@ -164,13 +185,17 @@ class TokenTower(FeatureTower):
 class ViTTower(TokenTower):
     """open_clip's VisionTransformer; its position embedding is interpolated to the patch grid of each input.
 
-    `visual` is changed in place; for `taps` and the ValueError see TokenTower.
+    `visual` is changed in place; for `taps`, `neck_norm` and the ValueError see TokenTower.
     """
 
-    def __init__(self, visual: VisionTransformer, taps: Sequence[int]):
+    def __init__(self, visual: VisionTransformer, taps: Sequence[int], neck_norm: str = "GN"):
         blocks = visual.transformer.resblocks
         super().__init__(
-            depth=len(blocks), width=visual.conv1.out_channels, patch_size=visual.conv1.kernel_size[0], taps=taps
+            depth=len(blocks),
+            width=visual.conv1.out_channels,
+            patch_size=visual.conv1.kernel_size[0],
+            taps=taps,
+            neck_norm=neck_norm,
         )
         visual.transformer.resblocks = blocks[: self.taps[-1] + 1]
         visual.ln_post = visual.proj = visual.attn_pool = visual.attn_pool_contrastive = None
@@ -204,12 +229,16 @@ class ViTTower(TokenTower):
 class TimmViTTower(TokenTower):
     """A plain ViT or EVA of timm (SigLIP, EVA-CLIP, PE); timm resizes its position embedding bicubically.
 
-    `trunk` is changed in place; for `taps` and the ValueError see TokenTower.
+    `trunk` is changed in place; for `taps`, `neck_norm` and the ValueError see TokenTower.
     """
 
-    def __init__(self, trunk: nn.Module, taps: Sequence[int]):
+    def __init__(self, trunk: nn.Module, taps: Sequence[int], neck_norm: str = "GN"):
         super().__init__(
-            depth=len(trunk.blocks), width=trunk.embed_dim, patch_size=trunk.patch_embed.patch_size[0], taps=taps
+            depth=len(trunk.blocks),
+            width=trunk.embed_dim,
+            patch_size=trunk.patch_embed.patch_size[0],
+            taps=taps,
+            neck_norm=neck_norm,
         )
         trunk.prune_intermediate_layers(self.taps, prune_norm=True, prune_head=True)
         # Same effect as timm's constructor argument dynamic_img_size, which open_clip does not pass on.
@@ -258,12 +287,12 @@ class TimmPyramidTower(FeatureTower):
         return [[self.visual.get_submodule(self.visual.feature_info[i]["module"])] for i in self.indices]
 
 
-def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
+def build_feature_tower(visual: nn.Module, taps: Sequence[int], neck_norm: str = "GN") -> FeatureTower:
     """The adapter for an open_clip image tower, which it changes in place.
 
     Args:
         visual: image tower.
-        taps: blocks to read from plain transformers, see TokenTower; other towers ignore it.
+        taps, neck_norm: of plain transformers, see TokenTower; other towers ignore both.
 
     Raises:
         ValueError: the tower is of a kind without adapter; see also TokenTower.
@@ -271,12 +300,12 @@ def build_feature_tower(visual: nn.Module, taps: Sequence[int]) -> FeatureTower:
     if isinstance(visual, ModifiedResNet):
         return ResNetTower(visual)
     if isinstance(visual, VisionTransformer):
-        return ViTTower(visual, taps)
+        return ViTTower(visual, taps, neck_norm)
     if isinstance(visual, TimmModel) and hasattr(visual.trunk, "forward_intermediates"):
         trunk = visual.trunk
         patch_embed = getattr(trunk, "patch_embed", None)
         if isinstance(trunk, (timm.models.VisionTransformer, timm.models.Eva)) and type(patch_embed) is PatchEmbed:
-            return TimmViTTower(trunk, taps)
+            return TimmViTTower(trunk, taps, neck_norm)
         if patch_embed is None and set(STRIDES) <= {info["reduction"] for info in trunk.feature_info}:
             return TimmPyramidTower(trunk)
     kind = type(getattr(visual, "trunk", visual)).__name__

@@ -22,13 +22,14 @@ NAMES = ("res2", "res3", "res4", "res5")
 
 @BACKBONE_REGISTRY.register()
 class CLIPImageEncoder(Backbone):
-    """Any image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
+    """An image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
 
     Args:
         name, pretrained, quick_gelu: as in `build_clip`.
         vit_feature_blocks: indices, from 0, of the blocks of a plain transformer that give strides 4, 8, 16, 32; [] for
             the last block of each quarter of its depth. DenseCLIP and MTA-CLIP use 3, 5, 7, 11 of 12. Other towers have
-            maps at these strides already and ignore it.
+            maps at these strides already and ignore it, and the next.
+        vit_neck_norm: `GN` or `SyncBN`, see `ScaleNeck`.
         bn_mode: `train` (statistics of the batch of each process, as in MTA-CLIP), `frozen` (stored statistics, no
             gradient) or `sync` (statistics over all processes).
         freeze_at: number of stages without gradient, counted from the stem: 0 none, 1 the stem, 2 also the stage of
@@ -46,6 +47,7 @@ class CLIPImageEncoder(Backbone):
         pretrained: str = "",
         quick_gelu: bool = False,
         vit_feature_blocks: Sequence[int] = (),
+        vit_neck_norm: str = "GN",
         bn_mode: str = "train",
         freeze_at: int = 0,
     ):
@@ -57,7 +59,7 @@ class CLIPImageEncoder(Backbone):
                 f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}, expected 0 (freeze nothing) to 5 (freeze everything)"
             )
         visual = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu).visual
-        self.tower = build_feature_tower(visual, vit_feature_blocks)
+        self.tower = build_feature_tower(visual, vit_feature_blocks, vit_neck_norm)
         if bn_mode == "sync":
             synchronize_batch_norm(self.tower)
         stages = self.tower.stages()
@@ -77,6 +79,7 @@ class CLIPImageEncoder(Backbone):
             "pretrained": cfg.MODEL.CLIP.PRETRAINED,
             "quick_gelu": cfg.MODEL.CLIP.QUICK_GELU,
             "vit_feature_blocks": cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS,
+            "vit_neck_norm": cfg.MODEL.CLIP.VIT_NECK_NORM,
             "bn_mode": cfg.MODEL.CLIP.BN_MODE,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
         }

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data.detection_utils import read_image
-from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
 
+from ...data.image_files import read_image
+from ...data.transforms import ResizeShortestEdge
 from ..ops import RowResizer
 from .output import make_output, resized_rows
 from .progress import Progress
@@ -54,10 +54,14 @@ class AugmentedModel(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict:
-        """Constructor arguments from TEST.AUG and INPUT.FORMAT."""
+        """Constructor arguments from TEST.AUG, INPUT.FORMAT and, for ratios, INPUT.MIN_SIZE_TEST.
+
+        Raises:
+            ValueError: see `min_sizes_from_config`.
+        """
         return {
             "model": model,
-            "min_sizes": cfg.TEST.AUG.MIN_SIZES,
+            "min_sizes": min_sizes_from_config(cfg),
             "max_size": cfg.TEST.AUG.MAX_SIZE,
             "flip": cfg.TEST.AUG.FLIP,
             "image_format": cfg.INPUT.FORMAT,
@@ -112,7 +116,26 @@ class AugmentedModel(nn.Module):
             wanted = (inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2]))
             if "file_name" not in inputs or tuple(image.shape[1:]) == wanted:
                 return image.permute(1, 2, 0).cpu().numpy()
-        return read_image(inputs["file_name"], self.image_format)
+        return read_image(inputs["file_name"], image_format=self.image_format)
+
+
+def min_sizes_from_config(cfg: CfgNode) -> list[int]:
+    """The short sides in pixels: TEST.AUG.RATIOS of INPUT.MIN_SIZE_TEST, or TEST.AUG.MIN_SIZES if there are no ratios.
+
+    Raises:
+        ValueError: a ratio is not positive, or there are ratios but no INPUT.MIN_SIZE_TEST to take them of.
+    """
+    ratios, whole = cfg.TEST.AUG.RATIOS, cfg.INPUT.MIN_SIZE_TEST
+    if not ratios:
+        return list(cfg.TEST.AUG.MIN_SIZES)
+    if whole <= 0:
+        raise ValueError(
+            f"TEST.AUG.RATIOS are of INPUT.MIN_SIZE_TEST, which is {whole}: set it, or set TEST.AUG.RATIOS [] and "
+            "TEST.AUG.MIN_SIZES"
+        )
+    if min(ratios) <= 0:
+        raise ValueError(f"TEST.AUG.RATIOS is {list(ratios)}; expected positive numbers, 1.0 = INPUT.MIN_SIZE_TEST")
+    return [round(whole * ratio) for ratio in ratios]
 
 
 class MeanScores(ScoreMap):

@@ -13,7 +13,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from ...data.model_classes import unknown_classes, with_classes
+from ...data.model_classes import with_classes
 from ...data.zero_shot import protocol_from_config
 from ..criterion import MaskTextCriterion, targets_from_sem_seg
 from ..inference import MaskScores
@@ -67,13 +67,10 @@ class MTACLIP(SegmentationModel):
         """Constructor arguments from a config.
 
         Raises:
-            ValueError: the classes are not known; see also `protocol_from_config`, of which only inductive and
-                supervised training are supported.
+            ValueError: see `protocol_from_config`; only inductive and supervised training are supported.
         """
         protocol_from_config(cfg, supported=("inductive", "supervised"))
         cfg = with_classes(cfg)
-        if not cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-            raise unknown_classes(cfg)
         backbone = build_backbone(cfg)
         return {
             **cls.common_arguments(cfg),

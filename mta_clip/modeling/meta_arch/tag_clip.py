@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ...data.model_classes import with_classes
 from ...data.zero_shot import ClassSplit, protocol_from_config
-from ..tagclip.labels import TrainingLabels
+from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
 from ..tagclip.losses import TrustyCriterion
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
@@ -153,20 +153,26 @@ class TagCLIP(SegmentationModel):
             for x in logits
         )
         trusty_target = None if trusty is None else view.trusty_target(labels)
-        return self.criterion(masks, view.complete(visible, masks), trusty, trusty_target)
+        if view.pseudo_labels:
+            visible = fill_pseudo_labels(visible, masks, self.split.unseen)
+        return self.criterion(masks, visible, trusty, trusty_target)
 
     def predict(self, images: ImageList) -> list[TrustyScores]:
         """See SegmentationModel."""
         names = self.split.class_names if self.vocabulary is None else self.vocabulary
         trained = {self.split.class_names[i] for i in self.split.seen}
-        seen_mask = torch.tensor([name in trained for name in names], device=self.device)
         masks, trusty = self.logits(images.tensor, names)
         if trusty is None:
             trusty = [None] * len(masks)
         elif not self.labels.trusty_target_is_seen:
             trusty = -trusty
-        options = {"size": images.tensor.shape[-2:], "gamma": self.gamma, "weighting": self.trusty_eval}
+        options = {
+            "size": images.tensor.shape[-2:],
+            "seen_mask": torch.tensor([name in trained for name in names], device=self.device),
+            "gamma": self.gamma,
+            "weighting": self.trusty_eval,
+        }
         return [
-            TrustyScores(*logits, seen_mask, crop=size, **options)
+            TrustyScores(*logits, crop=size, **options)
             for *logits, size in zip(masks, trusty, images.image_sizes, strict=True)
         ]

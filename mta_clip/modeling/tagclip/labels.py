@@ -1,4 +1,4 @@
-"""How TagCLIP uses the visible labels: class indices, pseudo-labels, trusty targets [TagCLIP section 3.1].
+"""How TagCLIP uses the visible labels: class indices, pseudo-labels, trusty targets [ZegCLIP; TagCLIP's code].
 
 Which labels are visible is decided where they are read, in mta_clip/data/zero_shot.py.
 
@@ -65,33 +65,30 @@ class TrainingLabels(nn.Module):
         super().__init__()
         check_protocol(protocol, split, ignore_label)
         _check_trusty_target(trusty_target, protocol)
+        transductive = protocol == "transductive"
+        self.shared = {"split": split, "ignore_label": ignore_label, "trusty_target": trusty_target}
         self.split = split
         self.ignore_label = ignore_label
-        self.pseudo_labels = pseudo_labels and protocol == "transductive"
+        self.known = (ignore_label, UNLABELLED) if transductive else (ignore_label,)  # labels other than classes
+        self.pseudo_labels = pseudo_labels and transductive
+        self.hidden = UNLABELLED if self.pseudo_labels else ignore_label  # what pixels of unseen classes become
         self.trusty_target_is_seen = trusty_target == "seen"
-        self.may_be_unlabelled = protocol == "transductive"
-        self.unlabelled = UNLABELLED if self.pseudo_labels else ignore_label  # the value that replaces UNLABELLED
-        inductive = protocol in ("inductive", "inductive_released")
-        self.trained_classes = split.seen if inductive else list(range(split.num_classes))
+        self.trained_classes = split.seen if protocol.startswith("inductive") else list(range(split.num_classes))
         size = max(256, split.num_classes, ignore_label + 1)
         table = torch.full((size,), ignore_label, dtype=torch.int64)
         table[self.trained_classes] = torch.arange(len(self.trained_classes))
-        if protocol == "transductive":
-            table[split.unseen] = self.unlabelled
+        if transductive:
+            table[split.unseen] = self.hidden
         is_seen = torch.zeros(size, dtype=torch.bool)
         is_seen[split.seen] = True
         self.register_buffer("table", table, persistent=False)
         self.register_buffer("is_seen", is_seen, persistent=False)
 
     def inductive(self) -> "TrainingLabels":
-        """A copy with the same split and trusty target for inductive training on the same label maps."""
-        view = TrainingLabels(
-            split=self.split,
-            protocol="inductive" if self.trusty_target_is_seen else "inductive_released",
-            ignore_label=self.ignore_label,
-            trusty_target="seen" if self.trusty_target_is_seen else "unseen",
-        )
-        view.may_be_unlabelled = self.may_be_unlabelled
+        """Labels for inductive training on the same label maps, with the same trusty target."""
+        protocol = "inductive" if self.trusty_target_is_seen else "inductive_released"
+        view = TrainingLabels(protocol=protocol, **self.shared)
+        view.known = self.known
         return view
 
     def forward(self, labels: Tensor) -> Tensor:
@@ -106,21 +103,8 @@ class TrainingLabels(nn.Module):
         Raises:
             ValueError: there is any other value.
         """
-        known = (self.ignore_label, UNLABELLED) if self.may_be_unlabelled else (self.ignore_label,)
-        check_labels(labels, self.split.num_classes, "sem_seg of the batch", also=known)
-        return torch.where(labels == UNLABELLED, self.unlabelled, self.table[labels.clamp(min=0)])
-
-    def complete(self, labels: Tensor, mask_logits: Tensor) -> Tensor:
-        """Replaces UNLABELLED by pseudo-labels, if the protocol uses them.
-
-        Args:
-            labels: (B, H, W) int64, from `forward`.
-            mask_logits: (B, C, H, W).
-
-        Returns:
-            (B, H, W) int64.
-        """
-        return fill_pseudo_labels(labels, mask_logits, self.split.unseen) if self.pseudo_labels else labels
+        check_labels(labels, self.split.num_classes, "sem_seg of the batch", also=self.known)
+        return torch.where(labels == UNLABELLED, self.hidden, self.table[labels.clamp(min=0)])
 
     def trusty_target(self, labels: Tensor) -> Tensor:
         """Target of the trusty map, (B, H, W) bool, from label maps (B, H, W) as given to `forward`."""

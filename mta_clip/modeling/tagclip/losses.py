@@ -1,4 +1,4 @@
-"""TagCLIP's losses: focal and Dice per class, and one for the trusty map [TagCLIP section 3.4; SegViT; ZegCLIP].
+"""TagCLIP's losses: focal and Dice per class, and one for the trusty map [SegViT; ZegCLIP; TagCLIP's code].
 
 Shapes: B images, C trained classes (the seen ones, or all), H and W = padded images.
 """
@@ -54,7 +54,7 @@ class TrustyCriterion(nn.Module):
         mask_weight: weight of the focal loss over all classes, present or not.
         dice_weight: weight of the Dice loss over the present classes.
         trusty_weight: weight of the loss of the trusty map.
-        trusty_loss: focal (released code) | dice (as the paper describes it).
+        trusty_loss: focal (released code) | dice.
 
     Raises:
         ValueError: unknown `trusty_loss`.
@@ -106,9 +106,8 @@ class TrustyCriterion(nn.Module):
         }
         if trusty_logits is not None:
             target = trusty_target[:, None].to(mask_logits.dtype)
-            losses["loss_trusty"] = (
-                self.trusty_weight * self.trusty_loss(trusty_logits.float(), target).sum() / normalizer
-            )
+            loss = self.trusty_loss(trusty_logits.float(), target)
+            losses["loss_trusty"] = self.trusty_weight * loss.sum() / normalizer
         return losses
 
 

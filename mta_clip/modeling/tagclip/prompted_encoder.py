@@ -1,4 +1,4 @@
-"""CLIP ViT with deep visual prompts: only the prompts learn, the tower is frozen [TagCLIP section 3; VPT, ECCV 2022].
+"""CLIP ViT with deep visual prompts: only the prompts learn, the tower is frozen [VPT, ECCV 2022; TagCLIP's code].
 
 Shapes: B images, E token width, Dt width of text features (CLIP's joint space), V prompts per block, H and W = padded
 images, h and w = patch grid (H and W divided by the patch size, rounded down).
@@ -81,6 +81,7 @@ class PromptedImageEncoder(Backbone):
             raise ValueError(
                 f"MODEL.TAGCLIP.NUM_PROMPTS must be at least 1, got {num_prompts}: the encoder learns only prompts"
             )
+        self.num_prompts = num_prompts
         self.patch_size = int(visual.patch_size[0])
         self.grid = (image_size[0] // self.patch_size, image_size[1] // self.patch_size)
         table = resize_positions(visual.positional_embedding.detach(), visual.grid_size, self.grid)
@@ -116,17 +117,7 @@ class PromptedImageEncoder(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """See Backbone. Channels and stride of the patch map."""
-        return {"patch_map": ShapeSpec(channels=self.embed_dim, stride=self.patch_size)}
-
-    @property
-    def num_prompts(self) -> int:
-        """V."""
-        return self.prompts.first.shape[1]
-
-    @property
-    def embed_dim(self) -> int:
-        """Dt, the width of CLIP's joint space."""
-        return self.visual.proj.shape[1]
+        return {"patch_map": ShapeSpec(channels=self.visual.proj.shape[1], stride=self.patch_size)}
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes images of at least one patch.

@@ -1,7 +1,7 @@
-"""Turns image token, patch map and class texts into mask logits and the trusty map [TagCLIP sections 3.2 and 3.3].
+"""Turns image token, patch map and class texts into mask logits and the trusty map [TagCLIP's code].
 
 Shapes: B images, C classes, N all queries (C, or C + 1 with the trusty token last), D decoder width, here that of
-CLIP's joint space (D = Dt), A heads, h and w = patch grid.
+CLIP's joint space (D = Dt), h and w = patch grid.
 """
 
 import torch
@@ -12,59 +12,63 @@ from torch import Tensor, nn
 
 from .decoder import AttentionToMaskDecoder
 
+# What a query can be made of, by its name in the released code: text rows q and image token s, both (B, N, D)
+TERMS = {"q": lambda q, s: q, "s": lambda q, s: s, "qms": lambda q, s: q * s}
+
 
 class RelationshipDescriptor(nn.Module):
-    """Combines each text row with the image: a projection of (image token * text, text) [ZegCLIP section 3.3].
+    """Combines each text row with the image: a projection of concatenated terms [ZegCLIP; TagCLIP's code].
 
     Args:
         dim: D.
+        terms: names in TERMS, joined by "_", each at most once. ZegCLIP and TagCLIP use qms_q; the released code also
+            has s_q and q.
+
+    Raises:
+        ValueError: an unknown or repeated term, or none that has text in it.
     """
 
-    def __init__(self, *, dim: int):
+    def __init__(self, *, dim: int, terms: str = "qms_q"):
         super().__init__()
-        self.proj = nn.Linear(2 * dim, dim)
+        self.terms = terms.split("_")
+        if set(self.terms) - set(TERMS) or len(set(self.terms)) < len(self.terms) or self.terms == ["s"]:
+            raise ValueError(
+                f"MODEL.TAGCLIP.DESCRIPTOR is {terms!r}; expected terms joined by _, such as qms_q, s_q or q, each at "
+                "most once: q (text), s (image token, not alone), qms (their product)"
+            )
+        self.proj = nn.Linear(len(self.terms) * dim, dim)
 
     def forward(self, image_token: Tensor, text: Tensor) -> Tensor:
         """Queries (B, N, D), from image tokens (B, D) and text rows (N, D)."""
-        text = text.expand(len(image_token), -1, -1)
-        return self.proj(torch.cat([image_token[:, None] * text, text], dim=2))
+        q = text.expand(len(image_token), -1, -1)
+        s = image_token[:, None].expand_as(q)
+        return self.proj(torch.cat([TERMS[term](q, s) for term in self.terms], dim=2))
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TrustyHead(nn.Module):
     """Predicts mask logits of any number of classes, given by their text rows, and of the trusty token.
 
-    The queries attend to each other in the first decoder layer, so the scores of a class depend on which other classes
-    are given, but not on their order.
+    With self-attention the scores of a class depend on which other classes are given, but not on their order. Without
+    it and without a trusty token this is ZegCLIP's head.
 
     Args:
         dim: D.
-        num_heads: A.
-        num_layers, dropout, keep_unused: see AttentionToMaskDecoder.
+        descriptor: `terms` of RelationshipDescriptor.
         trusty_token: whether to learn one more query, whose map predicts which pixels belong to seen classes (or to
-            unseen ones, depending on the target of its loss); without it this is ZegCLIP's head.
+            unseen ones, depending on the target of its loss).
+        decoder: further arguments of AttentionToMaskDecoder, such as `num_heads`.
 
     Raises:
-        ValueError: see AttentionToMaskDecoder.
+        ValueError: see RelationshipDescriptor and AttentionToMaskDecoder.
     """
 
     @configurable
-    def __init__(
-        self,
-        *,
-        dim: int,
-        num_heads: int = 8,
-        num_layers: int = 3,
-        dropout: float = 0.1,
-        trusty_token: bool = True,
-        keep_unused: bool = False,
-    ):
+    def __init__(self, *, dim: int, descriptor: str = "qms_q", trusty_token: bool = True, **decoder):
         super().__init__()
         self.trusty_token = nn.Parameter(torch.empty(1, dim)) if trusty_token else None
-        self.relationship_descriptor = RelationshipDescriptor(dim=dim)
-        self.decoder = AttentionToMaskDecoder(
-            dim=dim, num_heads=num_heads, num_layers=num_layers, dropout=dropout, keep_unused=keep_unused
-        )
+        self.relationship_descriptor = RelationshipDescriptor(dim=dim, terms=descriptor)
+        self.decoder = AttentionToMaskDecoder(dim=dim, **decoder)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -85,10 +89,12 @@ class TrustyHead(nn.Module):
             )
         return {
             "dim": input_shape["patch_map"].channels,
+            "descriptor": node.DESCRIPTOR,
+            "trusty_token": node.TRUSTY_TOKEN,
             "num_heads": node.NHEADS,
             "num_layers": node.DEC_LAYERS,
             "dropout": node.DROPOUT,
-            "trusty_token": node.TRUSTY_TOKEN,
+            "self_attention": node.SELF_ATTENTION,
             "keep_unused": node.KEEP_UNUSED_PARAMETERS,
         }
 

@@ -1,4 +1,4 @@
-"""Scores from mask probabilities, the trusty map and gamma [TagCLIP section 3.5].
+"""Scores from mask probabilities, the trusty map and gamma [TagCLIP's code].
 
 Shapes: C classes, h and w = patch grid, H and W = an image (padding is cropped off), r of its rows.
 """
@@ -64,42 +64,30 @@ class TrustyScores(ScoreMap):
     Args:
         mask_logits: (C, h, w).
         trusty_logits: (1, h, w), logits of "a seen class is here"; None without a trusty token.
-        seen_mask: (C,) bool, True at seen classes.
         size: height and width of the padded image, in pixels; logits are upsampled to it bilinearly.
         crop: (H, W) of the image without padding.
-        gamma, weighting: see `trusty_scores`.
+        options: further arguments of `trusty_scores`.
     """
 
     def __init__(
         self,
         mask_logits: Tensor,
         trusty_logits: Tensor | None,
-        seen_mask: Tensor,
         *,
         size: tuple[int, int],
         crop: tuple[int, int],
-        gamma: float,
-        weighting: str,
+        **options,
     ) -> None:
         super().__init__(crop, 2 * len(mask_logits), mask_logits.device)
         self.mask_logits = mask_logits.float()
         self.trusty_logits = None if trusty_logits is None else trusty_logits.float()
-        self.seen_mask = seen_mask
         self.padded_size = tuple(size)
-        self.gamma = gamma
-        self.weighting = weighting
+        self.options = options
 
     def rows(self, start: int, stop: int) -> Scores:
         """See ScoreMap."""
-        seen_prob = None if self.trusty_logits is None else self._probabilities(self.trusty_logits, start, stop)
-        scores = trusty_scores(
-            self._probabilities(self.mask_logits, start, stop),
-            None if seen_prob is None else 1 - seen_prob,
-            self.seen_mask,
-            gamma=self.gamma,
-            weighting="none" if seen_prob is None else self.weighting,
+        masks, seen = (
+            None if x is None else mask_probabilities(x, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
+            for x in (self.mask_logits, self.trusty_logits)
         )
-        return Scores(scores, seen_prob)
-
-    def _probabilities(self, logits: Tensor, start: int, stop: int) -> Tensor:
-        return mask_probabilities(logits, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
+        return Scores(trusty_scores(masks, None if seen is None else 1 - seen, **self.options), seen)

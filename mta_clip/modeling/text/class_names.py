@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from ...data.model_classes import unknown_classes, with_classes
+from ...data.model_classes import with_classes
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def class_names_from_config(cfg: CfgNode) -> list[str]:
     """
     cfg = with_classes(cfg)
     if not cfg.MODEL.PROMPT.CLASS_NAMES:
-        raise unknown_classes(cfg)
+        train = cfg.DATASETS.TRAIN
+        where = f"dataset {train[0]!r} has no `stuff_classes` in its metadata" if train else "DATASETS.TRAIN is empty"
+        raise ValueError(
+            f"class names are needed, but MODEL.PROMPT.CLASS_NAMES is empty and {where}: set either of them"
+        )
     names, expected = cfg.MODEL.PROMPT.CLASS_NAMES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if len(names) != expected:
         raise ValueError(

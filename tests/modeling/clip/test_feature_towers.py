@@ -83,6 +83,21 @@ def test_vit_neck_parameter_count():
     assert sum(p.numel() for p in neck.parameters()) == 7_087_872
 
 
+def test_vit_neck_with_synchronised_batch_norm():
+    """MTA-CLIP's: one norm between the two deconvolutions, GroupNorm of one group at the start of each level."""
+    neck = ScaleNeck(width=768, stride=16, norm="SyncBN")
+    kinds = [[type(layer).__name__ for layer in level] for level in neck]
+    assert kinds == [
+        ["GroupNorm", "ConvTranspose2d", "SyncBatchNorm2d", "GELU", "ConvTranspose2d"],
+        ["GroupNorm", "ConvTranspose2d"],
+        ["GroupNorm"],
+        ["GroupNorm", "MaxPool2d"],
+    ]
+    assert sum(p.numel() for p in neck.parameters()) == 7_087_872
+    with pytest.raises(ValueError, match="VIT_NECK_NORM is 'BN', expected one of GN, SyncBN"):
+        ScaleNeck(width=4, stride=16, norm="BN")
+
+
 @pytest.mark.parametrize("stride, sides", [(16, (24, 12, 6, 3)), (8, (12, 6, 3, 1)), (32, (48, 24, 12, 6))])
 def test_neck_scales_any_token_stride(stride, sides):
     neck = ScaleNeck(width=4, stride=stride)
@@ -95,6 +110,19 @@ def test_taps_default_to_quarters():
     assert build_feature_tower(visual_of("test-vit-14"), ()).taps == [1, 2, 3, 4]
     assert build_feature_tower(visual_of("mta-tiny-vit"), ()).taps == [0, 1, 2, 3]
     assert build_feature_tower(visual_of("test-timm-vit"), ()).taps == [2, 5, 8, 11]
+
+
+@pytest.mark.parametrize("name", ["test-vit-14", "test-timm-vit"])
+def test_dropped_blocks_are_reported(name, caplog):
+    visual = visual_of(name)
+    blocks = len(visual.transformer.resblocks if name == "test-vit-14" else visual.trunk.blocks)
+    tower = build_feature_tower(visual, [0, 1, 1, 2])
+    assert f"[0, 1, 1, 2] drops the last {blocks - 3} of the tower's {blocks} blocks" in caplog.text
+    assert len(tower.visual.transformer.resblocks if name == "test-vit-14" else tower.visual.blocks) == 3
+    caplog.clear()
+    build_feature_tower(visual_of(name), [0, 1, 1, blocks - 1])
+    build_feature_tower(visual_of(name), ())
+    assert not caplog.messages
 
 
 def test_patches_of_14_pixels_cover_16():
@@ -154,3 +182,21 @@ def test_stages_hold_every_parameter_of_the_tower_once(name):
     parts = [part for stage in tower.stages() for part in stage]
     held = [p for part in parts for p in (part.parameters() if isinstance(part, nn.Module) else [part])]
     assert sorted(map(id, held)) == sorted(map(id, tower.visual.parameters()))
+
+
+@pytest.mark.slow
+def test_architectures_of_open_clip():
+    """README.md counts them: 125 of 144 in open_clip 3.3."""
+    refused = ("MobileCLIP-B", "MobileCLIP2-B", "ViTamin-", "swin_", "vit_relpos_")
+    names = [name for name in open_clip.list_models() if not name.startswith(("mta-", "test-"))]
+    with torch.device("meta"):  # no memory for weights
+        for name in names:
+            config = open_clip.get_model_config(name)
+            visual = open_clip.model._build_vision_tower(config["embed_dim"], config["vision_cfg"])
+            if name.startswith(refused):
+                with pytest.raises(ValueError, match="is not supported"):
+                    build_feature_tower(visual, ())
+            else:
+                build_feature_tower(visual, ())
+    if open_clip.__version__.startswith("3.3."):
+        assert (len(names), sum(not name.startswith(refused) for name in names)) == (144, 125)

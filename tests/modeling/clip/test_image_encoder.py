@@ -124,6 +124,19 @@ def test_batch_norm_modes_share_their_state_dict():
             assert torch.equal(encoder.eval()(images)["res5"], expected)
 
 
+def test_the_norm_of_a_neck_by_key():
+    cfg = get_cfg()
+    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "test-timm-vit", ""
+    assert not norms_of(build_backbone(cfg))
+    cfg.MODEL.CLIP.VIT_NECK_NORM = "SyncBN"
+    for mode in ("train", "frozen", "sync"):  # of the image tower; the neck is new, and always trained
+        cfg.MODEL.CLIP.BN_MODE = mode
+        encoder = build_backbone(cfg).train()
+        (norm,) = norms_of(encoder)
+        assert type(norm) is SyncBatchNorm2d and norm.training and norm.weight.requires_grad
+        check_maps(encoder, 64, 96, CHANNELS["test-timm-vit"])
+
+
 def test_autocast():
     for name in ("mta-tiny", "mta-tiny-vit"):
         encoder = CLIPImageEncoder(name=name).eval()

@@ -62,6 +62,13 @@ def test_one_size_equals_plain_inference_on_the_resized_image_from_file(tmp_path
     torch.testing.assert_close(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
 
 
+def test_deep_images_are_read_from_file_by_their_range(tmp_path):
+    deep = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    scores = wrap(Segmentor())([{"file_name": str(tmp_path / "deep.png")}])[0]["sem_seg"]
+    np.testing.assert_allclose(scores[0].numpy(), deep / 257, atol=0.51)
+
+
 def resized_each(model, inputs, sizes, flip):
     """The definition: every score map resized to the output size by the model itself, then averaged."""
     maps = []
@@ -183,3 +190,15 @@ def test_built_from_config():
     wrapped = AugmentedModel(cfg, model)
     assert wrapped.model is model
     assert (wrapped.min_sizes, wrapped.max_size, wrapped.flip) == ((256, 384), 999, False)
+
+
+def test_sizes_as_ratios_of_the_test_size():
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.TEST.AUG.RATIOS = 512, [0.5, 0.75, 1.0, 1.75]
+    assert AugmentedModel(cfg, Segmentor()).min_sizes == (256, 384, 512, 896)
+    cfg.TEST.AUG.RATIOS = [0.5, 0]
+    with pytest.raises(ValueError, match=r"RATIOS is \[0.5, 0\]; expected positive"):
+        AugmentedModel(cfg, Segmentor())
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    with pytest.raises(ValueError, match="which is 0: set it, or set TEST"):
+        AugmentedModel(cfg, Segmentor())

@@ -161,9 +161,12 @@ def test_supervised_training_uses_all_labels():
     assert not same(step(model, inputs), step(model, with_labels(inputs, scramble)))
 
 
-@pytest.mark.parametrize("protocol", ["inductive", "transductive", "supervised"])
-def test_every_trainable_parameter_learns(protocol):
-    model = tiny_model(PROTOCOL=protocol)
+ZEGCLIP = {"SELF_ATTENTION": False, "TRUSTY_TOKEN": False, "TRUSTY_EVAL": "none"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"PROTOCOL": "transductive"}, {"PROTOCOL": "supervised"}, ZEGCLIP], ids=str)
+def test_every_trainable_parameter_learns(changes):
+    model = tiny_model(**changes)
     _, gradients = step(model, batch())
     for name, parameter in model.named_parameters():
         trainable = name.startswith("head.") or (name.startswith("backbone.") and "prompt" in name)
@@ -318,6 +321,7 @@ def test_label_maps_and_trusty_maps_of_windows():
         ({"TRUSTY_EVAL": "sometimes"}, "TRUSTY_EVAL must be one of"),
         ({"TRUSTY_TOKEN": False}, "without TRUSTY_TOKEN it must be none"),
         ({"NHEADS": 5}, "cannot be split into 5 heads"),
+        ({"DESCRIPTOR": "q_m"}, "DESCRIPTOR is 'q_m'"),
     ],
 )
 def test_bad_configs(changes, message):

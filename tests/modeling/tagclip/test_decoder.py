@@ -33,7 +33,7 @@ def test_queries_mix_in_the_first_layer_only():
     changed = queries.clone()
     changed[0, 0] += 1
     for self_attention in (True, False):
-        layer = DecoderLayer(dim=12, num_heads=3, dim_feedforward=24, dropout=0.0, self_attention=self_attention).eval()
+        layer = DecoderLayer(dim=12, num_heads=3, dropout=0.0, self_attention=self_attention).eval()
         same = torch.allclose(layer(queries, memory)[0, 1:], layer(changed, memory)[0, 1:], atol=1e-6)
         assert same != self_attention
 

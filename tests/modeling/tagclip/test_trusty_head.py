@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from torch.nn import functional as F
 
 from mta_clip.modeling.tagclip.labels import UNLABELLED, fill_pseudo_labels
 from mta_clip.modeling.tagclip.losses import TrustyCriterion
-from mta_clip.modeling.tagclip.trusty_head import TrustyHead
+from mta_clip.modeling.tagclip.trusty_head import RelationshipDescriptor, TrustyHead
 from mta_clip.modeling.tagclip.trusty_scores import TRUSTY_EVAL, trusty_scores
+
+README = Path(__file__).parents[3] / "configs" / "README.md"
 
 
 def resize(logits: torch.Tensor, size: int) -> torch.Tensor:
@@ -129,6 +132,57 @@ def test_parameter_counts():
     assert count(keep_unused=True) + 1_513_728 == 12_549_888
     assert count() + 684_288 == 9_091_328
     assert count() + 1_513_728 == 9_920_768
+
+
+def test_parameter_counts_of_zegclip():
+    """Ours, and the 13.8 and 14.6 million that ZegCLIP's README reports, which include what never gets a gradient.
+
+    That is, as in TagCLIP, all but the scores of the last layer, and in each layer a self-attention with its norm.
+    """
+
+    def count(**options):
+        head = TrustyHead(dim=512, num_heads=8, self_attention=False, trusty_token=False, **options)
+        return sum(p.numel() for p in head.parameters())
+
+    self_attention = sum(p.numel() for p in torch.nn.MultiheadAttention(512, 8).parameters())
+    text = README.read_text()
+    for prompts, ours, official in ((684_288, 8_039_168, 13_821_184), (1_513_728, 8_868_608, 14_650_624)):
+        assert count() + prompts == ours
+        assert count(keep_unused=True) + 3 * self_attention + prompts == official
+        assert f"{ours:,}" in text and f"{official:,}" in text
+
+
+@pytest.mark.parametrize(
+    ("terms", "concatenate"),
+    [
+        ("qms_q", lambda q, s: torch.cat([q * s, q], dim=2)),
+        ("s_q", lambda q, s: torch.cat([s, q], dim=2)),
+        ("q", lambda q, s: q),
+    ],
+)
+def test_descriptor_terms(terms, concatenate):
+    descriptor = RelationshipDescriptor(dim=12, terms=terms)
+    image_token, _, text = inputs(5)
+    both = text.repeat(2, 1, 1), image_token[:, None].repeat(1, 5, 1)
+    torch.testing.assert_close(descriptor(image_token, text), descriptor.proj(concatenate(*both)))
+    head = TrustyHead(dim=12, num_heads=3, descriptor=terms)
+    assert head.relationship_descriptor.proj.in_features == 12 * len(terms.split("_"))
+
+
+@pytest.mark.parametrize("terms", ["", "s", "q_m", "q_q", "qms q"])
+def test_bad_descriptor_terms(terms):
+    with pytest.raises(ValueError, match=f"MODEL.TAGCLIP.DESCRIPTOR is '{terms}'; expected"):
+        TrustyHead(dim=12, num_heads=3, descriptor=terms)
+
+
+def test_without_self_attention_classes_do_not_depend_on_each_other():
+    token, patches, text = inputs(5)
+    for self_attention in (True, False):
+        head = TrustyHead(dim=12, num_heads=3, self_attention=self_attention).eval()
+        masks, trusty = head(token, patches, text)
+        fewer, same = head(token, patches, text[:3])
+        assert torch.allclose(fewer, masks[:, :3], atol=1e-6) != self_attention
+        assert torch.allclose(same, trusty, atol=1e-6) != self_attention
 
 
 def test_every_parameter_learns():
