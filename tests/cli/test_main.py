@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import warnings
 
 import pytest
@@ -103,7 +104,10 @@ def test_signals_end_a_command_with_one_line(signum, monkeypatch, capsys):
 def test_workers_that_are_stopped_say_nothing(monkeypatch, capfd):
     def run(args) -> int:
         with multiprocessing.get_context("fork").Pool(1) as pool:
-            return pool.apply(abs, (0,))
+            pool.apply(abs, (0,))
+            pool.apply_async(time.sleep, (600,))
+            time.sleep(0.5)
+        return 0
 
     monkeypatch.setattr(info, "run", run)
     assert main(["info"]) == 0
