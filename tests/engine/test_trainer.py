@@ -243,14 +243,14 @@ def test_data_is_checked_before_a_model_is_built(datasets_root, tmp_path):
 
 
 class SignalledToyTrainer(ToyTrainer):
-    """Gets a signal in its third step, or in the evaluation after it."""
+    """Gets a signal in its fifth step, or in the evaluation after the third."""
 
     def __init__(self, cfg, signum: int, when: str) -> None:
         super().__init__(cfg)
         self.signum, self.when = signum, when
 
     def run_step(self) -> None:
-        if self.when == "step" and self.iter == 2:
+        if self.when == "step" and self.iter == 4:
             os.kill(os.getpid(), self.signum)
         super().run_step()
 
@@ -261,13 +261,13 @@ class SignalledToyTrainer(ToyTrainer):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["step", "evaluation"])
-def test_signals_save_a_checkpoint_to_resume_from(tmp_path, signum, when):
+@pytest.mark.parametrize(("when", "finished"), [("step", 4), ("evaluation", 2)])
+def test_signals_save_a_checkpoint_to_resume_from(tmp_path, signum, when, finished):
     trainer = functools.partial(SignalledToyTrainer, signum=signum, when=when)
     with pytest.raises(interrupts.Interrupted) as stop:
         train_toy(tmp_path / "signalled", trainer=trainer, arch="NoisyToySegmentor")
     assert stop.value.signum == signum
-    assert (tmp_path / "signalled" / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert (tmp_path / "signalled" / "last_checkpoint").read_text() == f"model_{finished:07d}.pth"
     resumed = train_toy(tmp_path / "signalled", resume=True, arch="NoisyToySegmentor")
     assert_equal_states(resumed, train_toy(tmp_path / "whole", arch="NoisyToySegmentor"))
 
