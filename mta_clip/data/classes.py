@@ -32,6 +32,11 @@ class ClassList:
         return ClassList(("; ".join(names or ("background",)), *self.names), ((0, 0, 0), *self.colors))
 
 
+def short_name(name: str) -> str:
+    """The first of the names of a class, for tables and pictures."""
+    return name.partition(";")[0].strip()
+
+
 def builtin_classes(dataset: str) -> ClassList:
     """The class list that comes with mta_clip for a dataset, e.g. "ade20k".
 

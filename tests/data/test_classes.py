@@ -2,7 +2,7 @@ import pytest
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, CITYSCAPES_CATEGORIES, COCO_CATEGORIES
 from miniatures import CONTEXT_IDS
 
-from mta_clip.data.classes import builtin_classes, make_classes, read_classes
+from mta_clip.data.classes import builtin_classes, make_classes, read_classes, short_name
 from mta_clip.data.datasets.coco_stuff import CLASS_IDS
 
 COUNTS = {
@@ -81,6 +81,10 @@ def test_classes_of_context_59_are_classes_of_context_459():
 def test_names_of_a_class_are_separated_alike(name):
     for names in builtin_classes(name).names:
         assert names == "; ".join(part.strip() for part in names.split(";")) and "" not in names.split("; ")
+
+
+def test_a_class_goes_by_its_first_name():
+    assert short_name("sofa; couch") == "sofa" == short_name("sofa")
 
 
 def test_voc_colors():
