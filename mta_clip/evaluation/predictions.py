@@ -55,10 +55,9 @@ class RunLengthWriter:
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
         """Adds one prediction, (H, W) class indices."""
         for label in np.unique(labels).tolist():
-            segment = pycocotools.mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
-            segment["counts"] = segment["counts"].decode("ascii")
             category = self._dataset_ids.get(label, label)
-            self._segments.append({"file_name": image, "category_id": category, "segmentation": segment})
+            segment = {"file_name": image, "category_id": category, "segmentation": run_length(labels == label)}
+            self._segments.append(segment)
 
     def finish(self) -> None:
         """Joins the segments of all processes and writes them; every process must call this; raises OSError."""
@@ -66,3 +65,9 @@ class RunLengthWriter:
         if comm.is_main_process():
             with complete_file(self._path) as part:
                 part.write_text(json.dumps([segment for segments in parts for segment in segments]))
+
+
+def run_length(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's run-length encoding of a mask (H, W): {"size": [H, W], "counts": text}, ready for JSON."""
+    segment = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return segment | {"counts": segment["counts"].decode("ascii")}
