@@ -1,5 +1,9 @@
 """mta-clip: language-guided semantic segmentation (MTA-CLIP, TagCLIP, Mask2Former baseline) on Detectron2.
 
+    import mta_clip
+    model = mta_clip.load("output/demo")
+    result = model("street.jpg")
+
 Importing it makes Detectron2 importable without its compiled part, and all models and datasets are in Detectron2's
 registries once these are imported, before or after. What is named in `__all__` is imported when it is first used.
 """
@@ -12,7 +16,9 @@ from .registration import register_with_detectron2
 
 if TYPE_CHECKING:
     from . import data, modeling
+    from .api.load import load
     from .api.result import Segmentation
+    from .api.segmenter import Segmenter
     from .config import get_cfg
     from .config_loader import load_config
     from .predictor import SegmentationPredictor
@@ -21,8 +27,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Segmentation",
     "SegmentationPredictor",
+    "Segmenter",
     "data",
     "get_cfg",
+    "load",
     "load_config",
     "modeling",
 ]
@@ -30,7 +38,9 @@ __all__ = [
 _MODULES = {
     "Segmentation": "api.result",
     "SegmentationPredictor": "predictor",
+    "Segmenter": "api.segmenter",
     "get_cfg": "config",
+    "load": "api.load",
     "load_config": "config_loader",
 }
 
