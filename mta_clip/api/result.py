@@ -19,7 +19,7 @@ from ..visualization import draw_overlay, legend_entries, prediction_panel
 if TYPE_CHECKING:
     import supervision
 
-OTHER_COLOR = (128, 128, 128)  # of pixels that get none of the names; colours of classes are never this grey
+OTHER_GREYS = (0, 64, 128, 192)  # of pixels that get none of the names; the farthest from all colours is taken
 NEGLIGIBLE = float(np.finfo(np.float32).tiny)  # sums of scores up to this are not divided by
 LISTED = 5  # classes in the text form of a result
 
@@ -41,6 +41,7 @@ class Segmentation:
     scores: NDArray[np.float32] | None = None  # (C, H, W), larger is more likely; None if they were not kept
     trusty: NDArray[np.float32] | None = None  # (H, W) in [0, 1], probability of a seen class; TagCLIP only
     unseen_classes: tuple[str, ...] = ()  # names that the model was not trained on
+    other: str | None = None  # name of rejected pixels, if it is none of the model's
     path: str | None = None  # of the image, if it was read from a file
 
     @functools.cached_property
@@ -79,15 +80,15 @@ class Segmentation:
             raise ValueError(f"threshold is a confidence between 0 and 1, got {threshold}")
         names, colors, scores = self.class_names, self.colors, self.scores
         if other not in names:
-            names, colors = (*names, other), np.vstack([colors, np.array([OTHER_COLOR], np.uint8)])
+            names, colors = (*names, other), np.vstack([colors, _grey_apart_from(colors)])
             if scores is not None:
                 scores = np.concatenate([scores, np.full_like(scores[:1], threshold)])
-        index = names.index(other)
-        if scores is not None and len(names) == len(self.class_names):
+        elif scores is not None:
             scores = scores.copy()
-            scores[index] = scores[index].clip(min=threshold)
-        labels = np.where(self.confidence < threshold, index, self.labels)
-        return replace(self, labels=labels, class_names=names, colors=colors, scores=scores)
+            scores[names.index(other)] = scores[names.index(other)].clip(min=threshold)
+        labels = np.where(self.confidence < threshold, names.index(other), self.labels)
+        new = other if other not in self.class_names else self.other
+        return replace(self, labels=labels, class_names=names, colors=colors, scores=scores, other=new)
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Masks (H, W) of the classes that are present, in the order of `class_names`."""
@@ -175,7 +176,7 @@ class Segmentation:
             alpha: share of the label colours in the overlay, 0..1, else a ValueError.
         """
         heatmaps = {} if self.trusty is None else {"Trusty map: seen classes": self.trusty}
-        options = {"alpha": alpha, "unseen": self.unseen_classes, "heatmaps": heatmaps}
+        options = {"alpha": alpha, "unseen": self.unseen_classes, "other": self.other, "heatmaps": heatmaps}
         return prediction_panel(self.image, self.labels, self.class_names, self.colors, **options)
 
     def __repr__(self) -> str:
@@ -193,6 +194,12 @@ class Segmentation:
 
     def _present(self) -> list[int]:
         return np.unique(self.labels).tolist()
+
+
+def _grey_apart_from(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    greys = np.repeat(np.array(OTHER_GREYS, np.uint8)[:, None], 3, axis=1)
+    distances = np.linalg.norm(greys[:, None].astype(int) - colors, axis=-1)
+    return greys[distances.min(axis=1).argmax()]
 
 
 def _polygons(mask: NDArray[np.bool_]) -> list[list[NDArray[np.int32]]]:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mta_clip.api.result import OTHER_COLOR, Segmentation
+from mta_clip.api.result import Segmentation
 
 NAMES = ("sky", "road", "tree")
 COLORS = np.array([[0, 0, 255], [255, 0, 0], [0, 255, 0]], np.uint8)
@@ -65,12 +65,19 @@ def test_rejected_pixels_get_a_new_class():
     rejected = result.reject("background", threshold=0.3)
     assert rejected.labels.tolist() == [[0, 2, 0]]  # at the threshold is not below it
     assert rejected.class_names == ("sky", "road", "background")
-    assert rejected.colors.tolist() == [*COLORS[:2].tolist(), list(OTHER_COLOR)]
+    assert rejected.colors.tolist() == [*COLORS[:2].tolist(), [192] * 3] and rejected.other == "background"
     assert np.array_equal(rejected.confidence, result.confidence)
     np.testing.assert_allclose(rejected.probabilities[:, 0, 1], np.array([0.1, 0.2, 0.3]) / 0.6, atol=1e-6)
     np.testing.assert_allclose(rejected.probabilities.sum(0), 1, atol=1e-6)
     assert np.array_equal(rejected.probabilities.argmax(0), rejected.labels)
     assert result.labels.tolist() == [[0, 1, 0]] and len(result.class_names) == 2
+
+
+@pytest.mark.parametrize("grey", range(0, 256, 15))
+def test_the_colour_of_rejected_pixels_is_of_no_class(grey):
+    result = make(np.ones((2, 3, 3)), colors=np.array([[grey] * 3, [255, 255, 255]], np.uint8))
+    own, *others = result.reject(threshold=0.5).colors[::-1].astype(int)
+    assert min(np.linalg.norm(own - other) for other in others) > 90
 
 
 def test_a_single_name_can_be_rejected():
@@ -86,6 +93,7 @@ def test_rejected_pixels_can_get_a_class_of_the_model(scores):
         result = make(result.scores, scores=None)
     rejected = result.reject("sky", threshold=0.4)
     assert rejected.labels.tolist() == [[0, 0, 0]] and rejected.class_names == ("sky", "road")
+    assert rejected.other is None
     if scores:
         assert np.array_equal(rejected.probabilities.argmax(0), rejected.labels)
 
