@@ -100,7 +100,7 @@ def test_equals_averaging_at_the_output_size(output_size, flip, strip_bytes, mon
     scores = wrap(Segmentor(), **options)([inputs])[0]["sem_seg"]
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-3)  # scores up to 255
     (result,) = wrap(Segmentor(label_maps_only=True), **options)([inputs])
-    assert result.keys() == {"labels", "trusty"} and result["labels"].dtype == torch.int64
+    assert result.keys() == {"labels", "label_scores", "trusty"} and result["labels"].dtype == torch.int64
     chosen = expected.gather(0, result["labels"][None])[0]
     torch.testing.assert_close(
         chosen, expected.amax(0), rtol=1e-5, atol=1e-3
