@@ -28,10 +28,13 @@ class Parts(nn.Module):
     Attributes:
         feature_names: of the tensors that `features` returns.
         name_inputs: of the tensors about K names that `open_scores` takes.
+        only_features, only_names: modules that `open_scores` and `features`, respectively, do not need.
     """
 
     feature_names: tuple[str, ...]
     name_inputs: tuple[str, ...]
+    only_features: tuple[str, ...]
+    only_names: tuple[str, ...]
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
         """What depends on the images, (B, 3, H, W) normalised and padded, but not on names."""
@@ -54,6 +57,7 @@ class MaskParts(Parts):
 
     feature_names = ("mask_logits", "mask_embeddings")
     name_inputs = ("text",)
+    only_features, only_names = ("backbone", "head"), ()
 
     def __init__(self, model: MTACLIP) -> None:
         super().__init__()
@@ -91,6 +95,7 @@ class PatchParts(Parts):
 
     feature_names = ("image_token", "patch_map")
     name_inputs = ("text", "seen")
+    only_features, only_names = ("backbone",), ("head",)
 
     def __init__(self, model: TagCLIP) -> None:
         super().__init__()
@@ -160,7 +165,11 @@ class ClosedGraph(Graph):
 
 
 class FeatureGraph(Graph):
-    """Images (B, 3, H, W) uint8 RGB -> features, for `NamesGraph`."""
+    """Images (B, 3, H, W) uint8 RGB -> features, for `NamesGraph`. For arguments see Graph."""
+
+    def __init__(self, model: SegmentationModel, **options: str) -> None:
+        super().__init__(model, **options)
+        _drop(self.parts, self.parts.only_names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
@@ -168,7 +177,14 @@ class FeatureGraph(Graph):
 
 
 class NamesGraph(Graph):
-    """Images (of which only the size is read), their features and tensors about K names -> scores or labels."""
+    """Images (of which only the size is read), their features and tensors about K names -> scores or labels.
+
+    For arguments see Graph.
+    """
+
+    def __init__(self, model: SegmentationModel, **options: str) -> None:
+        super().__init__(model, **options)
+        _drop(self.parts, self.parts.only_features)
 
     def forward(self, images: Tensor, features: Sequence[Tensor], names: Sequence[Tensor]) -> Tensor:
         """See the class."""
@@ -176,15 +192,26 @@ class NamesGraph(Graph):
 
 
 def parts_of(model: nn.Module) -> Parts:
-    """The parts of a model.
+    """The parts of a model; for the error see `check_supported`."""
+    check_supported(model)
+    return PatchParts(model) if isinstance(model, TagCLIP) else MaskParts(model)
+
+
+def check_supported(model: nn.Module) -> None:
+    """Checks that a model can be exported.
 
     Raises:
-        ValueError: a meta-architecture that cannot be exported.
+        ValueError: it has another meta-architecture.
     """
-    for architecture, parts in ((MTACLIP, MaskParts), (TagCLIP, PatchParts)):
-        if isinstance(model, architecture):
-            return parts(model)
-    raise ValueError(f"{type(model).__name__} cannot be exported, only MTACLIP (with or without text) and TagCLIP can")
+    if not isinstance(model, MTACLIP | TagCLIP):
+        name = type(model).__name__
+        raise ValueError(f"{name} cannot be exported, only MTACLIP (with or without text) and TagCLIP can")
+
+
+def _drop(parts: Parts, modules: Sequence[str]) -> None:
+    """Removes modules, whose weights would otherwise be written to the file."""
+    for name in modules:
+        delattr(parts, name)
 
 
 def _sum_of_masks(probabilities: Tensor, mask_logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from .. import __version__
 from ..modeling.ops import plain_forms
 from .formats import SUFFIXES, quiet_exporters, require_format, write_graph
-from .graphs import RETURNS, ClosedGraph, FeatureGraph, Graph, NamesGraph
+from .graphs import RETURNS, ClosedGraph, FeatureGraph, Graph, NamesGraph, check_supported
 from .names import require_text, save_names, text_features
 
 logger = logging.getLogger(__name__)
@@ -48,11 +48,11 @@ def export_model(
       `text` (K, Z, Dt) of any K names (with TagCLIP also `seen` (K,) bool); `<stem>_names.npz` has these for `names`.
 
     Args:
-        model, cfg: from `build_trained_model`.
+        model, cfg: from `build_trained_model`, on the CPU.
         path: of the first file; its suffix is that of the format.
         format: onnx | torch (torch.export) | openvino.
         vocabulary: closed | open.
-        names: class names; None: those of the model.
+        names: class names; None: those in use.
         returns: scores | labels.
         size: (H, W) in pixels that the graphs are limited to; None: any size from 2 pixels.
 
@@ -67,21 +67,25 @@ def export_model(
     """
     path = Path(path)
     require_format(format, path)
+    check_supported(model)
     _check_options(vocabulary, returns, size)
     if cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.AUG.ENABLED:
         logger.warning("the graph scores whole images; windows and augmentation (config node TEST) are not part of it")
     model.eval()
     if vocabulary == "open":
         require_text(model)
-    names = list(names or cfg.MODEL.PROMPT.CLASS_NAMES)
+    own = list(cfg.MODEL.PROMPT.CLASS_NAMES)
+    before = model.vocabulary
+    names = list(names or before or own)
     options = {"returns": returns, "image_format": cfg.INPUT.FORMAT}
     about = describe(cfg, names=names, returns=returns, size=size)
     images = torch.zeros(2, 3, *(size or _EXAMPLE_SIZE), dtype=torch.uint8)
     if vocabulary == "open":
         return _export_open(model, path, format, names, images, about, options)
-    if names != list(cfg.MODEL.PROMPT.CLASS_NAMES):
-        model.set_vocabulary(names)
-    program = trace(ClosedGraph(model, **options), (images,), (_image_axes(size),))
+    model.set_vocabulary(None if names == own else names)
+    graph = ClosedGraph(model, **options)
+    model.set_vocabulary(before)
+    program = trace(graph, (images,), (_image_axes(size),))
     return write_graph(format, program, path, about, inputs=["images"], outputs=[returns])
 
 

@@ -61,6 +61,13 @@ def test_channels_are_turned_for_models_that_expect_bgr():
     check_close(ClosedGraph(model, image_format="BGR")(images), eager(model, images.flip(1)))
 
 
+def test_each_half_has_only_its_own_weights():
+    for name in ("MTACLIP", "TagCLIP"):
+        model, _ = tiny(name)
+        halves = [{id(p) for p in graph(model).parameters()} for graph in (FeatureGraph, NamesGraph)]
+        assert halves[0] and not halves[0] & halves[1]
+
+
 def test_other_models_are_refused():
     with pytest.raises(ValueError, match="BrightnessSegmentor cannot be exported"):
         parts_of(BrightnessSegmentor())

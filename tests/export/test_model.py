@@ -24,6 +24,7 @@ from PIL import Image
 from scripts import ROOT
 
 from mta_clip.export import describe, export_model
+from mta_clip.export import model as export_module
 from mta_clip.export.formats import EXTRAS, SUFFIXES
 
 RUNNERS = {"onnx": (onnxruntime_runner, openvino_runner), "torch": (torch_runner,), "openvino": (openvino_runner,)}
@@ -87,6 +88,18 @@ def test_mta_clip_of_a_fixed_size(tmp_path):
             images = random_images(count, (64, 72))
             labels, wanted = runner(files[0])(images)[0], eager(model, images).argmax(1)
             assert labels.shape == wanted.shape and (labels == wanted).float().mean() > 0.999
+
+
+@pytest.mark.parametrize(("names", "wanted"), [(None, OTHER_NAMES), (NAMES, NAMES)])
+def test_names_in_use_are_exported_unless_others_are_given(names, wanted, tmp_path, monkeypatch):
+    model, cfg = tiny("TagCLIP")
+    model.set_vocabulary(OTHER_NAMES)
+    graphs = []
+    monkeypatch.setattr(export_module, "trace", lambda graph, *_: graphs.append(graph))
+    monkeypatch.setattr(export_module, "write_graph", lambda format, program, path, about, **_: about)
+    about = export_model(model, cfg, tmp_path / "model.pt2", format="torch", names=names)
+    assert about["class_names"] == wanted and graphs[0].parts.text.shape[0] == len(wanted)
+    assert model.vocabulary == OTHER_NAMES
 
 
 @pytest.mark.slow
