@@ -81,7 +81,7 @@ def test_what_is_one_image_and_what_are_several(folder):
 
 
 def test_images_of_a_folder(folder, tmp_path):
-    assert each_image(str(folder)) == [folder / "a.PNG", folder / "b.png", folder / "sub/c.png"]
+    assert each_image(str(folder)) == [str(folder / name) for name in ("a.PNG", "b.png", "sub/c.png")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"empty: there are no images.*\.jpg"):
         each_image(tmp_path / "empty")
