@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from noise_config import make_noise_config
 from scripts import ROOT
 
 from mta_clip.cli.main import main
+from mta_clip.config_loader import load_config
 
 SUPPORT = ROOT / "tests" / "support"
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT)))}
@@ -101,6 +103,25 @@ def test_errors_of_the_user_are_one_message(train, arguments, message, tmp_path,
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("mta-clip train: error: ") and message in said[-1]
     assert not any("Traceback" in line for line in said)
+
+
+def test_a_folder_of_photos(train, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names.txt").write_text("green\nred\n")
+    assert train("--data", str(tmp_path), "--val-share", "0.5") == 0
+    folder = Path("output", tmp_path.name)
+    saved = load_config(str(folder), [])
+    assert [len(entry["files"]) for entry in saved.DATASETS.FOLDERS] == [3, 3]
+    assert "3 of its photos" in caplog.text
+    repeat = re.search(r"To repeat this run: mta-clip (.*)", caplog.text).group(1).split()
+    assert main(repeat) == 0
+    assert same_weights(folder / "model_final.pth", Path(f"{folder}_again", "model_final.pth"))
+
+
+def test_a_folder_without_names(train, tmp_path, capsys):
+    assert train("--data", str(tmp_path)) == 1
+    assert "names.txt" in capsys.readouterr().err
 
 
 def test_without_a_config(capsys):
