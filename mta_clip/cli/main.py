@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.util
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,6 +21,9 @@ COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # module
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
 # Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
 DEPRECATIONS = ((FutureWarning, "torch.jit._script"),)
+
+if multiprocessing.parent_process() is not None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before training, Ctrl-C ends the processes of a job without a word
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +85,7 @@ def user_message(error: Exception) -> str | None:
     name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
     kinds = {kind.__name__ for base in USER_ERRORS for kind in (base, *base.__subclasses__())}
     if name in kinds:
-        return message.strip("'\"") if name == "KeyError" else message
+        return message[1:-1] if name == "KeyError" else message  # whose text is quoted
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

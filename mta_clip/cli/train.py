@@ -1,6 +1,8 @@
 """`mta-clip train`: trains the model that a config describes, then evaluates it."""
 
 import argparse
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .job import print_mean_iou, run_job
@@ -11,18 +13,28 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Trains the model that a config describes, then evaluates it.
 
+  mta-clip train --data streets/                                                       your own photos
   mta-clip train --config-file shapes/mta_clip_tiny OUTPUT_DIR output/demo
   mta-clip train --config-file ade20k/mta_clip_rn50 --num-gpus 8 --max-restarts 3
-  mta-clip train --config-file camvid/mta_clip_small --num-gpus 2 MODEL.DEVICE cpu     two processes on the CPU
+  mta-clip train --config-file camvid/mta_clip_small --num-gpus 2 MODEL.DEVICE cpu   two processes on the CPU
 
 The run owns OUTPUT_DIR: config, log, checkpoints and metrics are there. Ctrl-C and SIGTERM save a checkpoint, from
 which --resume continues as if nothing had happened.
 """
 
+logger = logging.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_config_options(parser)
+    own = parser.add_argument_group("your own photos", "the config is then what trains on them (default: own/small)")
+    own.add_argument("--data", metavar="FOLDER", help="with images/, labels/ (or train/ and val/ of both), names.txt")
+    own.add_argument("--images", metavar="FOLDER", help="instead of FOLDER/images")
+    own.add_argument("--labels", metavar="FOLDER", help="instead of FOLDER/labels: one PNG per photo, of class indices")
+    own.add_argument("--names", metavar="FILE", help="instead of FOLDER/names.txt: one class name per line")
+    own.add_argument("--val-share", type=float, default=0.2, metavar="SHARE", help="held out if there is no val/ (0.2)")
+    own.add_argument("--split-seed", type=int, default=0, metavar="N", help="chooses the photos to hold out (0)")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier run in OUTPUT_DIR first")
@@ -33,11 +45,33 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     from ..engine.run_folder import claim_folder
 
-    cfg = config_of(args)
+    cfg = own_photos(args) if args.data or args.images else config_of(args)
     if args.machine_rank == 0:
         claim_folder(cfg.OUTPUT_DIR, resume=args.resume, overwrite=args.overwrite, weights=cfg.MODEL.WEIGHTS)
     run_job(train, args, cfg, args.resume, args.overwrite)
     return 0
+
+
+def own_photos(args: argparse.Namespace) -> "CfgNode":
+    """The config that trains on the photos of --data or --images; says what it found and how to repeat the run.
+
+    Raises:
+        FileNotFoundError, ValueError: see `own_config`.
+    """
+    from ..data.own_folder import own_config
+
+    args.config_file = args.config_file or "own/small"
+    parts = {name: getattr(args, name) for name in ("data", "images", "labels", "names")}
+    cfg = own_config(config_of(args), **parts, val_share=args.val_share, seed=args.split_seed)
+    if "OUTPUT_DIR" not in args.opts[::2]:
+        cfg.OUTPUT_DIR = str(Path("output", Path(args.data or args.images).absolute().name))
+    for entry in cfg.DATASETS.FOLDERS:
+        listed = f", {len(entry['files'])} of its photos" if "files" in entry else ""
+        logger.info("%s: %s%s", entry["name"], entry["image_dir"], listed)
+    config = Path(cfg.OUTPUT_DIR, "config.yaml")
+    logger.info("Config: %s, from %s", config, args.config_file)
+    logger.info("To repeat this run: mta-clip train --config-file %s OUTPUT_DIR %s_again", config, cfg.OUTPUT_DIR)
+    return cfg
 
 
 def train(cfg: "CfgNode", resume: bool, overwrite: bool) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Processes many files in several processes, with one progress bar."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -26,5 +27,6 @@ def map_files(
         yield from tqdm(map(function, items), **bar)
         return
     chunk = max(1, min(32, len(items) // (4 * workers)))
-    with multiprocessing.Pool(workers) as pool:  # leaving the block ends the processes, also on an interrupt
+    # Leaving the block ends the processes, also on an interrupt, of which they need not tell themselves.
+    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         yield from tqdm(pool.imap(function, items, chunksize=chunk), **bar)

@@ -112,7 +112,7 @@ def test_one_process_runs_here():
 
 def test_more_processes_than_gpus_is_an_error():
     processes = torch.cuda.device_count() + 2
-    with pytest.raises(ValueError, match=rf"{processes} processes per machine need {processes} GPUs.*MODEL.DEVICE cpu"):
+    with pytest.raises(ValueError, match=r"GPU.*MODEL.DEVICE cpu"):
         launch(job, processes_per_machine=processes, device="cuda")
 
 

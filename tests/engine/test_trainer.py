@@ -1,4 +1,7 @@
+import functools
 import json
+import os
+import signal
 
 import miniatures
 import pytest
@@ -6,6 +9,7 @@ import torch
 from dataset_files import write_values
 from toy_training import ToyTrainer, toy_cfg, train_toy
 
+from mta_clip.engine import interrupts
 from mta_clip.engine.evaluate import mean_iou
 from mta_clip.engine.trainer import METRICS_FILE
 
@@ -236,3 +240,40 @@ def test_data_is_checked_before_a_model_is_built(datasets_root, tmp_path):
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("camvid_sem_seg_train",), ()
     with pytest.raises(ValueError, match="value 77 is out of range"):
         Unbuilt(cfg)
+
+
+class SignalledToyTrainer(ToyTrainer):
+    """Gets a signal in its third step, or in the evaluation after it."""
+
+    def __init__(self, cfg, signum: int, when: str) -> None:
+        super().__init__(cfg)
+        self.signum, self.when = signum, when
+
+    def run_step(self) -> None:
+        if self.when == "step" and self.iter == 2:
+            os.kill(os.getpid(), self.signum)
+        super().run_step()
+
+    def test(self) -> dict:
+        if self.when == "evaluation":
+            os.kill(os.getpid(), self.signum)
+        return super().test()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("when", ["step", "evaluation"])
+def test_signals_save_a_checkpoint_to_resume_from(tmp_path, signum, when):
+    trainer = functools.partial(SignalledToyTrainer, signum=signum, when=when)
+    with pytest.raises(interrupts.Interrupted) as stop:
+        train_toy(tmp_path / "signalled", trainer=trainer, arch="NoisyToySegmentor")
+    assert stop.value.signum == signum
+    assert (tmp_path / "signalled" / "last_checkpoint").read_text() == "model_0000002.pth"
+    resumed = train_toy(tmp_path / "signalled", resume=True, arch="NoisyToySegmentor")
+    assert_equal_states(resumed, train_toy(tmp_path / "whole", arch="NoisyToySegmentor"))
+
+
+def test_a_signal_in_the_last_evaluation_leaves_the_final_checkpoint(tmp_path):
+    trainer = functools.partial(SignalledToyTrainer, signum=signal.SIGINT, when="evaluation")
+    with pytest.raises(interrupts.Interrupted):
+        train_toy(tmp_path, trainer=trainer, MAX_ITER=2)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"

@@ -1,0 +1,112 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+from scripts import ROOT
+
+from mta_clip.cli import info
+from mta_clip.cli import main as module
+from mta_clip.cli.main import COMMANDS, DEPRECATIONS, command_parser, hide_deprecations, main, user_message
+from mta_clip.engine.launch import ProcessError
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    shown = capsys.readouterr().out
+    for command in ("train", "evaluate", "predict", "check", "info"):
+        assert f"  {command} " in shown
+
+
+def test_commands_whose_module_is_not_there_are_left_out(monkeypatch):
+    monkeypatch.setattr(module, "COMMANDS", (*COMMANDS, "juggle"))
+    assert "juggle" not in command_parser().format_help()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "check", "info"])
+def test_help_of_a_command_has_an_example_and_imports_nothing_heavy(command):
+    code = f"""
+        import sys, json
+        before = set(sys.modules)
+        from mta_clip.cli.main import main
+        loaded = set(sys.modules)
+        try:
+            main([{command!r}, "--help"])
+        except SystemExit:
+            print(json.dumps([name for name in ("torch", "detectron2", "cv2") if name in set(sys.modules) - loaded]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    *shown, loaded = done.stdout.splitlines()
+    assert shown[0].startswith(f"usage: mta-clip {command}") and any(f"  mta-clip {command} " in line for line in shown)
+    assert json.loads(loaded) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("a wrong value"), "a wrong value"),
+        (KeyError("no key 'x'"), "no key 'x'"),
+        (FileNotFoundError(2, "No such file", "a.png"), "[Errno 2] No such file: 'a.png'"),
+        (ProcessError(0, 1, {"message": "CheckpointError: not one", "extraInfo": {"py_callstack": ""}}), "not one"),
+        (ProcessError(0, 1, {"message": "KeyError: \"no key 'x'\"", "extraInfo": {"py_callstack": ""}}), "no key 'x'"),
+        (ProcessError(0, 1, {"message": "TypeError: a bug", "extraInfo": {"py_callstack": ""}}), None),
+        (ProcessError(1, -9, "Signal 9 (SIGKILL)"), None),
+        (RuntimeError("a bug"), None),
+    ],
+)
+def test_messages_of_errors(error, message):
+    assert user_message(error) == message
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Makes `mta-clip info` raise an error."""
+
+    def fail_with(error):
+        def run(args):
+            raise error
+
+        monkeypatch.setattr(info, "run", run)
+
+    return fail_with
+
+
+def test_errors_of_the_user_are_messages_unless_debugged(failing, capsys):
+    failing(ValueError("a wrong value"))
+    assert main(["info"]) == 1
+    assert capsys.readouterr().err == "mta-clip info: error: a wrong value\n"
+    with pytest.raises(ValueError, match="a wrong value"):
+        main(["info", "--debug"])
+
+
+def test_bugs_keep_their_traceback(failing):
+    failing(TypeError("a bug"))
+    with pytest.raises(TypeError):
+        main(["info"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_command_with_one_line(signum, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(info, "run", lambda args: os.kill(os.getpid(), signum))
+    assert main(["info"]) == 128 + signum
+    assert capsys.readouterr().err == f"mta-clip info: stopped by {signum.name}\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_deprecations_of_libraries_are_hidden_and_our_warnings_are_not(monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error::ImportWarning")
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        hide_deprecations()
+        for module_name in (*(name for _, name in DEPRECATIONS), "mta_clip.config_loader"):
+            warnings.warn_explicit("old", FutureWarning, "file.py", 1, module=module_name, registry={})
+    assert len(shown) == 1
+    hide_deprecations()
+    rules = os.environ["PYTHONWARNINGS"].split(",")
+    assert rules == ["error::ImportWarning", *(f"ignore::{kind.__name__}:{name}" for kind, name in DEPRECATIONS)]
