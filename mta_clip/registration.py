@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -46,7 +47,10 @@ class _Follower(MetaPathFinder):
     def _run(self, run: Callable[[ModuleType], None], ours: str, module: ModuleType) -> None:
         self.running += 1
         try:
-            run(module)
+            with warnings.catch_warnings():
+                # fvcore compiles losses at import, which nobody here uses
+                warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
+                run(module)
         finally:
             self.running -= 1
         self.ready.append(ours)

@@ -23,10 +23,10 @@ HEAVY = (
 )
 
 
-def run(code: str) -> str:
+def run(code: str, *options: str) -> str:
     """What a fresh interpreter prints."""
     root = Path(mta_clip.__file__).parents[1]
-    process = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=root, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, *options, "-c", code], cwd=root, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
 
@@ -111,6 +111,11 @@ import mta_clip
 assert "MTACLIP" in META_ARCH_REGISTRY and "shapes_sem_seg_train" in DatasetCatalog.list()
 """
     run(code)
+
+
+@pytest.mark.slow
+def test_loading_warns_of_nothing_in_dependencies():
+    run("import mta_clip; mta_clip.load, mta_clip.SegmentationPredictor", "-W", "error::FutureWarning")
 
 
 def test_everything_public_is_there_with_a_docstring():
