@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mta_clip.data.label_maps import read_image
+from mta_clip.data import read_image
 from mta_clip.data.prepare import convert_files, convert_label_maps, find_files, run_script
 
 SHORTER_SIDE = 512

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from exported import CONFIGS, check_close, eager, random_images, tiny, torch_runner
-from mta_clip.cli.options import parse
 
 from mta_clip.cli import export
+from mta_clip.cli.options import parse
 
 
 @pytest.fixture

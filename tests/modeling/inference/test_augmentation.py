@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,7 @@ def test_the_vocabulary_is_the_models():
 
 def test_progress(monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # in files there are no bars
     options = {"min_sizes": [10, 20], "flip": True}
     wrap(Segmentor(), **options)([{"image": make_image()}])
     assert "1/4" in (text := capsys.readouterr().err) and "augmented image" in text

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -37,6 +39,7 @@ def test_the_trusty_map_is_resized_too(label_maps_only, block_bytes, monkeypatch
 @pytest.mark.parametrize("delay, shown", [(0, True), (1000, False)])
 def test_progress_of_slow_images(delay, shown, monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", delay)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # in files there are no bars
     make_output(WholeScores(Scores(torch.rand(2, 4, 4))), (4, 4), label_maps_only=True)
     assert ("/4 [" in (text := capsys.readouterr().err) and "row" in text) == shown
 
