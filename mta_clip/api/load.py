@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 
 from ..config_loader import load_config
+from ..config_names import config_names
 from ..engine.trained_model import saved_config
 from ..predictor import build_trained_model
 from .hub import download_folder, is_repo_id
@@ -46,14 +47,15 @@ def load(
         KeyError, ValueError: the config cannot be read, names no classes or contradicts the model's classes.json.
     """
     path = Path(source)
-    if not path.exists() and weights is None and is_repo_id(str(source)):
+    is_config = path.suffix in CONFIG_SUFFIXES or str(source) in config_names()
+    if not path.exists() and weights is None and not is_config and is_repo_id(str(source)):
         path = download_folder(str(source), revision=revision)
     if path.is_dir():
         cfg = load_config(str(_existing(path / CONFIG)), [])
         if is_saved_model(path):
             check_classes(path, cfg)
         weights = weights or _weights_in(path)
-    elif weights is not None or path.suffix in CONFIG_SUFFIXES:
+    elif weights is not None or is_config:
         cfg = load_config(str(source), [])
         weights = weights or cfg.MODEL.WEIGHTS
         if not weights:

@@ -8,6 +8,8 @@ from saved_models import METRICS, mta_clip_config, segmenter, write_run
 
 from mta_clip.api.load import load
 from mta_clip.checkpoint import CheckpointError
+from mta_clip.config_loader import load_config
+from mta_clip.data import with_classes
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,15 @@ def test_a_checkpoint_without_config_takes_the_one_beside_it(run_folder, image, 
         load(weights)
     with pytest.raises(FileNotFoundError, match=r"config\.yaml does not exist"):
         load(run_folder)
+
+
+def test_configs_of_the_package_go_by_name(tmp_path):
+    cfg = with_classes(load_config("shapes/mta_clip_tiny", []))
+    weights = write_run(tmp_path / "run", cfg) / "model_final.pth"
+    model = load("shapes/mta_clip_tiny", weights=weights)
+    assert "striped blue ring" in model.class_names
+    with pytest.raises(ValueError, match=r"config without weights.*load\('shapes/mta_clip_tiny', weights="):
+        load("shapes/mta_clip_tiny")
 
 
 def test_device_and_overrides(run_folder, image):
