@@ -2,7 +2,7 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 DEMO   := output/demo
-CONFIG := configs/shapes/mta_clip_tiny.yaml
+CONFIG := shapes/mta_clip_tiny
 
 .PHONY: help setup demo test coverage lint format benchmark clean
 
@@ -26,8 +26,8 @@ $(VENV)/.installed: pyproject.toml
 # Waiting threads sleep instead of spinning: where other programs use the cores too, spinning costs a factor of ten.
 demo: export OMP_WAIT_POLICY := PASSIVE
 demo: setup
-	$(PYTHON) train_net.py --config-file $(CONFIG) OUTPUT_DIR $(DEMO)
-	$(PYTHON) demo.py --config-file $(CONFIG) --weights $(DEMO)/model_final.pth \
+	$(VENV)/bin/mta-clip train --config-file $(CONFIG) --overwrite OUTPUT_DIR $(DEMO)
+	$(VENV)/bin/mta-clip predict --config-file $(DEMO) \
 		--input 'datasets/shapes/val/images/000?0.png' --output $(DEMO)/overlays
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
 

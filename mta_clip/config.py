@@ -18,8 +18,10 @@ def add_mta_clip_config(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "MTACLIP"  # MTACLIP | TagCLIP
     # RGB 0..255 of each class in pictures; [] = `stuff_colors` of the training dataset if it has exactly these classes
     cfg.MODEL.CLASS_COLORS = []
-    # Shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"] for another number of classes
-    cfg.MODEL.WEIGHTS_SKIP = []
+    cfg.MODEL.WEIGHTS_SKIP = []  # shell patterns of parameters not taken from MODEL.WEIGHTS, e.g. ["*class_embed*"]
+    # True: MODEL.WEIGHTS has other classes. Those that are not in it by name start fresh, all else is kept; see
+    # docs/checkpoints.md
+    cfg.MODEL.WEIGHTS_RESET_CLASSES = False
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
     # needs a C++ compiler
     cfg.MODEL.COMPILE = False
@@ -275,4 +277,4 @@ def _add_test(cfg: CN) -> None:
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = False
     cfg.TEST.SEM_SEG.BOUNDARY_IOU = False
     cfg.TEST.SEM_SEG.BOUNDARY_DILATION = 0.02  # width of the boundary band, as a share of the image diagonal
-    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO JSON)
+    cfg.TEST.SEM_SEG.SAVE_PREDICTIONS = "none"  # none | png (label maps) | rle (COCO results)

@@ -4,13 +4,14 @@ import difflib
 import io
 import logging
 import re
-from pathlib import Path
+from collections.abc import Sequence
 from typing import IO
 
 import yaml
 from detectron2.config import CfgNode
 
 from .config import get_cfg
+from .config_names import find_config
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     override.
 
     Args:
-        config_file: path; "" for the defaults alone.
+        config_file: path, or name such as "camvid/mta_clip_small" (see `find_config`); "" for the defaults alone.
         overrides: KEY, VALUE, KEY, VALUE, ...
 
     Raises:
@@ -37,24 +38,24 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         ValueError: a file that is not a mapping of plain YAML values or is its own base, a refused tag, a value of the
             wrong type, or a key without a value.
     """
-    cfg = get_cfg()
-    if config_file and not Path(config_file).is_file():
-        raise FileNotFoundError(f"config file {config_file} does not exist")
+    config_file = find_config(config_file) if config_file else ""
     _check_overrides(overrides)
     content = _read_with_bases(config_file) if config_file else {}
-    return _merge(cfg, content, overrides, config_file)
+    return _merge(get_cfg(), content, overrides, config_file)
 
 
-def parse_config(text: str, *, where: str) -> CfgNode:
+def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> CfgNode:
     """Reads a config from YAML text, as `load_config` does from a file; for configs saved inside checkpoints.
 
     Args:
         where: what error messages call the text.
+        overrides: KEY, VALUE, KEY, VALUE, ...
 
     Raises:
         KeyError, ValueError: see `load_config`.
     """
-    return _merge(get_cfg(), _parse_plain_yaml(text, where), [], where)
+    _check_overrides(overrides)
+    return _merge(get_cfg(), _parse_plain_yaml(text, where), list(overrides), where)
 
 
 def _merge(cfg: CfgNode, content: dict, overrides: list[str], config_file: str) -> CfgNode:
@@ -143,7 +144,7 @@ def _read_with_bases(config_file: str) -> dict:
         raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through other files") from error
 
 
-def _check_overrides(overrides: list[str]) -> None:
+def _check_overrides(overrides: Sequence[str]) -> None:
     if len(overrides) % 2:
         raise ValueError(
             f"overrides must be KEY VALUE pairs, but {overrides[-1]!r} has no partner in: {' '.join(overrides)}"

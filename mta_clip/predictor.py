@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import transforms as T
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, with_trained_classes
 from .modeling.inference import AugmentedModel
 from .visualization import class_colors, distinct_colors, prediction_panel
@@ -72,7 +72,7 @@ class SegmentationPredictor:
         self.model_classes = tuple(class_names)
         self.model_colors = class_colors(len(class_names), colors)
         self.class_names, self.colors = self.model_classes, self.model_colors
-        self.resize = T.ResizeShortestEdge(min_size, max_size)
+        self.resize = ResizeShortestEdge(min_size, max_size)
         self.image_format = image_format
 
     @classmethod

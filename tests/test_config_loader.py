@@ -10,6 +10,7 @@ import torch
 import yaml
 from scripts import ROOT
 
+from mta_clip.cli.main import main
 from mta_clip.config import get_cfg
 from mta_clip.config_loader import load_config, upgrade_old_keys
 
@@ -119,27 +120,25 @@ RUN = "!!python/object/apply:os.system"
 REFUSED = r"the tag !!python/object/apply:os\.system is refused"
 # Every command that takes a config, with its other arguments; {folder} is a temporary one.
 COMMANDS = {
-    "train_net.py": [],
-    "demo.py": ["--input", "{folder}", "--output", "{folder}/out"],
-    "mta_clip/data/check.py": ["shapes_sem_seg_val", "--output", "{folder}/out"],
+    "mta_clip/cli/train.py": [],
+    "mta_clip/cli/evaluate.py": [],
+    "mta_clip/cli/predict.py": ["--input", "{folder}", "--output", "{folder}/out"],
+    "mta_clip/cli/check.py": ["shapes_sem_seg_val", "--output", "{folder}/out"],
     "tools/analyze_contexts.py": ["--output", "{folder}/out"],
     "tools/convert_checkpoint.py": ["--source", "mta-clip", "{folder}/released.pth", "{folder}/ours.safetensors"],
     "tools/pretrain_tiny_clip.py": ["--output", "{folder}/clip.pth"],
     "tools/synonym_benchmark.py": [],
     "tools/zero_shot_benchmark.py": ["--output", "{folder}/out"],
 }
-WITHOUT_OVERRIDES = {"mta_clip/data/check.py", "tools/pretrain_tiny_clip.py"}
+WITHOUT_OVERRIDES = {"mta_clip/cli/check.py", "tools/pretrain_tiny_clip.py"}
 
 
 def run(command: str, arguments: list[str], monkeypatch) -> None:
-    """Runs a command in this process, as `python train_net.py` or `python -m mta_clip.data.check` would."""
+    """Runs a command in this process, as `mta-clip check` or `python tools/analyze_contexts.py` would."""
     monkeypatch.setattr(sys, "argv", [command, *arguments])
-    if not command.startswith("mta_clip/"):
-        runpy.run_path(str(ROOT / command), run_name="__main__")
-        return
-    module = command.removesuffix(".py").replace("/", ".")
-    monkeypatch.delitem(sys.modules, module, raising=False)  # runpy warns of a module that is there already
-    runpy.run_module(module, run_name="__main__")
+    if command.startswith("mta_clip/cli/"):
+        sys.exit(main([Path(command).stem, *arguments]))
+    runpy.run_path(str(ROOT / command), run_name="__main__")
 
 
 def complaint(command: str, arguments: list[str], monkeypatch, caplog, capsys) -> str:
@@ -156,7 +155,9 @@ def test_all_commands_with_a_config_are_listed():
     commands = {
         path.relative_to(ROOT).as_posix()
         for path in files
-        if '__name__ == "__main__"' in (text := path.read_text()) and ("load_config" in text or "config-file" in text)
+        if ('__name__ == "__main__"' in (text := path.read_text()) or "DESCRIPTION =" in text)
+        and ("load_config" in text or "add_config_options" in text)
+        and path.name != "info.py"  # which shows configs and runs nothing
     }
     assert commands == set(COMMANDS)
 
@@ -174,7 +175,7 @@ def test_yaml_is_read_in_one_place():
 # Every command reads the file and takes its overrides in one place each; how bases are found does not depend on it.
 PLACES = [(command, "file") for command in COMMANDS]
 PLACES += [(command, "override") for command in COMMANDS if command not in WITHOUT_OVERRIDES]
-PLACES += [("train_net.py", "base"), ("demo.py", "second base"), ("mta_clip/data/check.py", "second base")]
+PLACES += [(f"mta_clip/cli/{name}.py", where) for name, where in (("train", "base"), ("check", "second base"))]
 
 
 @pytest.mark.parametrize(("command", "where"), PLACES)

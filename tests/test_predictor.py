@@ -34,6 +34,14 @@ def test_resizes_as_the_config_says(cfg, image):
     assert predictor.model.seen_sizes == [(16, 27), (64, 4)]
 
 
+@pytest.mark.parametrize("shape", [(3, 2000, 3), (1, 5000, 3)])
+def test_narrow_images(cfg, shape):
+    cfg.INPUT.MAX_SIZE_TEST = 300
+    for windows in (False, True):
+        cfg.TEST.SLIDING_WINDOW.ENABLED = windows
+        assert SegmentationPredictor(cfg).predict(np.zeros(shape, np.uint8)).labels.shape == shape[:2]
+
+
 def test_models_that_only_give_labels(cfg, image):
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True
     prediction = SegmentationPredictor(cfg).predict(image)

@@ -12,7 +12,9 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
+from ..config_loader import parse_config
 from ..files import complete_file
+from .class_rows import with_rows_of_classes
 from .readers import CheckpointError, read_checkpoint
 from .writers import save_plain
 
@@ -36,7 +38,9 @@ class SegmentationCheckpointer(DetectionCheckpointer):
     Args:
         save_dir: folder for checkpoints; "" saves none.
         skip: shell patterns of parameter names that `resume_or_load` does not take from the weights file (they keep
-            their initial values), e.g. "*class_embed*" for another number of classes. A resumed run takes all.
+            their initial values), e.g. "*class_embed*". A resumed run takes all.
+        reset_classes: whether the file that `resume_or_load` starts from has other classes: what it has learned of
+            classes that are not the model's is dropped, see `with_rows_of_classes`. A resumed run takes all.
         config: of the model, as YAML; saved with it, so that the file alone is enough to build the model again.
         save_to_disk: whether this process writes files; default: only the main process does.
         checkpointables: by name, objects with `state_dict` and `load_state_dict` that are saved with the model.
@@ -48,6 +52,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         skip: Sequence[str] = (),
+        reset_classes: bool = False,
         config: str = "",
         save_to_disk: bool | None = None,
         **checkpointables: Any,
@@ -55,6 +60,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         self.logger = logger
         self.skip = tuple(skip)
+        self.reset_classes = reset_classes
         self.config = config
 
     def save(self, name: str, **extra: Any) -> None:
@@ -107,11 +113,12 @@ class SegmentationCheckpointer(DetectionCheckpointer):
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """With `resume`, `load`s the last checkpoint of `save_dir` if there is one; else only the weights of `path`."""
         if resume and self.has_checkpoint():
-            skip, self.skip = self.skip, ()
+            before = self.skip, self.reset_classes
+            self.skip, self.reset_classes = (), False
             try:
                 return self.load(self.get_checkpoint_file())
             finally:
-                self.skip = skip
+                self.skip, self.reset_classes = before
         return self.load(path, checkpointables=[])
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -148,9 +155,19 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         if skipped:
             self.logger.warning("Not loaded, as MODEL.WEIGHTS_SKIP says: %s", ", ".join(skipped))
         kept = {name: value for name, value in weights.items() if name not in skipped}
+        if self.reset_classes:
+            theirs, own = _class_names(checkpoint.get("config", "")), _class_names(self.config)
+            kept = with_rows_of_classes(kept, self.model, theirs=theirs, own=own)
         if not checkpoint.get("matching_heuristics"):  # with it, the names are still to be matched
             kept = _fit(kept, self.model.state_dict())
         return super()._load_model(checkpoint | {"model": kept})
+
+
+def _class_names(config: str) -> list[str]:
+    """MODEL.PROMPT.CLASS_NAMES of a config as YAML; empty if there is none."""
+    return (
+        [name.strip() for name in parse_config(config, where="the config").MODEL.PROMPT.CLASS_NAMES] if config else []
+    )
 
 
 def unwrapped(weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +191,8 @@ def _fit(weights: Mapping[str, Tensor | np.ndarray], own: Mapping[str, Tensor]) 
     if differing := shape_differences(weights, own):
         raise CheckpointError(
             "these weights have other shapes than the model:\n" + "\n".join(differing) + "\n"
-            "Use the config that the file was made with, or name the parameters to leave out in MODEL.WEIGHTS_SKIP"
+            "Use the config that the file was made with. If only the classes are others, set "
+            "MODEL.WEIGHTS_RESET_CLASSES True; or name the parameters to leave out in MODEL.WEIGHTS_SKIP"
         )
     if weights and not any(name in own for name in weights):
         raise CheckpointError(

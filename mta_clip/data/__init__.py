@@ -3,9 +3,11 @@
 from . import datasets
 from .build import build_test_loader, build_train_loader, load_dataset_dicts
 from .datasets.folder import register_folders
-from .label_maps import LabelReader, read_image
+from .image_files import read_image
+from .label_maps import LabelReader
 from .mapper import SemanticDatasetMapper
 from .model_classes import with_classes, with_classes_of
+from .own_folder import own_config
 
 __all__ = [
     "LabelReader",
@@ -14,6 +16,7 @@ __all__ = [
     "build_train_loader",
     "datasets",
     "load_dataset_dicts",
+    "own_config",
     "read_image",
     "register_folders",
     "with_classes",

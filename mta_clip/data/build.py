@@ -6,6 +6,7 @@ continues where it stopped.
 """
 
 import contextlib
+import difflib
 import itertools
 import logging
 import random
@@ -81,10 +82,11 @@ def build_train_loader(cfg: CfgNode, *, start_iter: int = 0, seed: int | None = 
         seed: of the stream, the same in all processes; default: SEED, or a random one if SEED is negative.
 
     Raises:
-        ValueError: a dataset is unknown or empty, datasets or the config contradict each other, or the batch cannot be
+        KeyError: a dataset is unknown.
+        ValueError: a dataset is empty, datasets or the config contradict each other, or the batch cannot be
             divided among the processes.
     """
-    _check_training_config(cfg)
+    check_training_config(cfg)
     dicts = load_dataset_dicts(cfg.DATASETS.TRAIN)
     if seed is None:
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
@@ -123,6 +125,7 @@ def load_dataset_dicts(names: Sequence[str]) -> list[dict]:
         raise ValueError("No dataset is named: DATASETS.TRAIN (or TEST) is empty.")
     dicts = []
     for name in names:
+        check_registered(name)
         found = DatasetCatalog.get(name)
         if not found:
             raise ValueError(f"The dataset {name!r} has no images. Is it where DETECTRON2_DATASETS points to?")
@@ -130,7 +133,22 @@ def load_dataset_dicts(names: Sequence[str]) -> list[dict]:
     return dicts
 
 
-def _check_training_config(cfg: CfgNode) -> None:
+def check_registered(name: str) -> None:
+    """Raises a KeyError that suggests similar names, if no dataset of this name is registered."""
+    known = DatasetCatalog.list()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        hint = f"Did you mean {', '.join(close)}?" if close else f"Known: {', '.join(sorted(known))}."
+        raise KeyError(f"the dataset {name!r} is not registered; DATASETS.FOLDERS can describe it. {hint}")
+
+
+def check_training_config(cfg: CfgNode) -> None:
+    """Checks that the datasets of DATASETS.TRAIN exist and fit each other, the config and the number of processes.
+
+    Raises:
+        KeyError: a dataset is not registered.
+        ValueError: they do not fit.
+    """
     names = cfg.DATASETS.TRAIN
     if not names:
         raise ValueError("DATASETS.TRAIN is empty: name at least one dataset to train on.")
@@ -140,8 +158,7 @@ def _check_training_config(cfg: CfgNode) -> None:
             "share equally. Make it a multiple of their number."
         )
     for name in names:
-        if name not in DatasetCatalog.list():
-            raise ValueError(f"DATASETS.TRAIN names {name!r}, which is not registered. Known: {DatasetCatalog.list()}.")
+        check_registered(name)
     if cfg.INPUT.DATASET_MAPPER_NAME != "mask_former_semantic":
         raise ValueError(
             f"INPUT.DATASET_MAPPER_NAME is {cfg.INPUT.DATASET_MAPPER_NAME!r}; there is only mask_former_semantic."

@@ -1,22 +1,14 @@
-"""Reads every file of a dataset before a long training run does: `python -m mta_clip.data.check NAME`.
+"""Reads every file of a dataset and says what is wrong; the command is `mta-clip check`.
 
-    python -m mta_clip.data.check ade20k_150_sem_seg_train
-    python -m mta_clip.data.check garden_train --config-file configs/garden.yaml     # from DATASETS.FOLDERS
-
-Prints counts, sizes and a table of the classes, and draws the table to `<output>/<name>.png`. The exit status is 1 if
-it finds trouble: files that are missing, unreadable or do not fit together, label values out of range, or an ignore
-label that covers nearly all pixels.
+`python -m mta_clip.data.check` is the same command.
 """
 
-import argparse
 import functools
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -25,17 +17,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from ..config_loader import load_config
-from ..files import complete_file
-from .build import load_dataset_dicts
-from .datasets.folder import register_folders
-from .label_maps import LabelReader, read_image, read_stored_labels, width_x_height
+from .build import check_training_config, load_dataset_dicts
+from .classes import short_name
+from .image_files import image_depth, read_image
+from .label_maps import LabelReader, label_map_advice, read_stored_labels, width_x_height
 from .model_classes import with_classes
 from .parallel import map_files
 
 logger = logging.getLogger(__name__)
 
 _MAX_IGNORED = 0.98  # share of all pixels; VOC without background ignores about 3 of 4
+_DARK = 64  # 16-bit images whose values, as read (0..255), never exceed this may hold 10 to 14 bits
 _SHOWN = 10  # how many files of each kind of trouble are named
 
 
@@ -45,6 +37,8 @@ class FileFindings:
 
     label_file: str
     size: tuple[int, int] | None = None  # height, width in pixels
+    depth: str = ""  # such as "8-bit RGB"
+    brightest: int = 0  # largest value of the image as it is read, 0..255
     pixels: dict[int, int] = field(default_factory=dict)  # by class index, ignore label or unexpected value
     problem: str | None = None
 
@@ -56,6 +50,8 @@ class DatasetFindings:
     class_names: Sequence[str]
     ignore_label: int
     sizes: Counter = field(default_factory=Counter)
+    depths: Counter = field(default_factory=Counter)  # images by bit depth
+    brightest: dict[str, int] = field(default_factory=dict)  # by bit depth
     pixels: Counter = field(default_factory=Counter)  # by value after `label_map`
     images: Counter = field(default_factory=Counter)  # images that have the value
     first_file: dict[int, str] = field(default_factory=dict)  # first label map that has the value
@@ -67,6 +63,8 @@ class DatasetFindings:
             self.problems.append(found.problem)
             return
         self.sizes[found.size] += 1
+        self.depths[found.depth] += 1
+        self.brightest[found.depth] = max(found.brightest, self.brightest.get(found.depth, 0))
         for value, count in found.pixels.items():
             self.pixels[value] += count
             self.images[value] += 1
@@ -88,27 +86,21 @@ class DatasetFindings:
             for v in wrong[:_SHOWN]
         ]
         if wrong:
-            troubles.append(self._advice(wrong))
+            sizes = {"num_classes": len(self.class_names), "ignore_label": self.ignore_label}
+            troubles.append(label_map_advice(self.pixels, **sizes))
         total = self.pixels.total()
         if total and self.pixels[self.ignore_label] > _MAX_IGNORED * total:
             troubles.append(
                 f"{self.pixels[self.ignore_label] / total:.1%} of all pixels have the ignore label "
                 f"{self.ignore_label}: is it really the one to ignore?"
             )
-        return troubles
-
-    def _advice(self, wrong: list[int]) -> str:
-        count = len(self.class_names)
-        if wrong == [count] and self.pixels[0]:
-            return (
-                f"The values go from 0 to {count} for {count} classes. If they count from 1 and 0 is void, map them "
-                "(label_map: {0: ignore label, 1: 0, 2: 1, ...}); if there is one more class, add its name."
+        absent = [index for index in range(len(self.class_names)) if not self.pixels[index]]
+        if len(self.class_names) == 2 and len(absent) == 1 and self.pixels[self.ignore_label]:  # masks of 0 and 255
+            troubles.append(
+                f"{self.class_names[absent[0]]!r} has no pixel. If {self.ignore_label} means it: label_map: "
+                f"{{{self.ignore_label}: {absent[0]}}}"
             )
-        if len(wrong) == 1:
-            return f"If {wrong[0]} means void, make it the ignore label, or map it to {self.ignore_label} (label_map)."
-        return (
-            f"Expected class indices 0..{count - 1} and the ignore label {self.ignore_label}: is the class list right?"
-        )
+        return troubles
 
     def notes(self) -> list[str]:
         """What may be intended but is worth a look, one sentence each."""
@@ -116,6 +108,12 @@ class DatasetFindings:
         notes = [f"{len(absent)} classes have no pixel: {', '.join(absent)}"] if absent else []
         if not self.pixels[self.ignore_label]:
             notes.append(f"no pixel has the ignore label {self.ignore_label}")
+        notes += [
+            f"no {depth} image is brighter than {brightest} of 255: if the values use fewer than 16 bits, as those of "
+            "many sensors do, scale them up, because the range of the file is what counts"
+            for depth, brightest in self.brightest.items()
+            if depth.startswith("16-bit") and brightest <= _DARK
+        ]
         return notes
 
 
@@ -127,6 +125,39 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
         FileNotFoundError: a folder or a file of a pair is missing.
         ValueError: the dataset is empty, is not for semantic segmentation, or its metadata contradict each other.
     """
+    records, reader, findings = _opened(name)
+    for found in map_files(functools.partial(inspect_file, reader), records, workers=workers, description="Checking"):
+        findings.add(found)
+    return findings
+
+
+def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
+    """A quick look at what a config trains and evaluates on, before weights are downloaded and a model is built.
+
+    All images must have a label map; the files of `sample` images of each dataset are read. Does nothing without
+    DATASETS.TRAIN.
+
+    Raises:
+        KeyError, FileNotFoundError: see `check_dataset`.
+        ValueError: see `check_dataset` and `check_training_config`; or a file of the sample cannot be read, its sizes
+            differ, or a label value is neither a class nor the ignore label.
+    """
+    if not cfg.DATASETS.TRAIN:
+        return
+    check_training_config(cfg)
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        records, reader, findings = _opened(name)
+        for record in records[:: max(1, len(records) // sample)][:sample]:
+            findings.add(inspect_file(reader, record))
+        troubles = [f"{name}: {trouble}" for trouble in findings.troubles()]
+        if findings.problems or findings.unexpected():
+            raise ValueError("\n".join([*troubles, f"`mta-clip check {name}` reads all files of the dataset."]))
+        for trouble in troubles:
+            logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)
+
+
+def _opened(name: str) -> tuple[list[dict], LabelReader, DatasetFindings]:
+    """The dataset dicts of a dataset, what reads its label maps, and findings without any file yet."""
     records = load_dataset_dicts([name])
     metadata = MetadataCatalog.get(name)
     if "sem_seg_file_name" not in records[0] or not metadata.get("stuff_classes"):
@@ -134,17 +165,16 @@ def check_dataset(name: str, *, workers: int = 0) -> DatasetFindings:
             f"{name!r} is not a dataset for semantic segmentation: it has no label maps or no class names."
         )
     reader = LabelReader.from_metadata(metadata)
-    findings = DatasetFindings(metadata.stuff_classes, reader.ignore_label)
-    for found in map_files(functools.partial(inspect_file, reader), records, workers=workers, description="Checking"):
-        findings.add(found)
-    return findings
+    return records, reader, DatasetFindings(metadata.stuff_classes, reader.ignore_label)
 
 
 def inspect_file(reader: LabelReader, record: dict) -> FileFindings:
     """Reads one image and its label map; a file that cannot be read is a finding, not an error."""
     found = FileFindings(record["sem_seg_file_name"])
     try:
-        found.size = read_image(record["file_name"]).shape[:2]
+        image = read_image(record["file_name"])
+        found.size, found.brightest = image.shape[:2], int(image.max())
+        found.depth = image_depth(record["file_name"])
         labels = reader.translate(read_stored_labels(found.label_file))
     except (OSError, ValueError) as error:
         found.problem = str(error)
@@ -163,15 +193,17 @@ def format_findings(findings: DatasetFindings) -> str:
     """Counts, sizes and the table of classes, as text."""
     total = max(findings.pixels.total(), 1)
     values = [*range(len(findings.class_names)), findings.ignore_label, *findings.unexpected()]
-    names = [*findings.class_names, "(ignored)", *["(out of range)"] * len(findings.unexpected())]
+    names = [*map(short_name, findings.class_names), "(ignored)", *["(out of range)"] * len(findings.unexpected())]
     rows = [
         (value, name, f"{100 * findings.pixels[value] / total:.3f}", findings.images[value])
         for value, name in zip(values, names, strict=True)
     ]
     sizes = ", ".join(f"{width_x_height(size)} ({count})" for size, count in findings.sizes.most_common(5))
+    depths = ", ".join(f"{depth} ({count})" for depth, count in findings.depths.most_common())
     more = f" and {len(findings.sizes) - 5} others" if len(findings.sizes) > 5 else ""
     return (
         f"{findings.sizes.total()} pairs of image and label map; width x height (images): {sizes}{more}\n"
+        f"bit depth (images): {depths}\n"
         + tabulate(
             rows, headers=("value", "class", "% of pixels", "images"), colalign=("right", "left", "right", "right")
         )
@@ -180,7 +212,7 @@ def format_findings(findings: DatasetFindings) -> str:
 
 def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], title: str) -> Figure:
     """Draws bars of every class, in its RGB color: its share of the pixels (logarithmic) and of the images, percent."""
-    names = [*findings.class_names, "(ignored)"]
+    names = [*map(short_name, findings.class_names), "(ignored)"]
     values = [*range(len(findings.class_names)), findings.ignore_label]
     fills: NDArray = np.array([*colors, (0, 0, 0)]) / 255
     figure = Figure(figsize=(12, 1.5 + 0.2 * len(names)), layout="constrained")
@@ -213,37 +245,7 @@ def config_troubles(cfg: CfgNode, name: str) -> list[str]:
     ]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 1 if there is trouble."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="name of the dataset, as in DATASETS.TRAIN")
-    help_config = "config whose DATASETS.FOLDERS describes the dataset, or that trains on it"
-    parser.add_argument("--config-file", default="", help=help_config)
-    parser.add_argument("--output", type=Path, default=Path("output/check"), help="folder for the picture")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        cfg = load_config(arguments.config_file, [])
-        register_folders(cfg)
-        findings = check_dataset(arguments.name, workers=arguments.workers)
-    except (KeyError, OSError, ValueError) as error:
-        logger.error("TROUBLE: %s", error.args[0] if isinstance(error, KeyError) else error)
-        return 1
-    logger.info("%s", format_findings(findings))
-    picture = arguments.output / f"{arguments.name}.png"
-    figure = draw_findings(findings, MetadataCatalog.get(arguments.name).stuff_colors, arguments.name)
-    with complete_file(picture) as part:
-        figure.savefig(part, format="png", dpi=100)
-    logger.info("Picture: %s", picture)
-    for note in findings.notes():
-        logger.info("Note: %s", note)
-    troubles = config_troubles(cfg, arguments.name) + findings.troubles()
-    for trouble in troubles:
-        logger.error("TROUBLE: %s", trouble)
-    logger.info("%s", f"{len(troubles)} troubles" if troubles else "No trouble found.")
-    return 1 if troubles else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from mta_clip.cli.main import main
+
+    sys.exit(main(["check", *sys.argv[1:]]))

@@ -1,23 +1,24 @@
-"""Reads images and label maps; errors name the file.
+"""Reads label maps; errors name the file.
 
 A label map stores one integer per pixel. Datasets differ in the integers they store (0 is void in ADE20K and background
 in PASCAL VOC, 11 is unlabelled in CamVid). `label_map` in a dataset's metadata says what a stored value means: {stored
 value: class index or ignore label}. A value that it does not mention is a class index or the ignore label itself.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import detection_utils
 from detectron2.data.catalog import Metadata
 from numpy.typing import NDArray
 from PIL import Image
 
+from .image_files import named_errors
+
 # Modes whose pixels are one integer; "P" (palette) pixels are the indices, not the colours.
 _LABEL_MODES = ("L", "P", "I", "I;16", "1")
+_MANY_VALUES = 20  # values more than there are classes, from which on they seem to be something else
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +104,34 @@ class LabelReader:
         return [int(v) for v in np.unique(labels) if v != self.ignore_label and not 0 <= v < self.num_classes]
 
 
-def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray:
-    """Reads an image as (H, W, 3) uint8, "RGB" or "BGR", turned upright by its EXIF orientation.
+def label_map_advice(pixels: Mapping[int, int], *, num_classes: int, ignore_label: int) -> str:
+    """What to write into `label_map` if label maps hold values that are no class; "" if all values are expected.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file is not an image, or is truncated.
+    Args:
+        pixels: {value: number of pixels} in the label maps.
+        num_classes, ignore_label: see `LabelReader`.
     """
-    with _named_errors(path, "image"):
-        return detection_utils.read_image(str(path), format=image_format)
+    present = sorted(value for value, count in pixels.items() if count and value != ignore_label)
+    wrong = [value for value in present if not 0 <= value < num_classes]
+    if not wrong:
+        return ""
+    if len(present) > num_classes + _MANY_VALUES:
+        return (
+            f"{len(present)} different values for {num_classes} classes look like colours, or like edges blurred by "
+            "resizing or JPEG, and not like class indices."
+        )
+    void = f"If they mean void: label_map: {_as_yaml(dict.fromkeys(wrong, ignore_label))}"
+    if wrong == [num_classes] and present[0] == 0:
+        shifted = {0: ignore_label} | {value: value - 1 for value in range(1, num_classes + 1)}
+        return f"If labels count from 1, and 0 means void: label_map: {_as_yaml(shifted)}. {void}. Or add a class name."
+    if len(present) == num_classes:
+        order = {value: index for index, value in enumerate(present)}
+        return f"If the values are the classes in the order of their names: label_map: {_as_yaml(order)}. {void}."
+    return f"{void}. If they are classes, give each its index instead, or add their names to the class list."
+
+
+def _as_yaml(label_map: Mapping[int, int]) -> str:
+    return "{" + ", ".join(f"{stored}: {meant}" for stored, meant in label_map.items()) + "}"
 
 
 def read_stored_labels(path: str | Path) -> NDArray:
@@ -121,7 +141,7 @@ def read_stored_labels(path: str | Path) -> NDArray:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, is truncated, or holds colours.
     """
-    with _named_errors(path, "label map"), Image.open(path) as image:
+    with named_errors(path, "label map"), Image.open(path) as image:
         mode = image.mode
         stored = np.array(image)
     if mode not in _LABEL_MODES and not mode.startswith("I;16"):
@@ -130,16 +150,6 @@ def read_stored_labels(path: str | Path) -> NDArray:
             "(greyscale or palette PNG). Label maps drawn in colours must be turned into class indices first."
         )
     return stored.astype(np.uint8) if mode == "1" else stored
-
-
-@contextlib.contextmanager
-def _named_errors(path: str | Path, what: str) -> Iterator[None]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: this {what} does not exist.")
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
-        raise ValueError(f"{path}: the {what} cannot be read ({error}). Replace or remove the file.") from error
 
 
 def width_x_height(shape: tuple[int, ...]) -> str:

@@ -13,7 +13,9 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import Transform
 from torch import Tensor
 
-from .label_maps import LabelReader, read_image
+from .image_files import read_image
+from .label_maps import LabelReader
+from .transforms import ResizeShortestEdge
 from .zero_shot import ClassSplit, VisibleLabels, protocol_from_config
 
 GREY = (128, 128, 128)  # padded image pixels [Mask2Former's mapper]
@@ -73,7 +75,7 @@ class SemanticDatasetMapper:
                 `check_protocol`.
         """
         if not is_train:
-            resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+            resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
             return {"is_train": False, "augmentations": [resize], "image_format": cfg.INPUT.FORMAT}
         if cfg.INPUT.PADDING not in ("grey", "mean"):
             raise ValueError(f"INPUT.PADDING is {cfg.INPUT.PADDING!r}; expected grey or mean.")
@@ -117,7 +119,7 @@ class SemanticDatasetMapper:
         self.augmentations(augmented)
         sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
         if self.is_train:
-            labels = augmented.sem_seg.astype(np.int64)
+            labels = augmented.sem_seg.astype(np.int64, order="C")  # a flipped map of one column has a negative stride
             if self.visible_labels:
                 labels = self.visible_labels.finished(labels)
             sample["sem_seg"] = torch.from_numpy(labels)
@@ -154,7 +156,7 @@ def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augment
         ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.
     """
     augmentations: list[T.Augmentation | Transform] = [
-        T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
+        ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
     ]
     if cfg.INPUT.CROP.ENABLED:
         augmentations.append(

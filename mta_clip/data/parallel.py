@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 def map_files(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, description: str
 ) -> Iterator[Result]:
-    """Yields `function(item)` for every item, in order, with a progress bar.
+    """Yields `function(item)` for every item, in order, with a progress bar if stderr is a terminal.
 
     Args:
         function: picklable if there are workers; whatever it raises stops the other processes, and is raised here.
@@ -21,7 +21,7 @@ def map_files(
         description: label of the progress bar.
     """
     items = list(items)
-    bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True}
+    bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True, "disable": None}
     if workers <= 0 or len(items) < 2:
         yield from tqdm(map(function, items), **bar)
         return

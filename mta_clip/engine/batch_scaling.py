@@ -33,10 +33,12 @@ def scale_to_batch(cfg: CfgNode) -> None:
     is not scaled twice.
 
     Raises:
-        ValueError: SOLVER.REFERENCE_BATCH is below 1 and the schedule is to be scaled.
+        ValueError: SOLVER.IMS_PER_BATCH is below 1, or SOLVER.REFERENCE_BATCH is and the schedule is to be scaled.
     """
     solver = cfg.SOLVER
     batch, reference, processes = solver.IMS_PER_BATCH, solver.REFERENCE_BATCH, comm.get_world_size()
+    if batch < 1:
+        raise ValueError(f"SOLVER.IMS_PER_BATCH is {batch}; a batch needs at least one image")
     effective = f"Effective batch {batch} = {processes} process(es) x {batch / processes:g} images"
     if not solver.SCALE_TO_BATCH:
         logger.info(

@@ -6,6 +6,7 @@ Source: https://docs.pytorch.org/docs/stable/elastic/run.html
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,11 +16,30 @@ from urllib.parse import urlsplit
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from .devices import check_devices
+from .interrupts import SIGNALS, Interrupted
+
 TIMEOUT = timedelta(minutes=30)  # of collective operations
+_INTERRUPTED = [128 + signum for signum in SIGNALS]  # exit codes
+
+
+class ProcessError(RuntimeError):
+    """One of the job's processes has failed; the message has its traceback, or the signal that killed it.
+
+    Attributes:
+        error: name of the class of the exception; "" if the process was killed.
+        reason: message of the exception.
+    """
+
+    def __init__(self, rank: int, exitcode: int, message: str | dict) -> None:
+        raised = isinstance(message, dict)
+        cause = message["extraInfo"]["py_callstack"] if raised else message
+        super().__init__(f"process {rank} stopped with exit code {exitcode}: {cause}")
+        self.error, _, self.reason = message["message"].partition(": ") if raised else ("", "", "")
 
 
 def launch(
@@ -53,13 +73,14 @@ def launch(
 
     Raises:
         ValueError: fewer GPUs than processes, or a `dist_url` that is neither tcp://HOST:PORT nor "auto".
-        RuntimeError: a process failed; the message has its traceback, or the signal that killed it.
+        ProcessError: a process failed.
+        Interrupted: SIGINT or SIGTERM stopped the processes.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return _run_worker(main, device, args)
+    check_devices(device, processes_per_machine)
     if processes_per_machine * num_machines == 1 and max_restarts == 0:
         return main(*args)
-    _check_devices(processes_per_machine, device)
     if max_restarts == 0:  # its log lines would repeat the error below; with restarts they give the reason for each
         logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +96,13 @@ def launch(
         )
         try:
             results = elastic_launch(config, _run_worker)(main, device, args)
+        except SignalException as error:  # it has passed the signal on, and waited for the processes
+            raise Interrupted(error.sigval) from None
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            raised = isinstance(failure.message, dict)
-            cause = failure.message["extraInfo"]["py_callstack"] if raised else failure.message
-            raise RuntimeError(f"process {rank} stopped with exit code {failure.exitcode}: {cause}") from None
+            if failure.exitcode in _INTERRUPTED:
+                raise Interrupted(failure.exitcode - 128) from None
+            raise ProcessError(rank, failure.exitcode, failure.message) from None
     return results[min(results)]
 
 
@@ -99,7 +122,7 @@ def _rendezvous(num_machines: int, machine_rank: int, dist_url: str) -> dict[str
 
 def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    _check_devices(local_size, device)
+    check_devices(device, local_size)
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:
         torch.cuda.set_device(local_rank)  # before NCCL starts, which otherwise puts every process on GPU 0
@@ -112,15 +135,10 @@ def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     comm._LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(local_size)  # the processes of this machine, for detectron2
     comm.synchronize()
-    result = main(*args)
+    try:
+        result = main(*args)
+    except Interrupted as error:
+        sys.exit(128 + error.signum)
     comm._LOCAL_PROCESS_GROUP = None
     dist.destroy_process_group()  # not after an error: the other processes would report only a lost connection
     return result
-
-
-def _check_devices(processes: int, device: str) -> None:
-    if torch.device(device).type == "cuda" and processes > (available := torch.cuda.device_count()):
-        raise ValueError(
-            f"{processes} processes per machine need {processes} GPUs, this machine has {available}: "
-            "lower --num-gpus, or set MODEL.DEVICE cpu for processes on the CPU (gloo)"
-        )

@@ -1,6 +1,5 @@
-"""From the command line to a frozen config, with datasets registered, logs open and random generators seeded."""
+"""From a config to a frozen one, with datasets registered, logs open and random generators seeded."""
 
-import argparse
 import logging
 import platform
 import sys
@@ -10,65 +9,65 @@ import detectron2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from .. import __version__
-from ..config_loader import load_config
 from ..data import register_folders, with_classes
+from ..data.build import check_registered
+from ..files import complete_file
 from .batch_scaling import scale_to_batch
+from .launch import restarts
+from .run_folder import clear_folder
 
 logger = logging.getLogger(__name__)
 
 
-def argument_parser(epilog: str | None = None) -> argparse.ArgumentParser:
-    """detectron2's parser with --max-restarts added. If MODEL.DEVICE is cpu, --num-gpus is the number of processes."""
-    parser = default_argument_parser(epilog)
-    parser.set_defaults(dist_url="auto")  # any free port, so that two runs on one machine do not collide
-    parser.add_argument(
-        "--max-restarts",
-        type=int,
-        default=0,
-        metavar="N",
-        help="how often a run that failed, or lost a process, is restarted from its last checkpoint (default: 0)",
-    )
-    return parser
-
-
-def setup(args: argparse.Namespace) -> CfgNode:
+def setup(cfg: CfgNode, *, training: bool, overwrite: bool = False) -> CfgNode:
     """Does everything that a process has to do before it builds a model.
 
     Args:
-        args: of `argument_parser`.
+        training: the model is trained, not only evaluated.
+        overwrite: delete what an earlier run left in OUTPUT_DIR, unless this is a restart of this run.
 
     Returns:
-        The frozen config, with the names of its classes; the main process has saved it as OUTPUT_DIR/config.yaml.
+        A frozen copy of the config, with the names of its classes.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: see `load_config`, `register_folders` and `scale_to_batch`.
+        FileNotFoundError, KeyError, ValueError: see `register_folders`, `check_registered` and `scale_to_batch`.
     """
-    cfg = load_config(args.config_file, args.opts)
+    register_folders(cfg)
+    for name in (*(cfg.DATASETS.TRAIN if training else ()), *cfg.DATASETS.TEST):
+        check_registered(name)
+    cfg = with_classes(cfg)
     if comm.is_main_process():
+        if overwrite and not restarts()[0]:
+            clear_folder(cfg.OUTPUT_DIR)
         Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     comm.synchronize()
     for name in ("fvcore", "detectron2", "mta_clip"):
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+        opened = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+        for handler in opened.handlers:
+            if handler.stream is sys.stdout:  # tracebacks go to log.txt; commands show the message
+                handler.addFilter(lambda record: not record.exc_info)
     logger.info("%s", _environment(cfg))
     logger.info("Command line: %s", " ".join(sys.argv))
-    register_folders(cfg)
-    cfg = with_classes(cfg)
-    if not args.eval_only:
+    if training:
         scale_to_batch(cfg)
     cfg.freeze()
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and training
+    return cfg
+
+
+def save_config(cfg: CfgNode) -> None:
+    """Saves the config as OUTPUT_DIR/config.yaml, in the main process."""
     if comm.is_main_process():
         path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-        path.write_text(cfg.dump())
+        with complete_file(path) as part:
+            part.write_text(cfg.dump())
         logger.info("Full config: %s", path)
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
-    return cfg
 
 
 def _environment(cfg: CfgNode) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .distributed import gather_rows
 from .gradients import GradientClipper
+from .interrupts import Interrupts
 from .precision import Precision
 from .seeding import seed_step
 
@@ -44,6 +45,8 @@ class TrainLoop(TrainerBase):
         self.precision = precision
         self.clipper = clipper
         self.seed = seed
+        self.interrupts = Interrupts(once=comm.get_world_size() > 1)
+        self.stop_signal = 0  # that one of the processes has received
         self.batches = iter(())  # set before training, when the first iteration is known
 
     def run_step(self) -> None:
@@ -67,9 +70,10 @@ class TrainLoop(TrainerBase):
     def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> None:
         """Averages the numbers of this step over all processes, checks and stores them, in a single exchange."""
         scalars = [*(loss.detach().float() for loss in losses.values()), gradient_norm.float()]
-        row = torch.stack([*scalars, scalars[0].new_tensor(data_time)])
+        row = torch.stack([*scalars, *scalars[0].new_tensor([data_time, self.interrupts.received])])
         rows = gather_rows(row)
-        *means, norm, _ = rows.mean(dim=0).tolist()
+        *means, norm, _, _ = rows.mean(dim=0).tolist()
+        slowest, self.stop_signal = rows[:, -2].max().item(), int(rows[:, -1].max())
         metrics = dict(zip(losses, means, strict=True))
         if not all(math.isfinite(value) for value in means):
             bad = [name for name, value in metrics.items() if not math.isfinite(value)]
@@ -82,7 +86,7 @@ class TrainLoop(TrainerBase):
                 f"gradients became infinite or NaN at iteration {self.iter} although all losses are finite: {metrics}"
             )
         if comm.is_main_process():
-            self.storage.put_scalar("data_time", float(rows[:, -1].max()))  # the slowest process sets the pace
+            self.storage.put_scalar("data_time", slowest)  # the slowest process sets the pace
             self.storage.put_scalar("total_loss", sum(means))
             if len(metrics) > 1:
                 self.storage.put_scalars(**metrics)

@@ -1,7 +1,7 @@
 """Builds trained models for evaluation and demos, and makes sure that no trained parameter is missing."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,8 +15,11 @@ from ..data import register_folders, with_classes, with_classes_of
 logger = logging.getLogger(__name__)
 
 
-def saved_config(weights: str) -> CfgNode | None:
+def saved_config(weights: str, overrides: Sequence[str] = ()) -> CfgNode | None:
     """The config that a checkpoint of this project was trained with; None if the file has none.
+
+    Args:
+        overrides: of the config; KEY, VALUE, KEY, VALUE, ...
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -25,7 +28,9 @@ def saved_config(weights: str) -> CfgNode | None:
     """
     content = read_checkpoint(weights)
     text = content.get("config") if isinstance(content, Mapping) else None
-    return parse_config(text, where=f"the config in {weights}") if isinstance(text, str) and text else None
+    if not (isinstance(text, str) and text):
+        return None
+    return parse_config(text, where=f"the config in {weights}", overrides=overrides)
 
 
 def with_trained_classes(cfg: CfgNode) -> CfgNode:

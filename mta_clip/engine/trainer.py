@@ -14,10 +14,12 @@ from torch import nn
 
 from ..checkpoint import SegmentationCheckpointer
 from ..data import build_train_loader, with_classes
+from ..data.check import check_training_data
 from .best_checkpoint import build_best_checkpoint
 from .distributed import wrap_model
 from .evaluate import Results, evaluate
 from .gradients import GradientClipper
+from .interrupts import Interrupted
 from .launch import restarts
 from .lr_scheduler import build_lr_scheduler, continue_schedule
 from .optimizer import build_optimizer, describe_groups
@@ -37,6 +39,14 @@ class EvaluationHook(hooks.EvalHook):
             super().after_train()
 
 
+class InterruptHook(HookBase):
+    """After a step in which a process received a signal, all of them save a checkpoint and stop."""
+
+    def after_step(self) -> None:
+        if self.trainer.stop_signal:
+            self.trainer.save_and_stop(self.trainer.stop_signal)
+
+
 class Trainer(TrainLoop):
     """Does what detectron2's DefaultTrainer does, on any device and with exact resuming.
 
@@ -45,7 +55,9 @@ class Trainer(TrainLoop):
 
     Raises:
         ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer`,
-            `build_lr_scheduler` and `build_best_checkpoint`.
+            `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot be trained on, see
+            `check_training_data`.
+        FileNotFoundError, KeyError: a dataset or its files are missing.
 
     Example:
         trainer = Trainer(cfg)
@@ -54,6 +66,7 @@ class Trainer(TrainLoop):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        self.check_data(cfg)
         model = self.build_model(cfg)
         precision = Precision(cfg)
         optimizer = build_optimizer(cfg, model)
@@ -71,6 +84,7 @@ class Trainer(TrainLoop):
             model,
             cfg.OUTPUT_DIR,
             skip=cfg.MODEL.WEIGHTS_SKIP,
+            reset_classes=cfg.MODEL.WEIGHTS_RESET_CLASSES,
             config=with_classes(cfg).dump(),
             trainer=weakref.proxy(self),
         )
@@ -78,6 +92,11 @@ class Trainer(TrainLoop):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.results: Results = {}
         self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def check_data(cls, cfg: CfgNode) -> None:
+        """Looks at the data before anything is built or downloaded. Override to train on other data; may raise."""
+        check_training_data(cfg)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -145,17 +164,28 @@ class Trainer(TrainLoop):
     def train(self) -> Results:
         """Trains to SOLVER.MAX_ITER and evaluates.
 
+        SIGINT and SIGTERM save a checkpoint, from which `resume_or_load` continues.
+
         Returns:
             Results of the last evaluation, on the main process; {} on the others, and without DATASETS.TEST.
 
         Raises:
             FloatingPointError: see `run_step`.
+            Interrupted: a signal has stopped the training.
             KeyError: the evaluation does not give the metric of TEST.KEEP_BEST.
         """
         self.model.train()
-        self.batches = iter(self.build_train_loader())
-        super().train(self.start_iter, self.max_iter)
+        with self.interrupts.noted():  # before loaders start processes, which inherit this
+            self.batches = iter(self.build_train_loader())
+            super().train(self.start_iter, self.max_iter)
         return self.results
+
+    def save_and_stop(self, signum: int) -> None:
+        """Saves a checkpoint of the iteration that is finished, and raises `Interrupted`."""
+        if self.iter < self.max_iter:  # otherwise there is model_final.pth
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        logger.warning("Stopped after iteration %d; --resume continues from here", self.iter)
+        raise Interrupted(signum)
 
     def build_hooks(self) -> list[HookBase]:
         """Hooks for timing, schedule, checkpoints, evaluation and logs, in this order so that logs include metrics."""
@@ -163,6 +193,7 @@ class Trainer(TrainLoop):
         result: list[HookBase] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if comm.is_main_process():
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        result.append(InterruptHook())
         if cfg.DATASETS.TEST:
             result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
@@ -180,7 +211,11 @@ class Trainer(TrainLoop):
         ]
 
     def _test_and_keep(self) -> Results:
-        self.results = self.test()
+        try:
+            with self.interrupts.at_once():
+                self.results = self.test()
+        except Interrupted as error:
+            self.save_and_stop(error.signum)
         if self.best_checkpoint and comm.is_main_process():
             self.best_checkpoint.update(self.results, min(self.iter + 1, self.max_iter))  # after_train counts one more
         return self.results

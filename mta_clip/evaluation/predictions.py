@@ -4,7 +4,7 @@ Shapes: H, W image size.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +40,67 @@ class LabelMapWriter:
 
 
 class RunLengthWriter:
-    """Collects predictions as COCO stuff segments; at the end the main process writes them into one JSON file.
+    """Collects predictions as COCO results; at the end the main process writes them, and beside them the images.
+
+    Results are a list of {"image_id", "category_id", "score", "segmentation": {"size", "counts"}, "file_name"}, one per
+    image and class in it; the score is 1, as a label map has none. The images and categories are a COCO dataset without
+    annotations, so that pycocotools reads the results with `COCO(images).loadRes(predictions)`.
 
     Args:
-        path: of the JSON file, a list of {"file_name", "category_id", "segmentation": {"size", "counts"}}.
+        path: of the results; the images are in `<name>_images.json` beside them.
+        images: paths of all images that will be predicted; see `image_ids`.
+        class_names: of the C classes.
         dataset_ids: {class index: category id}; classes without an entry keep their index.
     """
 
-    def __init__(self, *, path: str | Path, dataset_ids: Mapping[int, int] | None = None):
+    def __init__(
+        self,
+        *,
+        path: str | Path,
+        images: Iterable[str],
+        class_names: Sequence[str],
+        dataset_ids: Mapping[int, int] | None = None,
+    ):
         self._path = Path(path)
-        self._dataset_ids = dataset_ids or {}
+        self._ids = image_ids(list(images))
+        ids = dataset_ids or {}
+        self._categories = [{"id": ids.get(index, index), "name": name} for index, name in enumerate(class_names)]
+        self._images: list[dict[str, Any]] = []
         self._segments: list[dict[str, Any]] = []
 
     def write(self, image: str, labels: NDArray[np.integer]) -> None:
         """Adds one prediction, (H, W) class indices."""
+        of_image = {"image_id": self._ids[image], "file_name": image}
+        self._images.append(
+            {"id": self._ids[image], "file_name": image, "height": len(labels), "width": len(labels[0])}
+        )
         for label in np.unique(labels).tolist():
             segment = pycocotools.mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
             segment["counts"] = segment["counts"].decode("ascii")
-            category = self._dataset_ids.get(label, label)
-            self._segments.append({"file_name": image, "category_id": category, "segmentation": segment})
+            category = self._categories[label]["id"]
+            self._segments.append(of_image | {"category_id": category, "score": 1.0, "segmentation": segment})
 
     def finish(self) -> None:
         """Joins the segments of all processes and writes them; every process must call this; raises OSError."""
-        parts = comm.gather(self._segments)
-        if comm.is_main_process():
-            with complete_file(self._path) as part:
-                part.write_text(json.dumps([segment for segments in parts for segment in segments]))
+        parts = comm.gather((self._images, self._segments))
+        if not comm.is_main_process():
+            return
+        images, segments = ([item for part in parts for item in part[which]] for which in (0, 1))
+        dataset = {"info": {}, "images": images, "annotations": [], "categories": self._categories}
+        with complete_file(self._path) as part:
+            part.write_text(json.dumps(segments))
+        with complete_file(self._path.with_stem(f"{self._path.stem}_images")) as part:
+            part.write_text(json.dumps(dataset))
+
+
+def image_ids(images: Sequence[str]) -> dict[str, int]:
+    """COCO ids of images: {path: id}.
+
+    The number that is the file's name, as in COCO (000000000139.jpg is 139), if all are numbers and differ; else 1, 2,
+    ... in the order given.
+    """
+    names = [Path(image).stem for image in images]
+    ids = [int(name) for name in names if name.isdecimal()]
+    if len(set(ids)) < len(images):
+        ids = list(range(1, len(images) + 1))
+    return dict(zip(images, ids, strict=True))

@@ -51,7 +51,7 @@ class SemanticEvaluator(DatasetEvaluator):
         title: name of the dataset in logs and errors.
         unseen_classes: names held out of training; if any, mIoU of seen and unseen classes and hIoU are reported too.
         boundary_dilation: width of the boundary band as a share of the image diagonal; None: no boundary IoU.
-        save_predictions: none | png (label maps) | rle (one COCO JSON file).
+        save_predictions: none | png (label maps) | rle (COCO results, see `RunLengthWriter`).
         colors: RGB 0..255 per class for label PNGs; None: `distinct_colors`.
         dataset_ids: {class index: category id} for "rle"; None: the index itself.
 
@@ -123,7 +123,12 @@ class SemanticEvaluator(DatasetEvaluator):
             folder = self.output_dir / "predictions"
             self._writer = LabelMapWriter(folder=folder, images=self.label_files, colors=self.colors)
         else:
-            self._writer = RunLengthWriter(path=self.output_dir / "predictions.json", dataset_ids=self.dataset_ids)
+            self._writer = RunLengthWriter(
+                path=self.output_dir / "predictions.json",
+                images=self.label_files,
+                class_names=self.class_names,
+                dataset_ids=self.dataset_ids,
+            )
 
     def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Tensor]]) -> None:
         """Counts a batch.

@@ -1,10 +1,13 @@
 import miniatures
 import numpy as np
 import pytest
+from dataset_files import write_values
 from PIL import Image
 
+from mta_clip.cli.main import main
+from mta_clip.config import get_cfg
 from mta_clip.data import check
-from mta_clip.data.check import check_dataset, draw_findings, format_findings, main
+from mta_clip.data.check import check_dataset, check_training_data, draw_findings, format_findings
 
 NAME = "camvid_sem_seg_val"
 
@@ -20,7 +23,7 @@ def _label_files(camvid):
 
 
 def _run(tmp_path, *arguments):
-    return main([*arguments, "--output", str(tmp_path / "out"), "--workers", "0"])
+    return main(["check", *arguments, "--output", str(tmp_path / "out"), "--workers", "0"])
 
 
 def test_sound_dataset(camvid, tmp_path, caplog):
@@ -51,13 +54,13 @@ def test_value_out_of_range(camvid, tmp_path, caplog):
     Image.fromarray(labels).save(first)
     assert _run(tmp_path, NAME) == 1
     assert f"value 77 is out of range in 1 label maps (5 pixels), first in {first}" in caplog.text
-    assert "If 77 means void" in caplog.text
+    assert "If they mean void: label_map: {77: 255}" in caplog.text
 
 
 def test_labels_that_count_from_one(tmp_path, caplog):
     _folder(tmp_path, [[0, 1], [2, 3]])
     assert _run(tmp_path, "folder_for_test", "--config-file", str(tmp_path / "config.yaml")) == 1
-    assert "If they count from 1 and 0 is void" in caplog.text
+    assert "count from 1, and 0 means void: label_map: {0: 255, 1: 0, 2: 1, 3: 2}" in caplog.text
 
 
 def test_ignore_label_that_covers_everything(tmp_path, caplog):
@@ -97,7 +100,7 @@ def test_missing_pair(camvid, tmp_path, caplog):
     missing = _label_files(camvid)[0]
     missing.unlink()
     assert _run(tmp_path, NAME) == 1
-    assert f"{missing}: this label map does not exist" in caplog.text
+    assert f"1 of 2 label maps are missing in this folder: {missing.name}" in caplog.text
 
 
 def test_only_some_troubles_are_listed(camvid, monkeypatch):
@@ -121,6 +124,57 @@ def test_notes_on_absent_classes_and_ignore_label():
     assert findings.notes() == ["1 classes have no pixel: dog", "no pixel has the ignore label 255"]
     assert "4x1 (1)" in format_findings(findings)
     draw_findings(findings, [(1, 2, 3), (4, 5, 6)], "title")
+
+
+def test_masks_of_0_and_255(caplog):
+    findings = check.DatasetFindings(["wall", "crack"], 255)
+    findings.add(check.FileFindings("a", size=(1, 4), pixels={0: 3, 255: 1}))
+    assert findings.troubles() == ["'crack' has no pixel. If 255 means it: label_map: {255: 1}"]
+
+
+def test_bit_depth_is_reported(camvid):
+    first = sorted((camvid / "val").iterdir())[0]
+    pixels = np.array(Image.open(first).convert("L"), np.uint16)
+    Image.fromarray(pixels * 16).save(first)  # 12 bits
+    findings = check_dataset(NAME)
+    assert findings.depths == {"16-bit grey": 1, "8-bit RGB": 1}
+    assert "bit depth (images): 16-bit grey (1), 8-bit RGB (1)" in format_findings(findings)
+    assert [note for note in findings.notes() if "no 16-bit grey image is brighter than 1" in note]
+    Image.fromarray(pixels * 256).save(first)
+    assert not [note for note in check_dataset(NAME).notes() if "brighter" in note]
+
+
+def _training(camvid, num_classes=None):
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("camvid_sem_seg_train",), (NAME,)
+    if num_classes:
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
+    return cfg
+
+
+def test_training_data_that_is_sound(camvid):
+    check_training_data(_training(camvid))
+    check_training_data(get_cfg())  # nothing is said of datasets
+
+
+def test_training_data_is_checked_for_classes_and_label_values(camvid):
+    with pytest.raises(ValueError, match="NUM_CLASSES is 3, but"):
+        check_training_data(_training(camvid, num_classes=3))
+    write_values(_label_files(camvid)[1], [12] * 5)
+    with pytest.raises(ValueError, match=r"value 12 is out of range(.|\n)*label_map: \{12: 255\}(.|\n)*mta-clip check"):
+        check_training_data(_training(camvid))
+    check_training_data(_training(camvid), sample=1)
+    _label_files(camvid)[0].unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 2 label maps are missing"):
+        check_training_data(_training(camvid), sample=1)
+
+
+def test_training_data_of_which_most_is_ignored_is_a_warning(camvid, caplog):
+    for path in _label_files(camvid):
+        labels = np.array(Image.open(path))
+        Image.fromarray(np.full_like(labels, 11)).save(path)
+    check_training_data(_training(camvid))
+    assert "In a sample of 2 images of camvid_sem_seg_val: 100.0% of all pixels have the ignore label" in caplog.text
 
 
 def test_nothing_readable_still_reports():

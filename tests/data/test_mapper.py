@@ -49,6 +49,21 @@ def test_image_and_labels_move_together(record):
         assert sample["sem_seg"].shape == (16, 16)
 
 
+@pytest.mark.parametrize("size", [(3, 2000), (2000, 3), (1, 1)])
+def test_narrow_images_are_trained_and_tested_on(tmp_path, size):
+    Image.fromarray(np.full((*size, 3), 7, np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.ones(size, np.uint8)).save(tmp_path / "labels.png")
+    record = {"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(tmp_path / "labels.png")}
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.CROP.SIZE = (96,), 300, (64, 64)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 96, 300
+    mapper = _mapper(training_augmentations(cfg, ignore_label=255), pad_to=64)
+    for _ in range(4):  # mirrored or not
+        assert mapper(record)["sem_seg"].shape == (64, 64)
+    image = SemanticDatasetMapper(cfg, is_train=False)(record)["image"]
+    assert 1 <= min(image.shape[1:]) <= max(image.shape[1:]) <= 300
+
+
 def test_padding_fills_up_to_the_side_length(record):
     sample = _mapper(pad_to=50)(record)
     assert sample["image"].shape == (3, 50, 60)  # the longer side is not cut

@@ -1,4 +1,5 @@
 import math
+import sys
 import time
 
 import pytest
@@ -22,10 +23,16 @@ def test_map_files_passes_errors_on(workers):
         list(map_files(math.sqrt, [4, -1, 16], workers=workers, description=""))
 
 
-def test_progress_names_the_work_and_counts_files(capsys):
+def test_progress_names_the_work_and_counts_files(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert list(map_files(abs, range(-2, 1), workers=0, description="Counting")) == [2, 1, 0]
     shown = capsys.readouterr().err
     assert "Counting" in shown and "3/3" in shown
+
+
+def test_no_progress_in_log_files(capsys):
+    assert list(map_files(abs, range(-2, 1), workers=0, description="Counting")) == [2, 1, 0]
+    assert capsys.readouterr().err == ""
 
 
 def test_no_files():

@@ -1,7 +1,9 @@
 import json
 
+import miniatures
 import pytest
 import torch
+from dataset_files import write_values
 from toy_training import ToyTrainer, toy_cfg, train_toy
 
 from mta_clip.engine.evaluate import mean_iou
@@ -219,3 +221,18 @@ def test_non_finite_gradient_is_an_error_without_loss_scaler(tmp_path):
     with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at iteration 0"):
         trainer.train()
     torch.testing.assert_close(trainer.model.queries.weight.detach(), before, rtol=0, atol=0)
+
+
+def test_data_is_checked_before_a_model_is_built(datasets_root, tmp_path):
+    class Unbuilt(ToyTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            raise AssertionError("built, or downloaded, before the data was checked")
+
+    miniatures.make_miniature("camvid", datasets_root)
+    write_values(next((datasets_root / "camvid" / "trainannot").iterdir()), [77])
+    cfg = toy_cfg(tmp_path / "run").clone()
+    cfg.defrost()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("camvid_sem_seg_train",), ()
+    with pytest.raises(ValueError, match="value 77 is out of range"):
+        Unbuilt(cfg)

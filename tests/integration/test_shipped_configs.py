@@ -5,6 +5,7 @@ One config has each of the large towers as it is; the others of its kind have a 
 
 import itertools
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +18,17 @@ from miniatures import make_miniature, prepare_miniature
 from shipped_configs import BASES, CONFIGS, FILES, bases_of, name_of
 
 from mta_clip.config_loader import load_config
-from mta_clip.data import build_train_loader
+from mta_clip.data import build_train_loader, own_config, register_folders, with_classes
+from mta_clip.data.check import check_training_data
 from mta_clip.data.classes import builtin_classes
 from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
 from mta_clip.evaluation import semantic_evaluator
 
-MINIATURE_OF = {"coco_stuff164k": "coco_stuff"}  # where folder and miniature differ in name
+MINIATURE_OF = {
+    "coco_stuff164k": "coco_stuff",
+    "open_vocabulary": "coco_stuff",
+}  # where folder and miniature differ in name
 WITH_REAL_TOWERS = (
     "voc2012/mta_clip_rn50",
     "cityscapes/mta_clip_rn101",
@@ -48,6 +53,11 @@ SMALL = {
     "SOLVER.AMP.ENABLED": False,  # fp16 needs a GPU
     "DATALOADER.NUM_WORKERS": 0,
 }
+
+
+def is_own(path: Path) -> bool:
+    """Whether a config leaves the data to `own_config`."""
+    return path.parent.name == "own"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +91,8 @@ def test_each_opens_with_its_launch_line():
         comment = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
         launch = [line for line in lines if "--config-file" in line]
         assert len(launch) == 1 and launch[0] in comment, path
-        assert "train_net.py --" in launch[0] and f"--config-file configs/{name_of(path)}.yaml" in launch[0], path
+        command = "mta-clip train --data" if is_own(path) else "train_net.py --"
+        assert command in launch[0] and f"--config-file configs/{name_of(path)}.yaml" in launch[0], path
         assert len(comment) <= 3, f"{path}: what is true of all configs stands in configs/README.md"
 
 
@@ -144,6 +155,14 @@ def test_zero_shot_splits(split, classes, positions):
         assert held_out == load_config(str(path), []).DATASETS.UNSEEN_CLASSES, path
 
 
+def test_open_vocabulary_is_tested_on_the_whole_suite():
+    for path in (CONFIGS / "open_vocabulary").glob("*.yaml"):
+        cfg = load_config(str(path), [])
+        assert sorted(len(classes_of(name)) for name in cfg.DATASETS.TEST) == [20, 21, 59, 150, 171, 459, 847], path
+        assert cfg.DATASETS.UNSEEN_CLASSES == [] and not cfg.TEST.KEEP_BEST, path  # nothing is chosen by the test sets
+        assert cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY, path
+
+
 def test_words_of_unseen_shapes_are_seen():
     unseen = load_config(str(CONFIGS / "shapes" / "tagclip_inductive.yaml"), []).DATASETS.UNSEEN_CLASSES
     seen = {word for name in builtin_classes("shapes").names if name not in unseen for word in name.split()}
@@ -172,6 +191,10 @@ def test_each_tower_is_built_as_it_is_once():
     )
 
 
+def classes_of(dataset: str) -> list[str]:
+    return MetadataCatalog.get(dataset).stuff_classes
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(semantic_evaluator, "draw_confusion", lambda *_: None)  # takes longer than all the rest
@@ -183,7 +206,15 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, cap
         shrink_towers(cfg)
     if name_of(path) in WITH_REAL_TOWERS or path.stem.endswith("_published"):  # the plain one has them all
         cfg.MODEL.PROMPT.NUM_CONTEXTS = 1  # each costs a pass of the text tower over all names
-    assert len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if is_own(path):
+        assert not cfg.DATASETS.TRAIN
+        cfg = own_config(cfg, data=Path(os.environ["DETECTRON2_DATASETS"]) / "own")
+        register_folders(cfg)
+        check_training_data(cfg)
+        cfg = with_classes(cfg)
+    classes = classes_of(cfg.DATASETS.TRAIN[0])
+    assert len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    cfg.DATASETS.TEST = [name for name in cfg.DATASETS.TEST if classes_of(name) == classes]
 
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)

@@ -11,6 +11,7 @@
           label_suffix: _mask.png       # optional: ending of label map names, in place of the image's; default: .png
           label_map: {0: 255, 7: 1}     # optional: {stored value: class index or ignore label}
           colors: [[0, 0, 255], ...]    # optional: RGB of each class, used in pictures
+          files: garden/train.txt       # optional: names of the images to use, one per line, or a YAML list of them
       TRAIN: [garden_train]
 
 Relative paths start at the working directory. Label maps are PNG files (8 or 16 bit, greyscale or palette) as large as
@@ -25,21 +26,22 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..classes import ClassList, make_classes, read_classes
 from ..label_maps import LabelReader
-from .catalog import pair_folders, register_sem_seg
+from .catalog import pair_folders, read_names, register_sem_seg
 
 _REQUIRED = ("name", "image_dir", "label_dir", "classes")
-_OPTIONAL = ("ignore_label", "image_suffix", "label_suffix", "label_map", "colors")
+_OPTIONAL = ("ignore_label", "image_suffix", "label_suffix", "label_map", "colors", "files")
 
 
 def register_folders(cfg: CfgNode) -> None:
     """Registers every entry of DATASETS.FOLDERS; calling it again replaces the datasets of these names.
 
     The entries and the pairing of images and label maps are checked here, so that a mistake shows before training. The
-    content of the files is checked as they are read, or all at once by `python -m mta_clip.data.check`.
+    content of the files is checked as they are read, or all at once by `mta-clip check`.
 
     Raises:
         ValueError: an entry is malformed, its name is taken, or it contains no image.
-        FileNotFoundError: a folder, the class list, or the label map of an image is missing.
+        FileNotFoundError: a folder, the class list, the list of files, an image on it, or the label map of an image is
+            missing.
     """
     seen: set[str] = set()
     for position, entry in enumerate(cfg.DATASETS.FOLDERS):
@@ -82,6 +84,7 @@ def _register_folder(entry: Mapping, where: str) -> None:
         Path(entry["label_dir"]),
         image_suffix=entry.get("image_suffix"),
         label_suffix=entry.get("label_suffix", ".png"),
+        files=read_names(Path(files)) if isinstance(files := entry.get("files"), str) else files,
     )
     register_sem_seg(name, lambda: dicts, classes, **options, from_config=True)
 

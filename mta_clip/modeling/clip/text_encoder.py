@@ -18,6 +18,8 @@ from .text_towers.hugging_face import PREFIX
 
 logger = logging.getLogger(__name__)
 
+TEXTS_PER_BLOCK = 256
+
 
 class CLIPTextEncoder(nn.Module):
     """A text tower, frozen: no parameter has a gradient, and it is always in evaluation mode.
@@ -107,5 +109,11 @@ class CLIPTextEncoder(nn.Module):
         return torch.tensor(rows, device=next(self.tower.parameters()).device)
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`."""
-        return self.tower(tokens, contexts, self.tokenizer.start)
+        """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`.
+
+        Without gradients the texts are encoded in blocks, so that memory is bounded for any number of classes.
+        """
+        start = self.tokenizer.start
+        if torch.is_grad_enabled():
+            return self.tower(tokens, contexts, start)
+        return torch.cat([self.tower(block, contexts, start) for block in tokens.split(TEXTS_PER_BLOCK)], dim=1)

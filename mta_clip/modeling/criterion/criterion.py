@@ -95,6 +95,7 @@ class MaskTextCriterion(nn.Module):
         empty_weight = torch.ones(num_classes + 1)
         empty_weight[-1] = no_object_weight
         self.register_buffer("empty_weight", empty_weight)  # part of checkpoints, as in Mask2Former
+        self.class_rows = {"empty_weight": (0, 1)}  # see checkpoint/class_rows.py
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:

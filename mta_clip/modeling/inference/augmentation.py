@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data.detection_utils import read_image
-from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor, nn
 
+from ...data.image_files import read_image
+from ...data.transforms import ResizeShortestEdge
 from ..ops import RowResizer
 from .output import make_output, resized_rows
 from .progress import Progress
@@ -116,7 +116,7 @@ class AugmentedModel(nn.Module):
             wanted = (inputs.get("height", image.shape[1]), inputs.get("width", image.shape[2]))
             if "file_name" not in inputs or tuple(image.shape[1:]) == wanted:
                 return image.permute(1, 2, 0).cpu().numpy()
-        return read_image(inputs["file_name"], self.image_format)
+        return read_image(inputs["file_name"], image_format=self.image_format)
 
 
 def min_sizes_from_config(cfg: CfgNode) -> list[int]:

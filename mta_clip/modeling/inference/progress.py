@@ -9,7 +9,8 @@ DELAY = 3.0  # seconds of work on an image before a bar appears
 
 
 class Progress:
-    """Shows a bar in the main process once the work has taken DELAY seconds, and removes it at the end.
+    """Shows a bar in the main process once the work has taken DELAY seconds, and removes it at the end;
+    only if stderr is a terminal.
 
     Args:
         total: number of units.
@@ -31,7 +32,7 @@ class Progress:
         if self.bar is not None:
             self.bar.update(units)
         elif time.monotonic() - self.start >= DELAY and comm.is_main_process():
-            self.bar = tqdm(total=self.total, initial=self.done, unit=self.unit, leave=False)
+            self.bar = tqdm(total=self.total, initial=self.done, unit=self.unit, leave=False, disable=None)
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

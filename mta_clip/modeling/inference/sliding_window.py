@@ -3,12 +3,14 @@
 Shapes: C classes, H and W = an image before padding, h and w = a window of it, r rows.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.utils.logger import log_first_n
 from torch import Tensor
 
 from .score_map import ScoreMap, Scores
@@ -86,6 +88,12 @@ class WindowScores(ScoreMap):
         size = tuple(image.shape[-2:])
         self.predict, self.image, self.batch = predict, image, window.batch
         self.window_size = tuple(min(pair) for pair in zip(window.size, size, strict=True))
+        if self.window_size != window.size:
+            log_first_n(
+                logging.WARNING,
+                f"TEST.SLIDING_WINDOW.SIZE {window.size} is larger than an image of {size} (height, width): windows "
+                "end at the edges of the image. Further images do not repeat this",
+            )
         tops, lefts = (window_starts(*axis) for axis in zip(size, window.size, window.stride, strict=True))
         self.corners = list(product(tops, lefts))
         self.predicted = 0  # number of windows predicted so far

@@ -61,6 +61,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         if text_queries:
             num_text_queries = num_contexts * self.class_embed.out_features
             self.query_embed = nn.Embedding(self.num_queries + num_text_queries, hidden_dim)
+            self.class_rows |= {"query_embed.weight": (self.num_queries, num_contexts)}
             self.text_proj = nn.Linear(text_dim, hidden_dim)
         if text_queries and compare:
             self.text_update = nn.Linear(hidden_dim, text_dim)

@@ -68,6 +68,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
                 nn.init.kaiming_uniform_(projection.weight, a=1)
                 nn.init.zeros_(projection.bias)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.class_rows = {"class_embed.weight": (0, 1), "class_embed.bias": (0, 1)}  # see checkpoint/class_rows.py
         self.mask_embed = MLP(input_dim=hidden_dim, hidden_dim=hidden_dim, output_dim=mask_dim, num_layers=3)
 
     @classmethod

@@ -48,7 +48,10 @@ def test_a_missing_folder_is_named_with_what_to_do(folders, missing):
 
 def test_image_without_label_map(folders):
     (folders["label_dir"] / "sub" / "b.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"sub/b\.png: this label map does not exist.*first of 1 missing"):
+    with pytest.raises(FileNotFoundError, match=r"labels: 1 of 2 label maps are missing in this folder: sub/b\.png"):
+        pair_folders(**folders)
+    (folders["label_dir"] / "a.png").rename(folders["label_dir"] / "a_mask.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png: this .* nor does any other of the 2; .*such as a_mask\.png"):
         pair_folders(**folders)
 
 
@@ -79,7 +82,7 @@ def test_listed_pairs(tmp_path):
     records = pair_listed(tmp_path / "images", tmp_path / "labels", listed)
     assert [record["image_id"] for record in records] == ["b", "a"]
     (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images/a\.jpg: this image does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"images: 1 of 2 images are missing in this folder: a\.jpg"):
         pair_listed(tmp_path / "images", tmp_path / "labels", listed)
 
 

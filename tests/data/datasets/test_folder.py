@@ -84,6 +84,15 @@ def test_suffixes(entry, tmp_path):
     assert [record["image_id"] for record in DatasetCatalog.get(NAME)] == ["a"]
 
 
+def test_only_some_files(entry, tmp_path):
+    (tmp_path / "list.txt").write_text("sub/b\n")
+    for files in (["sub/b.jpg"], ["sub/b"], str(tmp_path / "list.txt")):
+        _register(entry | {"files": files})
+        assert [record["image_id"] for record in DatasetCatalog.get(NAME)] == ["sub/b"]
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 images are missing in this folder: sub/c\.jpg"):
+        _register(entry | {"files": ["a.jpg", "sub/c.jpg"]})
+
+
 def test_registering_again_replaces(entry):
     _register(entry)
     _register(entry | {"classes": ["x", "y", "z"]})

@@ -62,6 +62,13 @@ def test_one_size_equals_plain_inference_on_the_resized_image_from_file(tmp_path
     torch.testing.assert_close(wrap(Segmentor())([inputs])[0]["sem_seg"], expected)
 
 
+def test_deep_images_are_read_from_file_by_their_range(tmp_path):
+    deep = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    scores = wrap(Segmentor())([{"file_name": str(tmp_path / "deep.png")}])[0]["sem_seg"]
+    np.testing.assert_allclose(scores[0].numpy(), deep / 257, atol=0.51)
+
+
 def resized_each(model, inputs, sizes, flip):
     """The definition: every score map resized to the output size by the model itself, then averaged."""
     maps = []

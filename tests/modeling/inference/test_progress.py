@@ -1,9 +1,12 @@
+import sys
+
 from mta_clip.modeling.inference import progress
 from mta_clip.modeling.inference.progress import Progress
 
 
 def test_a_bar_appears_after_the_delay_and_shows_what_was_done_before(monkeypatch, capsys):
     now = 0.0
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
     with Progress(10, "row") as bar:
         bar.update(4)

@@ -1,0 +1,130 @@
+"""`mta-clip info`: what a config, a run or a checkpoint is, and what it would run on."""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config_names import config_names, find_config
+from .options import CONFIG_HELP
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+DESCRIPTION = """Describes a config, a run or a checkpoint, and this installation.
+
+  mta-clip info                           this installation, and the names of all configs
+  mta-clip info camvid/mta_clip_small     architecture, datasets, classes and parameters
+  mta-clip info output/demo               the same of a run, and its metrics
+  mta-clip info model_final.pth           the same of a checkpoint
+"""
+
+_PACKAGES = ("mta-clip", "torch", "torchvision", "open_clip_torch", "detectron2", "detectron2-cdo", "numpy", "Pillow")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("model", nargs="?", default="", help=f"{CONFIG_HELP}; or a checkpoint")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status."""
+    rows = _model(args.model) if args.model else [*_installation(), ("configs", "\n".join(config_names()))]
+    width = max(len(name) for name, _ in rows) + 2
+    for name, value in rows:
+        text = str(value).replace("\n", "\n" + " " * width)
+        print(f"{name:{width}}{text}")  # noqa: T201  (the result of the command)
+    return 0
+
+
+def _installation() -> list[tuple[str, object]]:
+    import torch
+
+    rows = [("Python", f"{platform.python_version()} on {platform.platform()}")]
+    for package in _PACKAGES:
+        try:
+            rows.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:  # such as the other of the two detectron2
+            continue
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [*rows, ("GPUs", ", ".join(gpus) or "none"), ("CPU threads", torch.get_num_threads())]
+
+
+def _model(name: str) -> list[tuple[str, object]]:
+    """Rows about a model.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `saved_config`.
+    """
+    from ..config_loader import load_config
+    from ..engine.trained_model import saved_config
+
+    if Path(name).is_file() and not name.endswith((".yaml", ".yml")):
+        cfg = saved_config(name)
+        if cfg is None:
+            return [("checkpoint", name), ("config", "none in this file"), *_weights(name)]
+        return [("checkpoint", name), *_described(cfg), *_weights(name)]
+    path = find_config(name)
+    cfg = load_config(path, [])
+    rows = [("config", path), *_described(cfg), *_size(cfg)]
+    if Path(name).is_dir():
+        rows += [("checkpoints", ", ".join(sorted(file.name for file in Path(name).glob("*.pth"))) or "none")]
+        rows += [(str(file.parent), _metrics(file)) for file in sorted(Path(name).rglob("metrics.json"))]
+    return rows
+
+
+def _described(cfg: "CfgNode") -> list[tuple[str, object]]:
+    from ..data import register_folders, with_classes
+
+    if not cfg.MODEL.PROMPT.CLASS_NAMES:
+        register_folders(cfg)
+    cfg = with_classes(cfg)
+    names = list(cfg.MODEL.PROMPT.CLASS_NAMES)
+    encoder = cfg.MODEL.BACKBONE.NAME
+    if encoder.endswith("ImageEncoder"):
+        encoder = f"CLIP {cfg.MODEL.CLIP.NAME}"
+    return [
+        ("architecture", f"{cfg.MODEL.META_ARCHITECTURE}, image encoder {encoder}"),
+        ("trained on", ", ".join(cfg.DATASETS.TRAIN) or "-"),
+        ("evaluated on", ", ".join(cfg.DATASETS.TEST) or "-"),
+        ("schedule", f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images"),
+        ("classes", f"{cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}: {', '.join(names)}"),
+    ]
+
+
+def _size(cfg: "CfgNode") -> list[tuple[str, object]]:
+    """The number of parameters, counted without giving them memory or values."""
+    import torch
+    from detectron2.modeling import build_model
+
+    from ..data import with_classes
+
+    cfg = with_classes(cfg)
+    cfg.MODEL.CLIP.PRETRAINED = ""
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        model = build_model(cfg)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    return [("parameters", f"{total / 1e6:.1f} million, {trained / 1e6:.1f} of them trained")]
+
+
+def _weights(path: str) -> list[tuple[str, object]]:
+    from ..checkpoint import read_checkpoint
+
+    content = read_checkpoint(path)
+    weights = content.get("model", content)
+    numbers = sum(value.numel() for value in weights.values() if hasattr(value, "numel"))
+    rows = [("weights", f"{len(weights)} tensors, {numbers / 1e6:.1f} million numbers")]
+    return [*rows, ("iteration", content["iteration"] + 1)] if "iteration" in content else rows
+
+
+def _metrics(path: Path) -> str:
+    """The means of a metrics.json, without those of single classes."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    means = {name.split("/")[-1]: value for name, value in values.items()}
+    return ", ".join(
+        f"{name} {value:.2f}" for name, value in means.items() if isinstance(value, float) and "-" not in name
+    )

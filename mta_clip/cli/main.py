@@ -1,0 +1,113 @@
+"""The command line of the package: `mta-clip COMMAND ...`."""
+
+import argparse
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+
+from ..engine.interrupts import Interrupted
+from .options import parse
+
+COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # modules of this package
+# What is wrong with the input, not with the code.
+USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
+# Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
+DEPRECATIONS = ((FutureWarning, "torch.jit._script"),)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: the command and its options; None: those of the process.
+
+    Returns:
+        The exit status: 0; 1 after an error; 130 or 143 after SIGINT or SIGTERM.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    hide_deprecations()
+    name = command_parser().parse_args(arguments[:1] or ["--help"]).command
+    command = _module(name)
+    parser = argparse.ArgumentParser(
+        prog=f"mta-clip {name}",
+        description=command.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
+    args = parse(parser, arguments[1:])
+    logging.basicConfig(format="%(message)s", stream=sys.stdout if name == "check" else sys.stderr)
+    logging.getLogger("mta_clip").setLevel(logging.INFO)
+    before = _stop_on_sigterm()
+    try:
+        return command.run(args)
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        _say(f"{parser.prog}: {stop}")
+        return 128 + stop.signum
+    except Exception as error:
+        if args.debug or (message := user_message(error)) is None:
+            raise
+        _say(f"{parser.prog}: error: {message}")
+        return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the command's name, whose help lists those that are there."""
+    found = [name for name in COMMANDS if importlib.util.find_spec(f"{__package__}.{name}")]
+    lines = [f"  {name:10}{_module(name).DESCRIPTION.splitlines()[0]}" for name in found]
+    parser = argparse.ArgumentParser(
+        prog="mta-clip",
+        description="Language-guided semantic segmentation.\n\n" + "\n".join(lines),
+        epilog="mta-clip COMMAND --help shows the options of a command, with examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=found, metavar="COMMAND", help="one of those above")
+    return parser
+
+
+def user_message(error: Exception) -> str | None:
+    """What to tell the user about an error; None if it is not one that the user can mend."""
+    name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
+    kinds = {kind.__name__ for base in USER_ERRORS for kind in (base, *base.__subclasses__())}
+    if name in kinds:
+        return message.strip("'\"") if name == "KeyError" else message
+    if not isinstance(error, USER_ERRORS):
+        return None
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def hide_deprecations() -> None:
+    """Hides warnings of DEPRECATIONS, also in processes that this one starts."""
+    for category, module in DEPRECATIONS:
+        warnings.filterwarnings("ignore", category=category, module=module.replace(".", r"\."))
+    rules = dict.fromkeys(filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")))
+    rules |= {f"ignore::{category.__name__}:{module}": None for category, module in DEPRECATIONS}
+    os.environ["PYTHONWARNINGS"] = ",".join(rules)
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__package__}.{name}")
+
+
+def _stop_on_sigterm() -> signal.Handlers | None:
+    """Makes SIGTERM end the process as Ctrl-C does; returns the earlier handler."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    return signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  (the last word of a command)

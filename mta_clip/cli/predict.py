@@ -1,0 +1,164 @@
+"""`mta-clip predict`: segments images, and saves each one side by side with its overlay and legend."""
+
+import argparse
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import add_config_options, add_weights_option, trained_config
+
+if TYPE_CHECKING:
+    from ..predictor import SegmentationPredictor
+
+DESCRIPTION = """Segments images, and saves each one side by side with its overlay and legend.
+
+  mta-clip predict --config-file output/demo --input street.jpg photos/ 'more/*.png' --output out
+  mta-clip predict --weights model_final.pth --input photos/ --output out --save-labels
+  mta-clip predict ... --labels "sky, road, my cat"     looks for other classes, by name
+
+photos/sub/a.jpg, found in the folder photos/, becomes out/sub/a.png; the file photos/sub/a.jpg or the pattern
+'photos/sub/*.jpg' become out/a.png. Label maps have the same names below out/labels/. Nothing else decides the name,
+and no input is ever overwritten.
+"""
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    add_config_options(parser)
+    add_weights_option(parser)
+    parser.add_argument("--input", nargs="+", required=True, help="image files, folders and glob patterns")
+    parser.add_argument("--output", required=True, help="folder for the pictures")
+    parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
+    parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
+    parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
+
+
+def class_list(text: str) -> list[str]:
+    """Splits comma-separated names and removes surrounding spaces.
+
+    Raises:
+        argparse.ArgumentTypeError: a name is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
+    return names
+
+
+def share(text: str) -> float:
+    """Reads a number in 0..1.
+
+    Raises:
+        ValueError: not a number.
+        argparse.ArgumentTypeError: the number is not in 0..1.
+    """
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
+    return value
+
+
+def output_names(images: Mapping[str, str], *, save_labels: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Names of the pictures. Each depends on its own image alone, so that an image always gets the same name.
+
+    Args:
+        images: of `find_images`.
+
+    Returns:
+        {path: its path below the input, with ".png" as its suffix}; and of each image whose name is taken, {path:
+        reason}.
+    """
+    names, taken, failures = {}, {}, {}
+    for image, below in images.items():
+        name = os.path.splitext(below)[0] + ".png"
+        files = [name, f"labels/{name}"] if save_labels else [name]
+        if first := next((taken[file] for file in files if file in taken), None):
+            failures[image] = f"{name} is already made of {first}; take another --output for this one"
+        else:
+            names[image] = name
+            taken |= dict.fromkeys(files, image)
+    return names, failures
+
+
+def protect_inputs(images: Mapping[str, str], names: Mapping[str, str], output: Path) -> None:
+    """Raises a ValueError if a picture or label map would replace one of the images."""
+    inputs = {os.path.realpath(image) for image in images}
+    for name in names.values():
+        for file in (output / name, output / "labels" / name):
+            if os.path.realpath(file) in inputs:
+                raise ValueError(f"{file} is an input, and would be overwritten: choose another folder for --output")
+
+
+def segment_images(
+    predictor: "SegmentationPredictor", names: Mapping[str, str], output: Path, *, alpha: float, save_labels: bool
+) -> dict[str, str]:
+    """Saves a picture for every image; an image that fails does not stop the others.
+
+    Args:
+        names: {path of an image: name of its picture}.
+        output: folder for the pictures.
+        alpha: share of the label colour in the overlay, 0..1.
+        save_labels: also save label maps, as `output`/labels/*.png.
+
+    Returns:
+        {path of an image that failed: reason}.
+
+    Raises:
+        OSError: a picture cannot be written.
+    """
+    from torch.cuda import OutOfMemoryError
+    from tqdm import tqdm
+
+    from ..data import read_image
+    from ..files import complete_file
+    from ..visualization import save_label_map
+
+    failures = {}
+    for path, name in tqdm(names.items(), unit="image", disable=None):
+        try:
+            image = read_image(path)
+            prediction = predictor.predict(image)
+        except (OSError, ValueError, OutOfMemoryError) as error:
+            failures[path] = str(error).removeprefix(f"{path}: ")
+            logger.error("skipped %s: %s", path, failures[path])
+            continue
+        with complete_file(output / name) as part:
+            predictor.draw(image, prediction, alpha=alpha).save(part, format="PNG")
+        if save_labels:
+            save_label_map(prediction.labels, output / "labels" / name, predictor.colors)
+    return failures
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; returns the exit status: 0, or 1 if an input failed."""
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from ..data.image_files import find_images
+    from ..engine.devices import check_devices
+    from ..engine.run_folder import check_writable
+    from ..predictor import SegmentationPredictor
+
+    cfg = trained_config(args)
+    cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
+    check_devices(cfg.MODEL.DEVICE)
+    images, failures = find_images(args.input)
+    names, doubles = output_names(images, save_labels=args.save_labels)
+    failures |= doubles
+    output = Path(args.output)
+    protect_inputs(images, names, output)
+    if names:
+        check_writable(args.output, "--output")
+        predictor = SegmentationPredictor(cfg)
+        if args.labels:
+            predictor.set_vocabulary(args.labels)
+        with logging_redirect_tqdm():
+            failures |= segment_images(predictor, names, output, alpha=args.alpha, save_labels=args.save_labels)
+    done = len(images) - sum(path in failures for path in images)
+    logger.info("%d of %d images segmented; pictures are in %s", done, len(images), args.output)
+    for path, reason in failures.items():
+        logger.error("FAILED %s: %s", path, reason)
+    return 1 if failures else 0

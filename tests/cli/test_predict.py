@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy_predictor import make_config
+
+from mta_clip.cli.main import main
+from mta_clip.visualization import distinct_colors
+
+
+def predict(arguments):
+    return main(["predict", *arguments])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three images, one of them in a subfolder, and a text file."""
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "sub/a.png")):
+        picture = np.full((20, 30, 3), 20, np.uint8)
+        picture[:, : 10 + index] = 230
+        Image.fromarray(picture).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path):
+    config_file, weights = make_config(tmp_path)
+    return ["--config-file", config_file, "--weights", weights, "--output", str(tmp_path / "out")]
+
+
+def test_pictures_of_all_images(photos, command, tmp_path):
+    assert predict([*command[:4], "--input", str(photos), "--save-labels", *command[4:]]) == 0
+    out = tmp_path / "out"
+    pictures = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert pictures == ["a.png", "b.png", "labels/a.png", "labels/b.png", "labels/sub/a.png", "sub/a.png"]
+    labels = np.array(Image.open(out / "labels" / "sub" / "a.png"))
+    assert labels.shape == (20, 30) and labels[:, :11].all() and not labels[:, 13:].any()
+    with Image.open(out / "a.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
+def test_a_broken_image_is_skipped_and_told(photos, command, tmp_path, caplog):
+    caplog.set_level("INFO")
+    data = (photos / "a.png").read_bytes()
+    (photos / "aa_truncated.png").write_bytes(data[: len(data) // 2])
+    (photos / "ab_text.png").write_text("not an image")
+    status = predict([*command[:4], "--input", str(photos), "gone.png", *command[4:]])
+    assert status == 1
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png", "b.png"}
+    failed = [record.getMessage() for record in caplog.records if record.getMessage().startswith("FAILED")]
+    assert len(failed) == 3
+    for name in ("aa_truncated.png", "ab_text.png", "gone.png"):
+        assert any(name in line for line in failed)
+    assert "3 of 5 images" in caplog.text
+
+
+def test_other_class_names(photos, command, tmp_path):
+    arguments = [*command[:4], "--input", str(photos / "a.png"), "--labels", "night, day , my cat", "--save-labels"]
+    assert predict([*arguments, "--alpha", "1", *command[4:]]) == 0
+    colors = distinct_colors(5)[2:]  # none of the names is known to the model
+    sheet = np.array(Image.open(tmp_path / "out" / "a.png"))
+    assert (sheet == colors[0]).all(-1).any() and (sheet == colors[1]).all(-1).any()
+    assert not (sheet == colors[2]).all(-1).any()
+
+
+def test_augmentation(photos, command, tmp_path):
+    arguments = [
+        *command[:4],
+        "--input",
+        str(photos / "a.png"),
+        "--labels",
+        "night, day",
+        "--save-labels",
+        *command[4:],
+    ]
+    assert predict([*arguments, "TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(20, 40)"]) == 0
+    labels = np.array(Image.open(tmp_path / "out" / "labels" / "a.png"))
+    assert labels.shape == (20, 30) and labels[:, :9].all() and not labels[:, 11:].any()
+    with Image.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.width > 2 * picture.height
+
+
+def test_overrides_come_last(photos, command, capsys):
+    arguments = [*command[:4], "--input", str(photos), *command[4:], "MODEL.DEVICE", "nonsense"]
+    assert predict(arguments) == 1
+    assert "MODEL.DEVICE is 'nonsense'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--alpha", "1.5"), ("--alpha", "x"), ("--labels", "sky,,road")])
+def test_wrong_options(command, option, value, capsys):
+    with pytest.raises(SystemExit):
+        predict([*command, "--input", "a.png", option, value])
+    assert option in capsys.readouterr().err
+
+
+def test_missing_weights(photos, command, capsys):
+    assert predict([*command[:2], "--input", str(photos), *command[4:]]) == 1
+    assert "MODEL.WEIGHTS" in capsys.readouterr().err
+
+
+def test_inputs_are_never_overwritten(photos, command, capsys):
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    for output in (photos, photos / "sub" / ".."):
+        assert predict([*command[:4], "--input", str(photos), "--output", str(output)]) == 1
+        assert "is an input, and would be overwritten" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+    (photos / "sub").rename(photos / "labels")  # where label maps would go
+    assert predict([*command[:4], "--input", str(photos / "labels"), "--output", str(photos), "--save-labels"]) == 1
+
+
+def test_names_do_not_depend_on_other_inputs(photos, command, tmp_path, capsys, caplog):
+    (photos / "a.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    assert predict([*command[:4], "--input", str(photos / "sub" / "a.png"), *command[4:]]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert predict([*command[:4], "--input", str(photos), "--output", str(tmp_path / "all")]) == 1
+    assert sorted(path.name for path in (tmp_path / "all").rglob("*.png")) == ["a.png", "a.png", "b.png"]
+    assert f"a.png is already made of {photos / 'a.jpg'}" in caplog.text
+
+
+def test_the_checkpoint_alone_is_enough(photos, command, tmp_path):
+    """It holds its config."""
+    config_file, weights = command[1], command[3]
+    content = torch.load(weights) | {"config": Path(config_file).read_text()}
+    torch.save(content, tmp_path / "whole.pth")
+    assert predict(["--weights", str(tmp_path / "whole.pth"), "--input", str(photos), *command[4:]]) == 0
+    assert (tmp_path / "out" / "sub" / "a.png").is_file()
+
+
+def test_a_checkpoint_without_config_needs_one(photos, command, capsys):
+    assert predict([*command[2:], "--input", str(photos)]) == 1
+    assert "holds no config: add --config-file" in capsys.readouterr().err
