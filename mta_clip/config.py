@@ -59,6 +59,12 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
     cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
+    # The text tower by itself: open_clip architecture, or hf:<folder or id> of a Hugging Face text encoder; "" = NAME's
+    cfg.MODEL.CLIP.TEXT_NAME = ""
+    # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random. QUICK_GELU is
+    # NAME's; another text tower has it if its architecture says so (ViT-B-16-quickgelu)
+    cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    cfg.MODEL.CLIP.TEXT_POOLING = ""  # of hf:...: mean | cls | last; "" = as sentence-transformers stored it, else mean
     # Gradient checkpointing: the text tower's activations, whose memory grows with classes times contexts, are computed
     # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False

@@ -3,7 +3,7 @@
 from .feature_towers import resize_positions
 from .image_encoder import CLIPImageEncoder
 from .text_encoder import CLIPTextEncoder
-from .text_tower import CausalTextTower
+from .text_towers import CausalTextTower
 from .towers import build_clip, clip_config
 
 __all__ = ["CLIPImageEncoder", "CLIPTextEncoder", "CausalTextTower", "build_clip", "clip_config", "resize_positions"]
