@@ -66,7 +66,7 @@ def build_for_evaluation(
     """
     without_clip = cfg.clone()
     without_clip.defrost()
-    without_clip.MODEL.CLIP.PRETRAINED = ""
+    without_clip.MODEL.CLIP.PRETRAINED = without_clip.MODEL.CLIP.IMAGE_PRETRAINED = ""
     model = build(without_clip)
     lacking = load_for_evaluation(cfg, model, resume=resume)
     if not lacking:
