@@ -21,6 +21,7 @@ class FeatureTower(nn.Module):
     pooling, projection and blocks after the last map. Every remaining parameter contributes to a map.
     """
 
+    kind: str  # what it is, in words, for lists
     visual: nn.Module
     channels: tuple[int, int, int, int]
 

@@ -18,6 +18,8 @@ class ResNetTower(FeatureTower):
     pixel needs, and most of the mIoU that bfloat16 costs is lost there.
     """
 
+    kind = "CLIP's ResNet"
+
     @classmethod
     def accepts(cls, visual: nn.Module) -> bool:
         """See FeatureTower."""

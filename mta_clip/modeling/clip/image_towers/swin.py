@@ -21,6 +21,8 @@ class SwinTower(FeatureTower):
     padded, both give the same.
     """
 
+    kind = "Swin"
+
     @classmethod
     def accepts(cls, visual: nn.Module) -> bool:
         """See FeatureTower."""

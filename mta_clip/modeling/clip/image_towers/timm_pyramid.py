@@ -20,6 +20,8 @@ class TimmPyramidTower(FeatureTower):
         ValueError: the model accepts images of one size only, or is not a sequence of stages (HRNet).
     """
 
+    kind = "timm's stages"
+
     @classmethod
     def accepts(cls, visual: nn.Module) -> bool:
         """See FeatureTower."""

@@ -21,6 +21,8 @@ class TimmViTTower(TokenTower):
     changed in place; for `taps`, `neck_norm` and the ValueError see TokenTower.
     """
 
+    kind = "timm's ViT"
+
     @classmethod
     def accepts(cls, visual: nn.Module) -> bool:
         """See FeatureTower."""

@@ -21,6 +21,8 @@ class ViTTower(TokenTower):
     `visual` is changed in place; for `taps`, `neck_norm` and the ValueError see TokenTower.
     """
 
+    kind = "ViT"
+
     @classmethod
     def accepts(cls, visual: nn.Module) -> bool:
         """See FeatureTower."""
