@@ -64,9 +64,13 @@ def _add_clip(cfg: CN) -> None:
     # else random. QUICK_GELU is NAME's; another image tower has it if its architecture says so (ViT-B-16-quickgelu).
     # MODEL.PIXEL_MEAN and PIXEL_STD have to be those of the weights; a warning names them where they differ much
     cfg.MODEL.CLIP.IMAGE_PRETRAINED = ""
-    cfg.MODEL.CLIP.IMAGE_DROP_PATH = (
-        0.0  # stochastic depth of timm:NAME: rate of its last block, 0..1; [M2F]'s Swin: 0.3
-    )
+    cfg.MODEL.CLIP.IMAGE_DROP_PATH = 0.0  # stochastic depth of timm:NAME, rate of its last block, 0..1; [M2F] Swin: 0.3
+    # The text tower by itself: open_clip architecture, or hf:<folder or id> of a Hugging Face text encoder; "" = NAME's
+    cfg.MODEL.CLIP.TEXT_NAME = ""
+    # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random. QUICK_GELU is
+    # NAME's; another text tower has it if its architecture says so (ViT-B-16-quickgelu)
+    cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    cfg.MODEL.CLIP.TEXT_POOLING = ""  # of hf:...: mean | cls | last; "" = as sentence-transformers stored it, else mean
     # Gradient checkpointing: the text tower's activations, whose memory grows with classes times contexts, are computed
     # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False

@@ -3,7 +3,7 @@
 from .image_encoder import CLIPImageEncoder
 from .image_towers import resize_positions
 from .text_encoder import CLIPTextEncoder
-from .text_tower import CausalTextTower
+from .text_towers import CausalTextTower
 from .towers import build_clip, clip_config
 from .visual import build_visual, image_tower_settings
 

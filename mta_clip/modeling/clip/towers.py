@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ...checkpoint.readers import read_checkpoint
 from ...checkpoint.sources import OPENAI_CLIP, Dropped, translate
+from ...extras import import_transformers
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,9 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
 
     Raises:
-        ValueError: unknown architecture or tag, or a file that does not fit the architecture.
+        ValueError: unknown architecture or tag, a file that does not fit the architecture, or `quick_gelu` where the
+            architecture has an activation of its own.
+        ImportError: the text tower needs transformers, which is not installed.
         FileNotFoundError: `pretrained` looks like a path, but there is no such file.
         OSError: the weights of a tag could not be downloaded.
     """
@@ -52,9 +55,14 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
     if tag and tag.get("quick_gelu", False) != quick_gelu:
         logger.warning(
             f"{name}: the weights {pretrained!r} were trained with quick_gelu={not quick_gelu}, but the model is "
-            f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} (of an image tower that is named by "
-            "itself, use the architecture's name with or without -quickgelu) unless this is intended"
+            f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} (for a tower that is named by "
+            "itself, take the architecture's name with or without -quickgelu) unless this is intended"
         )
+    if quick_gelu and config["text_cfg"].get("act_kwargs"):
+        raise ValueError(f"{name} has an activation of its own: set MODEL.CLIP.QUICK_GELU False")
+    if "hf_model_name" in config["text_cfg"]:
+        import_transformers(f"the text tower of {name}")
+        config["text_cfg"]["hf_model_pretrained"] = False  # its weights come with those of the image tower
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     plain = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model = (open_clip.CoCa if "multimodal_cfg" in config else plain)(**config)

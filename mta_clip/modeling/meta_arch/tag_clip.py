@@ -78,12 +78,21 @@ class TagCLIP(SegmentationModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Constructor arguments from a config."""
+        """Constructor arguments from a config.
+
+        Raises:
+            ValueError: text and image features differ in width.
+        """
         cfg = with_classes(cfg)
         node = cfg.MODEL.TAGCLIP
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
         class_text = TemplatePrompt(cfg, learn_temperature=False)  # no loss would train it
+        if class_text.text_dim != (width := backbone.output_shape()["patch_map"].channels):
+            raise ValueError(
+                f"MODEL.CLIP.TEXT_NAME: TagCLIP needs text in the image tower's space, of width {width}, but this text "
+                f"tower has {class_text.text_dim}; leave it '', or name one that was trained with the image tower"
+            )
         return {
             **cls.common_arguments(cfg),
             "size_divisibility": backbone.size_divisibility,

@@ -70,12 +70,7 @@ class PromptLearner(nn.Module):
         return {
             # first, so that wrong names are reported before weights are downloaded
             "class_names": class_names_from_config(cfg),
-            "text_encoder": CLIPTextEncoder(
-                name=cfg.MODEL.CLIP.NAME,
-                pretrained=cfg.MODEL.CLIP.PRETRAINED,
-                quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
-                checkpointing=cfg.MODEL.CLIP.TEXT_CHECKPOINTING,
-            ),
+            "text_encoder": CLIPTextEncoder(cfg),
             "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
             "temperature": cfg.MODEL.MTA.TEMPERATURE,
             # without the similarity loss, nothing would train it
