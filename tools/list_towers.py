@@ -31,9 +31,8 @@ HUGGING_FACE = {
 HEADER = """# Towers of open_clip {version}
 
 `MODEL.CLIP.NAME` takes any row; the image tower alone, `MODEL.CLIP.IMAGE_NAME`, any row whose image side works, and the
-text tower alone, `MODEL.CLIP.TEXT_NAME`, any row whose text side works. Of
-{count} architectures, {both} have both sides: {image} the image tower, {text} the text tower. Written by
-`python tools/list_towers.py`, which builds each of them.
+text tower alone, `MODEL.CLIP.TEXT_NAME`, any row whose text side works. Of {count} architectures, {both} have
+both sides: {image} the image tower, {text} the text tower. Written by `python tools/list_towers.py`, which builds each.
 
 Image: CLIP's ResNets, Swin and *timm's stages* have maps at strides 4, 8, 16, 32. Of a *ViT*, the maps of four blocks
 are resized to these strides (`MODEL.CLIP.VIT_FEATURE_BLOCKS`). Besides these, `IMAGE_NAME timm:<model>` takes timm's

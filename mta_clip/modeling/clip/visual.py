@@ -144,7 +144,7 @@ def _visual_alone(name: str, pretrained: str, quick_gelu: bool) -> nn.Module:
     if pretrained:
         file = weights_file(name, pretrained)
         try:
-            content = open_clip.load_state_dict(str(file), weights_only=True)
+            content = open_clip.factory.load_state_dict(str(file), weights_only=True)
             content = {key: value for key, value in content.items() if key.startswith("visual.")}
             open_clip.model.resize_pos_embed(content, model)
             model.visual.load_state_dict({key.removeprefix("visual."): value for key, value in content.items()})

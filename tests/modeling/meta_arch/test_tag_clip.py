@@ -4,6 +4,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from golden_files import compare, golden_params, load
 from tagclip_reference import our_weights, reference_model
+from tiny_models import save_tiny_bert
 from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
@@ -98,6 +99,13 @@ def tiny_config(**changes):
 def tiny_model(**changes) -> TagCLIP:
     torch.manual_seed(0)
     return build_model(tiny_config(**changes))
+
+
+def test_text_of_another_width_is_refused(tmp_path):
+    cfg = tiny_config()
+    cfg.MODEL.CLIP.TEXT_NAME = save_tiny_bert(tmp_path)
+    with pytest.raises(ValueError, match=r"TEXT_NAME: TagCLIP needs .* of width 128.*has 32"):
+        build_model(cfg)
 
 
 def batch(count: int = 2, size: tuple[int, int] = (32, 40)) -> list[dict]:

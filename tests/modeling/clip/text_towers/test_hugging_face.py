@@ -10,6 +10,7 @@ import torch
 import transformers
 from open_clip.hf_model import HFTextEncoder
 from text_oracle import assert_equal, own_and_expected, randomise
+from tiny_models import save_tiny_bert
 from torch.nn import functional as F
 
 from mta_clip.modeling.clip import CLIPTextEncoder
@@ -20,7 +21,6 @@ BERT |= {"vocab_size": 60, "max_position_embeddings": 20}
 MT5 = {"d_model": 32, "num_layers": 2, "num_heads": 4, "d_kv": 8, "d_ff": 40, "vocab_size": 60}
 NLLB = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 4, "encoder_ffn_dim": 40}
 NLLB |= {"vocab_size": 60, "max_position_embeddings": 20}
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "ring", "disc", "a", "none"]
 
 
 def encoder(monkeypatch, model_type: str, sizes: dict, **options) -> HFTextEncoder:
@@ -67,10 +67,7 @@ def test_checkpointing_changes_nothing(monkeypatch):
 def folder(tmp_path_factory) -> Path:
     """A tiny random BERT with its tokenizer, as transformers saves them."""
     path = tmp_path_factory.mktemp("bert")
-    (path / "vocab.txt").write_text("\n".join(WORDS))
-    transformers.BertTokenizerFast(vocab=str(path / "vocab.txt")).save_pretrained(path)
-    torch.manual_seed(0)
-    randomise(transformers.BertModel(transformers.BertConfig(**BERT))).save_pretrained(path)
+    save_tiny_bert(path)
     return path
 
 
