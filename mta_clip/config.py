@@ -59,6 +59,14 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
     cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
+    # The image tower by itself: open_clip architecture, or timm:NAME (such as timm:swin_tiny_patch4_window7_224); "" =
+    # NAME's. Detectron2's backbones are chosen by MODEL.BACKBONE.NAME
+    cfg.MODEL.CLIP.IMAGE_NAME = ""
+    # Its weights: as PRETRAINED; of timm:NAME, "timm" (downloads) or a local file. "" = PRETRAINED if it is NAME's,
+    # else random. QUICK_GELU is NAME's; another image tower has it if its architecture says so (ViT-B-16-quickgelu).
+    # MODEL.PIXEL_MEAN and PIXEL_STD have to be those of the weights; a warning names them where they differ much
+    cfg.MODEL.CLIP.IMAGE_PRETRAINED = ""
+    cfg.MODEL.CLIP.IMAGE_DROP_PATH = 0.0  # stochastic depth of timm:NAME, rate of its last block, 0..1; [M2F] Swin: 0.3
     # The text tower by itself: open_clip architecture, or hf:<folder or id> of a Hugging Face text encoder; "" = NAME's
     cfg.MODEL.CLIP.TEXT_NAME = ""
     # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random. QUICK_GELU is

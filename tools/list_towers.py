@@ -12,7 +12,7 @@ from unittest.mock import patch
 import open_clip
 import torch
 
-from mta_clip.modeling.clip.feature_towers import build_feature_tower
+from mta_clip.modeling.clip.image_towers import build_feature_tower
 from mta_clip.modeling.clip.text_towers import adapt_text_tower, text_dim
 from mta_clip.modeling.clip.towers import clip_config
 
@@ -30,9 +30,13 @@ HUGGING_FACE = {
 
 HEADER = """# Towers of open_clip {version}
 
-`MODEL.CLIP.NAME` takes any row; the text tower alone, `MODEL.CLIP.TEXT_NAME`, any row whose text side works. Of
-{count} architectures, {both} have both sides: {image} the image tower, {text} the text tower. Written by
-`python tools/list_towers.py`, which builds each of them.
+`MODEL.CLIP.NAME` takes any row; the image tower alone, `MODEL.CLIP.IMAGE_NAME`, any row whose image side works, and the
+text tower alone, `MODEL.CLIP.TEXT_NAME`, any row whose text side works. Of {count} architectures, {both} have
+both sides: {image} the image tower, {text} the text tower. Written by `python tools/list_towers.py`, which builds each.
+
+Image: CLIP's ResNets, Swin and *timm's stages* have maps at strides 4, 8, 16, 32. Of a *ViT*, the maps of four blocks
+are resized to these strides (`MODEL.CLIP.VIT_FEATURE_BLOCKS`). Besides these, `IMAGE_NAME timm:<model>` takes timm's
+models of these kinds, such as `timm:vit_small_patch14_dinov2` or `timm:swin_tiny_patch4_window7_224`.
 
 Text: *causal* towers run the part that all texts have in common once; *bidirectional* towers run every text in full
 and to the full context length; those of *Hugging Face* run every text up to the longest, and need `mta-clip[hf]`. After
@@ -64,8 +68,9 @@ def text_tower(name: str) -> str:
 def _image_kind(embed_dim: int, config: str) -> str:
     with torch.device("meta"):
         visual = open_clip.model._build_vision_tower(embed_dim, json.loads(config))
-        build_feature_tower(visual, ())
-    return "yes"
+        tower = build_feature_tower(visual)
+    model = type(tower.visual).__name__
+    return f"{tower.kind} ({model})" if tower.kind.startswith("timm's") else tower.kind
 
 
 @cache

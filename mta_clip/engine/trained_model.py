@@ -71,7 +71,8 @@ def build_for_evaluation(
     """
     without_clip = cfg.clone()
     without_clip.defrost()
-    without_clip.MODEL.CLIP.PRETRAINED = without_clip.MODEL.CLIP.TEXT_PRETRAINED = ""
+    clip = without_clip.MODEL.CLIP
+    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""
     model = build(without_clip)
     lacking = load_for_evaluation(cfg, model, resume=resume)
     if not lacking:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tiny_towers  # noqa: F401  registers timm:tiny_swin
 import torch
 import yaml
 from detectron2.config import CfgNode
@@ -36,12 +37,14 @@ WITH_REAL_TOWERS = (
     "ade20k/mta_clip_vit_l14",
     "ade20k/mta_clip_convnext_base",
     "cityscapes/mask2former_r50",
+    "ade20k/mask2former_swin_tiny",
     "voc2012/tagclip_inductive",
 )
 SMALL = {
     "MODEL.DEVICE": "cpu",
     "MODEL.WEIGHTS": "",
     "MODEL.CLIP.PRETRAINED": "",
+    "MODEL.CLIP.IMAGE_PRETRAINED": "",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 64,
     "INPUT.MIN_SIZE_TRAIN": (64, 64),
     "INPUT.MIN_SIZE_TEST": 64,
@@ -171,6 +174,8 @@ def test_words_of_unseen_shapes_are_seen():
 
 def towers_of(cfg: CfgNode) -> str:
     """The image encoder of a config, and where it has text the CLIP model that text comes from."""
+    if "swin" in cfg.MODEL.CLIP.IMAGE_NAME:
+        return "Swin"  # tests/checkpoint/test_sources.py builds each size
     depth = cfg.MODEL.RESNETS.DEPTH if "resnet" in cfg.MODEL.BACKBONE.NAME else ""
     return f"{cfg.MODEL.BACKBONE.NAME} {depth or cfg.MODEL.CLIP.NAME}"
 
@@ -179,6 +184,8 @@ def shrink_towers(cfg: CfgNode) -> None:
     """Tiny towers of the same kind; all else, such as the number of contexts, stays."""
     if "resnet" in cfg.MODEL.BACKBONE.NAME:
         cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    elif cfg.MODEL.CLIP.IMAGE_NAME:
+        cfg.MODEL.CLIP.IMAGE_NAME = "timm:tiny_swin"
     elif not cfg.MODEL.CLIP.NAME.startswith("mta-tiny"):
         cfg.MODEL.CLIP.NAME = "mta-tiny-vit" if "ViT" in cfg.MODEL.CLIP.NAME else "mta-tiny"
         cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = []  # the tiny one has fewer

@@ -25,6 +25,22 @@ def test_every_kind_of_text_tower():
     assert {name: list_towers.text_tower(name) for name in kinds} == kinds
 
 
+def test_every_kind_of_image_tower():
+    kinds = {
+        "RN50": "CLIP's ResNet",
+        "ViT-B-16": "ViT",
+        "convnext_base": "timm's stages (ConvNeXt)",
+        "MobileCLIP-S1": "timm's stages (FastVit)",
+        "MobileCLIP-B": "timm's ViT (VisionTransformer)",
+        "ViTamin-S": "timm's ViT (VisionTransformer)",
+        "EVA02-B-16": "timm's ViT (Eva)",
+        "swin_base_patch4_window7_224": "Swin",
+    }
+    assert {name: list_towers.image_tower(name) for name in kinds} == kinds
+    with pytest.raises(ValueError, match="image tower VisionTransformerRelPos is not supported"):
+        list_towers.image_tower("vit_relpos_medium_patch16_cls_224")
+
+
 def test_a_refusal_is_its_first_sentence():
     def refuse(name):
         raise ValueError(f"{name} has wheels. Choose one without")

@@ -15,7 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..clip import build_clip, resize_positions
+from ..clip import build_visual, image_tower_settings, resize_positions
 
 
 class VisualPrompts(nn.Module):
@@ -101,9 +101,9 @@ class PromptedImageEncoder(Backbone):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict:
         """Constructor arguments from a config; `input_shape` is not used."""
-        node, clip = cfg.MODEL.TAGCLIP, cfg.MODEL.CLIP
+        node = cfg.MODEL.TAGCLIP
         return {
-            "visual": build_clip(name=clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU).visual,
+            "visual": build_visual(**image_tower_settings(cfg)),
             "num_prompts": node.NUM_PROMPTS,
             "image_size": node.IMAGE_SIZE,
             "double_class_embedding": node.DOUBLE_CLASS_EMBEDDING,
