@@ -75,7 +75,12 @@ def _add_prompt(cfg: CN) -> None:
     cfg.MODEL.PROMPT.NUM_CONTEXTS = 3  # Z, prompts per class [MTA]
     cfg.MODEL.PROMPT.CONTEXT_LENGTH = 8  # learned vectors per context [MTA] [Dense]
     cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal that contexts start from; the [MTA] code has 1.0
-    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # of TemplatePrompt; {} stands for the class name
+    # Of TemplatePrompt; {} stands for the class name. An entry can also name a set, whose prompts are averaged: vild |
+    # imagenet80 | single; see mta_clip/modeling/text/templates
+    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]
+    # How a name of several synonyms counts at inference, such as "person;man": max = by the best of them (in MTA-CLIP
+    # not with the names of its training) | mean = by the mean of their text, as in training. TagCLIP also trains so
+    cfg.MODEL.PROMPT.SYNONYMS = "max"
     cfg.MODEL.PROMPT.NO_OBJECT_NAME = "none"  # text of the no-object row [MTA]
     cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the first training dataset
 

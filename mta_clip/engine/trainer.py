@@ -16,7 +16,7 @@ from ..checkpoint import SegmentationCheckpointer
 from ..data import build_train_loader, with_classes
 from .best_checkpoint import build_best_checkpoint
 from .distributed import wrap_model
-from .evaluate import Results, evaluate
+from .evaluate import Results, check_test_classes, evaluate
 from .gradients import GradientClipper
 from .launch import restarts
 from .lr_scheduler import build_lr_scheduler, continue_schedule
@@ -164,6 +164,7 @@ class Trainer(TrainLoop):
         if comm.is_main_process():
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         if cfg.DATASETS.TEST:
+            check_test_classes(cfg)  # now, not after hours of training
             result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
             result.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))
