@@ -67,6 +67,7 @@ class MaskParts(Parts):
         vocabulary = None if prompts is None else prompts.vocabulary
         self.register_buffer("text", None if prompts is None else prompts().clone())
         self.register_buffer("vocabulary", None if vocabulary is None else prompts.encode(vocabulary).clone())
+        self.register_buffer("linear_rows", None if vocabulary is None else self.classifier.linear_rows(prompts))
         compares = prompts is not None and self.head.compares_text
         self.register_buffer("no_object", no_object_features(model) if compares else None)
 
@@ -86,7 +87,9 @@ class MaskParts(Parts):
     def closed_scores(self, images: Tensor) -> Tensor:
         """See Parts."""
         output = self.head(self.backbone(images), self.text)
-        probabilities = self.classifier.classify(output.final, self.temperature, self.vocabulary)
+        probabilities = self.classifier.classify(
+            output.final, self.temperature, self.vocabulary, linear_rows=self.linear_rows
+        )
         return _sum_of_masks(probabilities, output.mask_logits(), images.shape[-2:])
 
 

@@ -60,7 +60,8 @@ def export_model(
         The files.
 
     Raises:
-        ValueError: an unknown option, a size that is not positive, an open vocabulary or other names for a model
+        ValueError: an unknown option, the frozen CLIP, the maximum over synonyms, a size that is not positive, an open
+            vocabulary or other names for a model
             without text, or a model of another meta-architecture.
         ImportError: a library is missing; the message names the extra that has it.
         OSError: a file cannot be written.
@@ -69,6 +70,7 @@ def export_model(
     require_format(format, path)
     check_supported(model)
     _check_options(vocabulary, returns, size)
+    _check_model(cfg, names or cfg.MODEL.PROMPT.CLASS_NAMES)
     if cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.AUG.ENABLED:
         logger.warning("the graph scores whole images; windows and augmentation (config node TEST) are not part of it")
     model.eval()
@@ -155,6 +157,13 @@ def _check_options(vocabulary: str, returns: str, size: tuple[int, int] | None) 
             raise ValueError(f"unknown {name} {value!r}: one of {', '.join(known)}")
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise ValueError(f"the size of images must be height and width in pixels, both positive, got {size}")
+
+
+def _check_model(cfg: CfgNode, names: Sequence[str]) -> None:
+    if cfg.MODEL.MTA.FROZEN_CLIP.ENABLED:
+        raise ValueError("the frozen CLIP is not part of graphs: set MODEL.MTA.FROZEN_CLIP.ENABLED False")
+    if cfg.MODEL.PROMPT.SYNONYMS == "max" and any(";" in name for name in names):
+        raise ValueError("graphs have one text per name: set MODEL.PROMPT.SYNONYMS mean, or name no synonyms")
 
 
 def _image_axes(size: tuple[int, int] | None) -> dict[int, object]:

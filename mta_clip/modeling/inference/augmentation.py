@@ -67,6 +67,11 @@ class AugmentedModel(nn.Module):
             "image_format": cfg.INPUT.FORMAT,
         }
 
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """See `vocabulary` of the model."""
+        return self.model.vocabulary
+
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """See `set_vocabulary` of the model."""
         self.model.set_vocabulary(names)

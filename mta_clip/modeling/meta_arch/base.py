@@ -74,6 +74,20 @@ class SegmentationModel(nn.Module):
         """Device of the model."""
         return self.pixel_mean.device
 
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """Class names used at inference; None = those of the training."""
+        return None
+
+    def set_vocabulary(self, names: Sequence[str] | None) -> None:
+        """Sets other names for inference, one output channel each; None restores those of the training.
+
+        Raises:
+            ValueError: the model knows no other classes than those of its training.
+        """
+        if names is not None:
+            raise ValueError(f"a {type(self).__name__} knows only the classes of its training")
+
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Weighted scalar losses of one batch, by name; subclasses implement it.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_classes import with_classes
+from ...data.synonyms import find_classes
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
 from ..tagclip.losses import TrustyCriterion
@@ -22,6 +23,7 @@ from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
 from ..tagclip.trusty_scores import TrustyScores, check_weighting
 from ..text import PromptLearner, TemplatePrompt
+from ..text.synonyms import best_of_synonyms
 from .base import SegmentationModel
 
 
@@ -129,9 +131,9 @@ class TagCLIP(SegmentationModel):
         return self.split.class_names if self.vocabulary is None else self.vocabulary
 
     def seen_mask(self, names: Sequence[str]) -> Tensor:
-        """Which of these names were trained on, (K,) bool for K names."""
-        trained = {self.split.class_names[i] for i in self.split.seen}
-        return torch.tensor([name in trained for name in names], device=self.device)
+        """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
+        trained = [self.split.class_names[i] for i in self.split.seen]
+        return torch.tensor([position >= 0 for position in find_classes(names, trained)], device=self.device)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
@@ -158,7 +160,9 @@ class TagCLIP(SegmentationModel):
         Returns:
             Mask logits (B, C, h, w), and trusty logits (B, 1, h, w) or None without a trusty token.
         """
-        return self.head(*self.backbone(images), self.class_text.ensemble(names))
+        texts, owners = self.class_text.texts_of(names)
+        masks, trusty = self.head(*self.backbone(images), self.class_text.ensemble(texts))
+        return best_of_synonyms(masks, owners, dim=1), trusty
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See SegmentationModel."""

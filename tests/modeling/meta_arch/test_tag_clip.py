@@ -294,6 +294,20 @@ def test_vocabulary():
         model.set_vocabulary(["cat", "dog", "cat"])
 
 
+def test_synonyms_score_as_the_best_of_them_and_know_what_was_trained():
+    model, inputs = tiny_model().eval(), batch(1)
+    with torch.no_grad():
+        images = model.preprocess(inputs).tensor
+        apart, _ = model.logits(images, ["flying carpet", "red disc", "rug"])
+        best, _ = model.logits(images, ["flying carpet", "Red disc;rug"])
+    torch.testing.assert_close(best, torch.stack([apart[:, 0], apart[:, 1:].amax(1)], dim=1))
+    model.set_vocabulary(["flying carpet", "Red disc;rug"])
+    model.gamma, model.trusty_eval = 0.0, "none"
+    scores = model(inputs)[0]["sem_seg"]
+    model.gamma = 0.5  # comes off seen classes only
+    torch.testing.assert_close(model(inputs)[0]["sem_seg"], torch.stack([scores[0], scores[1] - 0.5]))
+
+
 def test_window_larger_than_the_image_is_the_whole_image():
     model, inputs = tiny_model().eval(), batch(1)
     whole = model(inputs)[0]

@@ -47,16 +47,9 @@ class ViTTower(TokenTower):
 
     def token_maps(self, images: Tensor) -> list[Tensor]:
         """Outputs (B, E, h, w) of the tapped blocks, without the class token, from images (B, 3, H, W)."""
-        visual = self.visual
-        patches = visual.conv1(self.fit_to_patches(images))
-        grid = patches.shape[-2:]
-        tokens = patches.flatten(2).transpose(1, 2)
-        start = visual.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
-        positions = resize_positions(visual.positional_embedding, visual.grid_size, grid)
-        tokens = torch.cat([start, tokens], dim=1) + positions.to(tokens.dtype)
-        tokens = visual.ln_pre(visual.patch_dropout(tokens))
+        tokens, grid = embed_patches(self.visual, self.fit_to_patches(images))
         outputs = []
-        for block in visual.transformer.resblocks:
+        for block in self.visual.transformer.resblocks:
             tokens = block(tokens)
             outputs.append(tokens)
         return [outputs[tap][:, 1:].transpose(1, 2).unflatten(2, grid) for tap in self.taps]
@@ -64,6 +57,21 @@ class ViTTower(TokenTower):
     def levels(self) -> list[list[nn.Module]]:
         """See FeatureTower."""
         return blocks_by_tap(self.visual.transformer.resblocks, self.taps)
+
+
+def embed_patches(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """What enters the first block of open_clip's ViT, (B, 1 + h * w, E) with the class token first, and its (h, w).
+
+    Args:
+        images: (B, 3, H, W), whose sides are multiples of the patch size.
+    """
+    patches = visual.conv1(images)
+    grid = patches.shape[-2:]
+    tokens = patches.flatten(2).transpose(1, 2)
+    start = visual.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
+    positions = resize_positions(visual.positional_embedding, visual.grid_size, grid)
+    tokens = torch.cat([start, tokens], dim=1) + positions.to(tokens.dtype)
+    return visual.ln_pre(visual.patch_dropout(tokens)), grid
 
 
 def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
