@@ -14,7 +14,9 @@ CONFIG_HELP = "config file, name of a config of the package (camvid/mta_clip_sma
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Adds --config-file and the KEY VALUE pairs."""
     parser.add_argument("--config-file", default="", metavar="CONFIG", help=CONFIG_HELP)
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys and their values, which override the config")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="config keys and their values, which override the config"
+    )
 
 
 def add_weights_option(parser: argparse.ArgumentParser) -> None:
