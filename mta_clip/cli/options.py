@@ -15,7 +15,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Adds --config-file and the KEY VALUE pairs."""
     parser.add_argument("--config-file", default="", metavar="CONFIG", help=CONFIG_HELP)
     parser.add_argument(
-        "opts", nargs="*", metavar="KEY VALUE", help="config keys and their values, which override the config"
+        "opts", nargs="*", metavar="KEY VALUE", help="config keys and values, which override the config"
     )
 
 
@@ -73,13 +73,13 @@ def config_of(args: argparse.Namespace) -> "CfgNode":
 def trained_config(args: argparse.Namespace) -> "CfgNode":
     """The config of a trained model, with its weights: of --config-file, or of the checkpoint itself.
 
-    Of a run's folder the weights are model_final.pth, or else the last checkpoint.
+    Of a run's folder it takes the last checkpoint.
 
     Raises:
         ValueError: no config is named, and the checkpoint has none.
         FileNotFoundError, KeyError, ValueError: see `load_config` and `saved_config`.
     """
-    from ..engine.run_folder import final_weights
+    from ..engine.run_folder import newest_weights
     from ..engine.trained_model import saved_config
 
     if args.config_file:
@@ -88,7 +88,7 @@ def trained_config(args: argparse.Namespace) -> "CfgNode":
             if "OUTPUT_DIR" not in args.opts[::2]:
                 cfg.OUTPUT_DIR = args.config_file
             if not args.weights and "MODEL.WEIGHTS" not in args.opts[::2]:
-                args.weights = final_weights(args.config_file)
+                args.weights = newest_weights(args.config_file)
     elif not args.weights:
         raise ValueError("no model is named: add --weights, or --config-file with a config or the folder of a run")
     elif (cfg := saved_config(args.weights, args.opts)) is None:

@@ -79,14 +79,13 @@ def evaluation_folder(cfg: CfgNode) -> str:
     return str(Path(cfg.OUTPUT_DIR) / "eval" / Path(cfg.MODEL.WEIGHTS).stem / only)
 
 
-def final_weights(folder: str) -> str:
-    """The weights of a run: model_final.pth, or else its last checkpoint.
+def newest_weights(folder: str) -> str:
+    """The weights of a run: its last checkpoint, or model_final.pth if that is gone.
 
     Raises:
         FileNotFoundError: there is neither.
     """
-    final = Path(folder) / "model_final.pth"
-    weights = str(final) if final.is_file() else last_checkpoint(folder)
-    if weights is None:
-        raise FileNotFoundError(f"{folder}: this folder has no checkpoint; name one with --weights")
-    return weights
+    for weights in (last_checkpoint(folder), str(Path(folder) / "model_final.pth")):
+        if weights and Path(weights).is_file():
+            return weights
+    raise FileNotFoundError(f"{folder}: this folder has no checkpoint; name one with --weights")

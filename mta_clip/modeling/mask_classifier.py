@@ -115,14 +115,23 @@ class MaskClassifier(nn.Module):
         Raises:
             ValueError: see `classify_masks` and `LayerPrediction.similarity_to`.
         """
-        classifier, similarity = self.classifier, prediction.similarity
-        if prompts is not None and prompts.vocabulary is not None:
-            classifier, similarity = "text", prediction.similarity_to(prompts.encode(prompts.vocabulary))
-        raw_cosines = prompts is None or prompts.fixed_temperature == 1
+        named = prompts is not None and prompts.vocabulary is not None
+        vocabulary = prompts.encode(prompts.vocabulary) if named else None
+        return self.classify(prediction, self.temperature(prompts), vocabulary)
+
+    def classify(
+        self, prediction: LayerPrediction, temperature: float | Tensor, vocabulary: Tensor | None = None
+    ) -> Tensor:
+        """`forward` from tensors alone: the text softmax's temperature, and text (Z, K', Dt) of other names or None."""
         return classify_masks(
             prediction.class_logits,
-            similarity,
-            classifier=classifier,
-            temperature=self.text_temperature if raw_cosines else prompts.temperature,
+            prediction.similarity if vocabulary is None else prediction.similarity_to(vocabulary),
+            classifier=self.classifier if vocabulary is None else "text",
+            temperature=temperature,
             ensemble_weight=self.ensemble_weight,
         )
+
+    def temperature(self, prompts: PromptLearner | None) -> float | Tensor:
+        """Temperature of the text softmax: that of training, or `text_temperature` if training used raw cosines."""
+        raw_cosines = prompts is None or prompts.fixed_temperature == 1
+        return self.text_temperature if raw_cosines else prompts.temperature

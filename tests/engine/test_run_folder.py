@@ -2,7 +2,7 @@ import pytest
 
 from mta_clip.config import get_cfg
 from mta_clip.engine import run_folder
-from mta_clip.engine.run_folder import claim_folder, clear_folder, evaluation_folder, final_weights, last_checkpoint
+from mta_clip.engine.run_folder import claim_folder, clear_folder, evaluation_folder, last_checkpoint, newest_weights
 
 
 @pytest.fixture
@@ -56,12 +56,12 @@ def test_folders_that_cannot_be_written(tmp_path):
 
 def test_checkpoints_of_a_run(run, tmp_path):
     assert last_checkpoint(str(run)) == str(run / "model_0000003.pth")
-    assert final_weights(str(run)) == str(run / "model_final.pth")
-    (run / "model_final.pth").unlink()
-    assert final_weights(str(run)) == str(run / "model_0000003.pth")
+    assert newest_weights(str(run)) == str(run / "model_0000003.pth")
+    (run / "model_0000003.pth").unlink()
+    assert newest_weights(str(run)) == str(run / "model_final.pth")
     assert last_checkpoint(str(tmp_path / "eval")) is None
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        final_weights(str(tmp_path / "eval"))
+        newest_weights(str(tmp_path / "eval"))
 
 
 def test_evaluations_have_folders_below_the_run():

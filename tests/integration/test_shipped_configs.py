@@ -25,7 +25,10 @@ from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
 from mta_clip.evaluation import semantic_evaluator
 
-MINIATURE_OF = {"coco_stuff164k": "coco_stuff"}  # where folder and miniature differ in name
+MINIATURE_OF = {
+    "coco_stuff164k": "coco_stuff",
+    "open_vocabulary": "coco_stuff",
+}  # where folder and miniature differ in name
 WITH_REAL_TOWERS = (
     "voc2012/mta_clip_rn50",
     "cityscapes/mta_clip_rn101",
@@ -152,6 +155,14 @@ def test_zero_shot_splits(split, classes, positions):
         assert held_out == load_config(str(path), []).DATASETS.UNSEEN_CLASSES, path
 
 
+def test_open_vocabulary_is_tested_on_the_whole_suite():
+    for path in (CONFIGS / "open_vocabulary").glob("*.yaml"):
+        cfg = load_config(str(path), [])
+        assert sorted(len(classes_of(name)) for name in cfg.DATASETS.TEST) == [20, 21, 59, 150, 171, 459, 847], path
+        assert cfg.DATASETS.UNSEEN_CLASSES == [] and not cfg.TEST.KEEP_BEST, path  # nothing is chosen by the test sets
+        assert cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY, path
+
+
 def test_words_of_unseen_shapes_are_seen():
     unseen = load_config(str(CONFIGS / "shapes" / "tagclip_inductive.yaml"), []).DATASETS.UNSEEN_CLASSES
     seen = {word for name in builtin_classes("shapes").names if name not in unseen for word in name.split()}
@@ -180,6 +191,10 @@ def test_each_tower_is_built_as_it_is_once():
     )
 
 
+def classes_of(dataset: str) -> list[str]:
+    return MetadataCatalog.get(dataset).stuff_classes
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(semantic_evaluator, "draw_confusion", lambda *_: None)  # takes longer than all the rest
@@ -197,7 +212,9 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, cap
         register_folders(cfg)
         check_training_data(cfg)
         cfg = with_classes(cfg)
-    assert len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    classes = classes_of(cfg.DATASETS.TRAIN[0])
+    assert len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    cfg.DATASETS.TEST = [name for name in cfg.DATASETS.TEST if classes_of(name) == classes]
 
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)

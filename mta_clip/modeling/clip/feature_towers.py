@@ -211,7 +211,7 @@ class ViTTower(TokenTower):
         patches = visual.conv1(self.fit_to_patches(images))
         grid = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2)
-        start = visual.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+        start = visual.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         positions = resize_positions(visual.positional_embedding, visual.grid_size, grid)
         tokens = torch.cat([start, tokens], dim=1) + positions.to(tokens.dtype)
         tokens = visual.ln_pre(visual.patch_dropout(tokens))
@@ -333,7 +333,8 @@ def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[i
             f"a position table of {positions.shape[0]} rows does not fit a class token and a {tuple(source)} grid, "
             f"which need {1 + source[0] * source[1]}"
         )
-    if tuple(source) == tuple(target):
+    any_size = any(isinstance(side, torch.SymInt) for side in target)  # in a graph that is being exported
+    if not any_size and tuple(source) == tuple(target):
         return positions
     grid = positions[1:].T.unflatten(1, tuple(source))[None]
     grid = F.interpolate(grid, size=tuple(target), mode="bilinear", align_corners=False)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from .text_tower import CausalTextTower
 from .towers import build_clip, clip_config
 
+TEXTS_PER_BLOCK = 256
+
 
 class CLIPTextEncoder(nn.Module):
     """CLIP's text tower, frozen: no parameter has a gradient, and it is always in evaluation mode.
@@ -80,5 +82,10 @@ class CLIPTextEncoder(nn.Module):
         )
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Features (Z, K, Dt) of texts from `tokenize`; see `CausalTextTower.forward`."""
-        return self.tower(tokens, contexts)
+        """Features (Z, K, Dt) of texts from `tokenize`; see `CausalTextTower.forward`.
+
+        Without gradients the texts are encoded in blocks, so that memory is bounded for any number of classes.
+        """
+        if torch.is_grad_enabled():
+            return self.tower(tokens, contexts)
+        return torch.cat([self.tower(block, contexts) for block in tokens.split(TEXTS_PER_BLOCK)], dim=1)

@@ -77,7 +77,8 @@ class AugmentedModel(nn.Module):
 
         Args:
             batched_inputs: dicts with `image` (3, h, w), values 0..255, or `file_name`, or both; optionally `height`
-                and `width`, the output size in pixels (default: the size of the image that is used).
+                and `width`, the output size in pixels (default: the size of the image that is used), and
+                `label_maps_only` (default: that of the model).
         """
         results = []
         for inputs in batched_inputs:
@@ -85,7 +86,8 @@ class AugmentedModel(nn.Module):
             size = inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1])
             with self.model.inference_precision():
                 score_map = MeanScores(self._score_maps(image), size)
-                results.append(make_output(score_map, size, label_maps_only=self.model.label_maps_only))
+                labels_only = inputs.get("label_maps_only", self.model.label_maps_only)
+                results.append(make_output(score_map, size, label_maps_only=labels_only))
         return results
 
     def _score_maps(self, image: np.ndarray) -> list[Scores]:

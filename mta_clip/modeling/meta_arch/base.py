@@ -101,12 +101,13 @@ class SegmentationModel(nn.Module):
 
         Args:
             batched_inputs: one dict per image with `image` (3, H, W) RGB, values 0..255; in training `sem_seg` (H, W)
-                int64; optionally `height` and `width`, the output size in pixels (default: that of `image`).
+                int64; optionally `height` and `width`, the output size in pixels (default: that of `image`), and
+                `label_maps_only` (default: that of the model).
 
         Returns:
             In training, weighted scalar losses by name. In evaluation, one dict per image: `sem_seg`, the
-            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64. See
-            `make_output`.
+            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64, and their
+            scores. See `make_output`.
 
         Raises:
             ValueError: a training image has no label map of its own size.
@@ -119,7 +120,8 @@ class SegmentationModel(nn.Module):
             for inputs, score_map in zip(batched_inputs, self.score_maps(images), strict=True):
                 height, width = score_map.size
                 size = inputs.get("height", height), inputs.get("width", width)
-                results.append(make_output(score_map, size, label_maps_only=self.label_maps_only))
+                labels_only = inputs.get("label_maps_only", self.label_maps_only)
+                results.append(make_output(score_map, size, label_maps_only=labels_only))
             return results
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:

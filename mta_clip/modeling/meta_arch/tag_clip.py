@@ -114,6 +114,16 @@ class TagCLIP(SegmentationModel):
         """Class names used at inference; None = those of the dataset."""
         return self.class_text.vocabulary
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The class names in use at inference."""
+        return self.split.class_names if self.vocabulary is None else self.vocabulary
+
+    def seen_mask(self, names: Sequence[str]) -> Tensor:
+        """Which of these names were trained on, (K,) bool for K names."""
+        trained = {self.split.class_names[i] for i in self.split.seen}
+        return torch.tensor([name in trained for name in names], device=self.device)
+
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
         return [self.backbone, self.head]
@@ -159,8 +169,7 @@ class TagCLIP(SegmentationModel):
 
     def predict(self, images: ImageList) -> list[TrustyScores]:
         """See SegmentationModel."""
-        names = self.split.class_names if self.vocabulary is None else self.vocabulary
-        trained = {self.split.class_names[i] for i in self.split.seen}
+        names = self.names
         masks, trusty = self.logits(images.tensor, names)
         if trusty is None:
             trusty = [None] * len(masks)
@@ -168,7 +177,7 @@ class TagCLIP(SegmentationModel):
             trusty = -trusty
         options = {
             "size": images.tensor.shape[-2:],
-            "seen_mask": torch.tensor([name in trained for name in names], device=self.device),
+            "seen_mask": self.seen_mask(names),
             "gamma": self.gamma,
             "weighting": self.trusty_eval,
         }

@@ -130,7 +130,7 @@ class PromptedImageEncoder(Backbone):
         """
         tokens, grid = self._embed(images)
         for index, block in enumerate(self.visual.transformer.resblocks):
-            prompts = self.prompts(index, len(images)).to(tokens.dtype)
+            prompts = self.prompts(index, images.shape[0]).to(tokens.dtype)
             first_patch = 1 if index == 0 else 1 + self.num_prompts
             tokens = block(torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1))
         tokens = self.visual.ln_post(self.prompt_norm(tokens))
@@ -147,7 +147,7 @@ class PromptedImageEncoder(Backbone):
         class_token = self.visual.class_embedding * (2 if self.double_class_embedding else 1)
         tokens = torch.cat(
             [
-                (class_token + positions[0]).to(patches.dtype).expand(len(images), 1, -1),
+                (class_token + positions[0]).to(patches.dtype).expand(images.shape[0], 1, -1),
                 patches.flatten(2).transpose(1, 2) + positions[1:].to(patches.dtype),
             ],
             dim=1,

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 import torch
 
-from mta_clip.modeling.clip import CLIPTextEncoder
+from mta_clip.modeling.clip import CLIPTextEncoder, text_encoder
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
@@ -45,6 +45,19 @@ def test_frozen_but_gradients_pass_through(encoder):
     encoder(encoder.tokenize(["sky", "red car"]), contexts)[..., 0].sum().backward()
     assert contexts.grad.abs().amax(dim=-1).min() > 0
     assert all(not p.requires_grad and p.grad is None for p in encoder.parameters())
+
+
+def test_many_texts_are_encoded_in_blocks(encoder, monkeypatch):
+    monkeypatch.setattr(text_encoder, "TEXTS_PER_BLOCK", 3)
+    names = ["sky", "red car", "a", "chest of drawers", "wall", "tree", "one"]
+    tokens, contexts = encoder.tokenize(names), torch.randn(2, 4, 128)
+    expected, sizes = encoder(tokens, contexts).detach(), []
+    hook = encoder.tower.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        features = encoder(tokens, contexts)
+    hook.remove()
+    assert sizes == [3, 3, 1]
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_autocast(encoder):

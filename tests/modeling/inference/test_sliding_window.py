@@ -1,4 +1,5 @@
 import weakref
+from collections import Counter
 
 import pytest
 import torch
@@ -234,3 +235,12 @@ def test_built_from_config():
     cfg.TEST.SLIDING_WINDOW.BLEND = "linear"
     window = build_sliding_window(cfg)
     assert (window.size, window.stride, window.batch, window.blend) == ((64, 128), (32, 100), 4, "linear")
+
+
+def test_a_window_larger_than_the_images_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr("detectron2.utils.logger._LOG_COUNTER", Counter())
+    window = SlidingWindow(size=(8, 8), stride=(8, 8))
+    for size in ((8, 9), (6, 9), (5, 5)):
+        WindowScores(window, lambda crops: [WholeScores(Scores(crop)) for crop in crops], torch.zeros(3, *size)).whole()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "SIZE (8, 8) is larger than an image of (6, 9)" in message

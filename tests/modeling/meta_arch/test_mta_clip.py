@@ -38,7 +38,7 @@ def test_label_maps_of_windows_equal_the_argmax_of_their_scores(output_size):
     scores = [result["sem_seg"] for result in model(samples)]
     model.label_maps_only = True
     for result, expected, sample in zip(model(samples), scores, samples, strict=True):
-        assert result.keys() == {"labels"}
+        assert result.keys() == {"labels", "label_scores"}
         assert (result["labels"] == expected.argmax(0)).float().mean() > 0.999
         images = model.preprocess([sample])
         with torch.no_grad():
