@@ -107,7 +107,11 @@ def _module(name: str) -> ModuleType:
 def _stop_on_sigterm() -> signal.Handlers | None:
     """Makes SIGTERM end the process as Ctrl-C does; returns the earlier handler."""
 
+    owner = os.getpid()
+
     def stop(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker, forked from this process, which ends its workers by this signal
+            os._exit(128 + signum)
         raise Interrupted(signum)
 
     return signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None

@@ -1,10 +1,15 @@
 """What processes exchange: gradients (DDP), buffers before an evaluation, the metrics of a step."""
 
+import inspect
+
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+# Newer versions of PyTorch warn of the old name.
+_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*inspect.signature(DistributedDataParallel).parameters}
 
 
 def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
@@ -22,7 +27,7 @@ def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.
     return DistributedDataParallel(
         model,
         device_ids=[torch.cuda.current_device()] if on_cuda else None,  # gloo on the CPU refuses device ids
-        broadcast_buffers=False,
+        **{max(_BUFFERS): False},
         find_unused_parameters=find_unused_parameters,
     )
 

@@ -26,6 +26,7 @@ def claim_folder(folder: str, *, resume: bool = False, overwrite: bool = False, 
 
     Raises:
         FileExistsError: the folder holds an earlier run; or `overwrite` would delete the weights to start from.
+        FileNotFoundError: these weights do not exist.
         OSError: files cannot be written there.
     """
     if restarts()[0] or int(os.environ.get("RANK", 0)):
@@ -36,6 +37,8 @@ def claim_folder(folder: str, *, resume: bool = False, overwrite: bool = False, 
             f"OUTPUT_DIR {folder} holds an earlier run ({', '.join(found[:4])}{', ...' if len(found) > 4 else ''}). "
             "Add --resume to continue it or --overwrite to delete it, or choose another OUTPUT_DIR"
         )
+    if weights and "://" not in weights and not os.path.isfile(weights):  # else only known when the folder is cleared
+        raise FileNotFoundError(f"{weights}: no such checkpoint file; look at MODEL.WEIGHTS")
     if found and overwrite and os.path.realpath(weights) in map(os.path.realpath, _run_files(folder)):
         raise FileExistsError(f"--overwrite would delete MODEL.WEIGHTS {weights}: choose another OUTPUT_DIR")
     check_writable(folder, "OUTPUT_DIR")

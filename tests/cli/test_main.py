@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -97,6 +98,16 @@ def test_signals_end_a_command_with_one_line(signum, monkeypatch, capsys):
     assert main(["info"]) == 128 + signum
     assert capsys.readouterr().err == f"mta-clip info: stopped by {signum.name}\n"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_workers_that_are_stopped_say_nothing(monkeypatch, capfd):
+    def run(args) -> int:
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            return pool.apply(abs, (0,))
+
+    monkeypatch.setattr(info, "run", run)
+    assert main(["info"]) == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_deprecations_of_libraries_are_hidden_and_our_warnings_are_not(monkeypatch):

@@ -41,6 +41,11 @@ def test_weights_to_start_from_are_not_deleted(run):
         claim_folder(str(run), overwrite=True, weights=str(run / "model_final.pth"))
 
 
+def test_missing_weights_are_found_before_anything_is_deleted(run):
+    with pytest.raises(FileNotFoundError, match=r"gone\.pth: no such checkpoint file"):
+        claim_folder(str(run), overwrite=True, weights="gone.pth")
+
+
 def test_clearing_leaves_other_files(run):
     clear_folder(str(run))
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
