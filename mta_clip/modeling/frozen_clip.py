@@ -105,8 +105,8 @@ class FrozenCLIP(nn.Module):
             )
         if cfg.MODEL.CLIP.IMAGE_NAME or cfg.MODEL.CLIP.TEXT_NAME:
             raise ValueError(
-                "MODEL.MTA.FROZEN_CLIP compares the two towers of one CLIP, MODEL.CLIP.NAME: leave MODEL.CLIP.IMAGE_NAME "
-                "and TEXT_NAME empty"
+                "MODEL.MTA.FROZEN_CLIP compares the two towers of one CLIP, MODEL.CLIP.NAME: leave "
+                "MODEL.CLIP.IMAGE_NAME and TEXT_NAME empty"
             )
         name, pretrained, node = cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.MTA.FROZEN_CLIP
         clip = build_clip(name=name, pretrained=pretrained, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU)
