@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Prepares PASCAL Context: keeps the 59 most frequent of its 459 classes.
+"""Prepares PASCAL Context: all of its 459 classes, and the 59 most frequent ones.
 
 Reads   pascal_context/labels.txt and pascal_context/trainval/*.mat (array LabelMap, values 1..459)
 Writes  VOCdevkit/VOC2010/SegmentationClassContext/*.png: 1..59 in the order of mta_clip/data/class_names/
         pascal_context.txt, 0 = any other class
+        VOCdevkit/VOC2010/SegmentationClassContext459/*.png (16 bit): 0..458, 65535 = unlabelled
 from labels.txt and trainval.tar.gz of the PASCAL Context page, unpacked in pascal_context/. The images and the lists
 of train and val (ImageSets/Main) come from VOC 2010 (VOCtrainval_03-May-2010.tar), unpacked in the folder of all
 datasets.
@@ -19,15 +20,21 @@ from numpy.typing import NDArray
 from mta_clip.data.classes import builtin_classes
 from mta_clip.data.prepare import convert_label_maps, find_files, load_mat, run_script
 
+_ALL = 459
+_UNLABELLED = 65535
+
 
 def prepare(root: Path, workers: int) -> None:
     """Converts the label maps below the folder of all datasets."""
     context = root / "pascal_context"
     lookup = _lookup(context / "labels.txt")
     sources = find_files(context / "trainval", "*.mat", download="trainval.tar.gz")
-    folder = root / "VOCdevkit" / "VOC2010" / "SegmentationClassContext"
-    targets = [folder / f"{source.stem}.png" for source in sources]
-    convert_label_maps(sources, targets, functools.partial(_convert, lookup), workers=workers)
+    for folder, convert in (
+        ("SegmentationClassContext", functools.partial(_keep_59, lookup)),
+        ("SegmentationClassContext459", _keep_all),
+    ):
+        targets = [root / "VOCdevkit" / "VOC2010" / folder / f"{source.stem}.png" for source in sources]
+        convert_label_maps(sources, targets, convert, workers=workers)
 
 
 def _lookup(label_file: Path) -> NDArray[np.uint8]:
@@ -48,11 +55,20 @@ def _lookup(label_file: Path) -> NDArray[np.uint8]:
     return lookup
 
 
-def _convert(lookup: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+def _keep_59(lookup: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
+    return lookup[_read(path, classes=len(lookup) - 1)]
+
+
+def _keep_all(path: Path) -> NDArray[np.uint16]:
+    labels = _read(path, classes=_ALL).astype(np.int32)
+    return np.where(labels == 0, _UNLABELLED, labels - 1).astype(np.uint16)
+
+
+def _read(path: Path, *, classes: int) -> NDArray[np.uint16]:
     labels = load_mat(path, "LabelMap")
-    if labels.max() >= len(lookup):
-        raise ValueError(f"{path}: label value {labels.max()} is not in the list of {len(lookup) - 1} classes.")
-    return lookup[labels]
+    if labels.max() > classes:
+        raise ValueError(f"{path}: label value {labels.max()} is not in the list of {classes} classes.")
+    return labels
 
 
 if __name__ == "__main__":

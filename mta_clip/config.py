@@ -4,8 +4,8 @@ Where Mask2Former has a key, its name is used here; most new ones are under MODE
 MODEL.TAGCLIP, DATASETS and TEST. Modules read a cfg only in `from_config`, and each can be built without one.
 
 Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21654), [Tag] TagCLIP's released code
-(TPAMI 2024, arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [D2] a key of Detectron2 with another default; its own is
-given.
+(TPAMI 2024, arXiv 2304.07547), [Dense] DenseCLIP (CVPR 2022), [FC] FC-CLIP (NeurIPS 2023), [D2]
+a key of Detectron2 with another default; its own is given.
 """
 
 import torch
@@ -59,6 +59,20 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.NAME = "RN50"  # open_clip architecture; its text tower is used with any image backbone
     cfg.MODEL.CLIP.PRETRAINED = "openai"  # open_clip tag (downloads), path of a local weights file, or "" = random
     cfg.MODEL.CLIP.QUICK_GELU = True  # x * sigmoid(1.702 x), what OpenAI's weights were trained with
+    # The image tower by itself: open_clip architecture, or timm:NAME (such as timm:swin_tiny_patch4_window7_224); "" =
+    # NAME's. Detectron2's backbones are chosen by MODEL.BACKBONE.NAME
+    cfg.MODEL.CLIP.IMAGE_NAME = ""
+    # Its weights: as PRETRAINED; of timm:NAME, "timm" (downloads) or a local file. "" = PRETRAINED if it is NAME's,
+    # else random. QUICK_GELU is NAME's; another image tower has it if its architecture says so (ViT-B-16-quickgelu).
+    # MODEL.PIXEL_MEAN and PIXEL_STD have to be those of the weights; a warning names them where they differ much
+    cfg.MODEL.CLIP.IMAGE_PRETRAINED = ""
+    cfg.MODEL.CLIP.IMAGE_DROP_PATH = 0.0  # stochastic depth of timm:NAME, rate of its last block, 0..1; [M2F] Swin: 0.3
+    # The text tower by itself: open_clip architecture, or hf:<folder or id> of a Hugging Face text encoder; "" = NAME's
+    cfg.MODEL.CLIP.TEXT_NAME = ""
+    # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random. QUICK_GELU is
+    # NAME's; another text tower has it if its architecture says so (ViT-B-16-quickgelu)
+    cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    cfg.MODEL.CLIP.TEXT_POOLING = ""  # of hf:...: mean | cls | last; "" = as sentence-transformers stored it, else mean
     # Gradient checkpointing: the text tower's activations, whose memory grows with classes times contexts, are computed
     # again in the backward pass instead of being kept
     cfg.MODEL.CLIP.TEXT_CHECKPOINTING = False
@@ -77,7 +91,12 @@ def _add_prompt(cfg: CN) -> None:
     cfg.MODEL.PROMPT.NUM_CONTEXTS = 3  # Z, prompts per class [MTA]
     cfg.MODEL.PROMPT.CONTEXT_LENGTH = 8  # learned vectors per context [MTA] [Dense]
     cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal that contexts start from; the [MTA] code has 1.0
-    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]  # of TemplatePrompt; {} stands for the class name
+    # Of TemplatePrompt; {} stands for the class name. An entry can also name a set, whose prompts are averaged: vild |
+    # imagenet80 | single; see mta_clip/modeling/text/templates
+    cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]
+    # How a name of several synonyms counts at inference, such as "person;man": max = by the best of them (in MTA-CLIP
+    # not with the names of its training) | mean = by the mean of their text, as in training. TagCLIP also trains so
+    cfg.MODEL.PROMPT.SYNONYMS = "max"
     cfg.MODEL.PROMPT.NO_OBJECT_NAME = "none"  # text of the no-object row [MTA]
     cfg.MODEL.PROMPT.CLASS_NAMES = []  # [] = `stuff_classes` of the first training dataset
 
@@ -147,6 +166,14 @@ def _add_mta(cfg: CN) -> None:
     # How masks are classified at inference: linear [MTA] | text (similarity to any names) | ensemble of both
     node.CLASSIFIER = "linear"
     node.ENSEMBLE_WEIGHT = 0.5  # weight of text in the geometric mean of `ensemble`, 0..1
+    # A second opinion at inference: CLIP's frozen image tower, pooled under each mask, against the names in templates.
+    # It is joined with the class probability in a geometric mean, with CLIP's share as exponent [FC]. Costs a copy of
+    # the tower (also in training and in checkpoints) and one more pass through it
+    node.FROZEN_CLIP = CN()
+    node.FROZEN_CLIP.ENABLED = False
+    node.FROZEN_CLIP.SEEN_EXPONENT = 0.4  # of names with labels in training [FC]
+    node.FROZEN_CLIP.UNSEEN_EXPONENT = 0.8  # of all others [FC]
+    node.FROZEN_CLIP.TEMPLATES = ["vild"]  # see MODEL.PROMPT.TEMPLATES; all are averaged
     node.TEXT_TEMPERATURE = 0.07  # softmax temperature of `text` if training used none
 
 

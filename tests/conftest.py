@@ -3,13 +3,14 @@
 import os
 import random
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; no test reaches for the network by accident
+
 import numpy as np
 import pytest
 import torch
 
 import mta_clip  # noqa: F401  first, as it makes detectron2 importable
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the network by accident
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of processes that tests start: tiny models gain nothing by threads
 torch.set_num_threads(1)
 

@@ -1,5 +1,6 @@
 import importlib.util
 import sys
+from importlib.machinery import PathFinder
 
 import numpy as np
 import pytest
@@ -10,18 +11,19 @@ from mta_clip.compat import patch_detectron2
 
 
 @pytest.fixture
-def missing(monkeypatch):
-    """Makes a module look as if it were not installed."""
-    find_spec = importlib.util.find_spec
+def compiled_part(monkeypatch):
+    """Makes detectron2 look as if it were not imported yet, and its compiled part as if it were (not) there."""
 
-    def hide(hidden: str) -> None:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == hidden else find_spec(name))
+    def look(present: bool) -> None:
+        monkeypatch.delitem(sys.modules, "detectron2._C", raising=False)
+        spec = importlib.util.spec_from_loader("detectron2._C", loader=None) if present else None
+        monkeypatch.setattr(PathFinder, "find_spec", lambda *_: spec)
 
-    return hide
+    return look
 
 
-def test_without_detectron2_both_ways_to_get_it_are_named(missing):
-    missing("detectron2")
+def test_without_detectron2_both_ways_to_get_it_are_named(monkeypatch):
+    monkeypatch.setattr(compat, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"(?s)detectron2-cdo==0\.5.*facebookresearch/detectron2") as error:
         patch_detectron2()
     assert error.value.name == "detectron2"
@@ -42,22 +44,24 @@ def test_names_that_are_there_stay(monkeypatch):
     assert Image.LINEAR == np.float == "kept"
 
 
-def test_a_stub_stands_in_for_the_compiled_part(missing, monkeypatch):
-    import detectron2
-
-    monkeypatch.setitem(sys.modules, "detectron2._C", None)
-    monkeypatch.setattr(detectron2, "_C", None, raising=False)
-    missing("detectron2._C")
+def test_a_stub_stands_in_for_the_compiled_part(compiled_part):
+    compiled_part(False)
     patch_detectron2()
-    stub = sys.modules["detectron2._C"]
-    assert stub is detectron2._C and stub.get_compiler_version() == stub.get_cuda_version() == "not compiled"
+    from detectron2 import _C as stub
+
+    assert stub is sys.modules["detectron2._C"]
+    assert stub.get_compiler_version() == stub.get_cuda_version() == "not compiled"
     assert not stub.has_cuda()
 
 
-def test_a_compiled_part_is_left_alone(monkeypatch):
-    compiled = type(sys)("detectron2._C")
-    compiled.__spec__ = importlib.util.spec_from_loader("detectron2._C", loader=None)
-    monkeypatch.setitem(sys.modules, "detectron2._C", compiled)
-    monkeypatch.setattr(compat, "_compiled_part_stub", lambda: pytest.fail("replaced the compiled part"))
+def test_a_compiled_part_is_left_alone(compiled_part):
+    compiled_part(True)
     patch_detectron2()
-    assert sys.modules["detectron2._C"] is compiled
+    assert "detectron2._C" not in sys.modules
+
+
+def test_a_compiled_part_that_is_imported_already_is_left_alone(compiled_part, monkeypatch):
+    compiled_part(False)
+    monkeypatch.setitem(sys.modules, "detectron2._C", "compiled")
+    patch_detectron2()
+    assert sys.modules["detectron2._C"] == "compiled"

@@ -5,6 +5,7 @@
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50:bfloat16 mta-clip-rn50:bfloat16:compile
     python tools/benchmark.py --mode train --batch 2 --peers mta-clip-rn50-plain mta-clip-rn50
     python tools/benchmark.py --peers mta-clip-rn50 mta-clip-rn50-sliding         # one image; per window of 1024x2048
+    python tools/benchmark.py --peers mta-clip-rn50-photo mta-clip-tiny-photo     # one image of 512x683, as evaluated
     python tools/benchmark.py --neighbour 1                       # with another process busy on one core
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
     python tools/benchmark.py --official ../Mask2Former           # also the official Mask2Former, from a checkout

@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 warnings.filterwarnings("ignore")
 
 Stages = dict[str, Callable[[dict], dict]]  # name -> function from the values so far to new values
 LABELLED_REGIONS = (2, 4)  # rows and columns of the training images' blocks, each of a random class
 LARGE_IMAGE = (1024, 2048)  # height, width that windows slide over
+PHOTO = (512, 683)  # height, width
 
 
 def ours(args: argparse.Namespace, text: bool) -> Stages:
@@ -85,6 +87,13 @@ def sliding(args: argparse.Namespace) -> Stages:
     return {"windows": label_map}
 
 
+def photo(args: argparse.Namespace, config: str = "") -> Stages:
+    """MTA-CLIP, or the model of a config, from a photo to its label map, as in evaluation."""
+    model = build_ours(args, True, "TEST.SEM_SEG.LABEL_MAPS_ONLY", True, config=config).eval()
+    sample = {"image": torch.randint(0, 256, (3, *PHOTO), dtype=torch.uint8)}
+    return {"photo to labels": lambda values: {"labels": model([sample])}}
+
+
 def training(args: argparse.Namespace, *options: object, plain: bool = False) -> Stages:
     """One training step of MTA-CLIP without the optimizer: ours, or the plain one of plain_reference.py."""
     from plain_reference import plain_losses
@@ -105,12 +114,12 @@ def training(args: argparse.Namespace, *options: object, plain: bool = False) ->
     return {"forward": forward, "backward": backward}
 
 
-def build_ours(args: argparse.Namespace, text: bool, *options: object) -> torch.nn.Module:
-    from mta_clip.config import get_cfg  # isort: skip  first, as it makes detectron2 importable
+def build_ours(args: argparse.Namespace, text: bool, *options: object, config: str = "") -> torch.nn.Module:
+    from mta_clip.config_loader import load_config  # isort: skip  first, as it makes detectron2 importable
     from detectron2.data import MetadataCatalog
     from detectron2.modeling import build_model
 
-    cfg = get_cfg()
+    cfg = load_config(str(ROOT / config) if config else "", [])
     cfg.MODEL.DEVICE = args.device
     cfg.MODEL.CLIP.PRETRAINED = ""
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = args.classes
@@ -180,6 +189,8 @@ PEERS = {
         "mask2former-r50": lambda args: ours(args, text=False),
         "mta-clip-rn50": lambda args: ours(args, text=True),
         "mta-clip-rn50-sliding": sliding,
+        "mta-clip-rn50-photo": photo,
+        "mta-clip-tiny-photo": lambda args: photo(args, "configs/shapes/mta_clip_tiny.yaml"),
         "transformers-mask2former-r50": transformers_mask2former,
         "official-mask2former-r50": official_mask2former,
     },

@@ -42,7 +42,8 @@ def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
         return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED = "cpu", ""  # only names and shapes are needed
+    cfg.MODEL.DEVICE, clip = "cpu", cfg.MODEL.CLIP
+    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""  # only names and shapes are needed
     return build_model(cfg).state_dict()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .checkpointer import shape_differences, unwrapped
 from .readers import METADATA_PACKAGES, CheckpointError, read_checkpoint
-from .sources import SOURCES, Dropped, Unsupported, translate
+from .sources import SOURCES, Dropped, translate
 
 
 @dataclass
@@ -57,8 +57,7 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
     Raises:
         KeyError: unknown source.
         FileNotFoundError: the file does not exist.
-        CheckpointError: see `read_checkpoint`; or it has unknown names, names of a model that this project does not
-            have, two names for one parameter, or no weights.
+        CheckpointError: see `read_checkpoint`; or it has unknown names, two names for one parameter, or no weights.
     """
     rules = SOURCES[source]
     content = read_checkpoint(path, metadata_packages=METADATA_PACKAGES)
@@ -80,8 +79,6 @@ def convert_checkpoint(path: str | Path, source: str, *, drop: Sequence[str] = (
         except KeyError:
             unknown.append(name)
             continue
-        if isinstance(renamed, Unsupported):
-            raise CheckpointError(f"{path}: {name} belongs to {renamed}")
         if isinstance(renamed, Dropped):
             conversion.dropped[name] = renamed
         else:

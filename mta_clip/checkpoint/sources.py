@@ -1,8 +1,7 @@
 """The released formats that can be converted: where a file has its weights, and what each parameter is called here.
 
 A table maps official names to ours. In both, `#` stands for a number and `*` for any text; the first row that matches
-decides. A row with a `Dropped` leaves the parameter out, one with an `Unsupported` refuses the file. Names in a head's
-table are relative to the head.
+decides. A row with a `Dropped` leaves the parameter out. Names in a head's table are relative to the head.
 """
 
 import re
@@ -20,10 +19,6 @@ class Dropped(str):
     """Why a parameter is left out."""
 
 
-class Unsupported(str):
-    """Why a file with such a parameter cannot be used, and what can."""
-
-
 _UNUSED = Dropped("stored by the official code, never used by it")
 _POOL = Dropped("CLIP's pooling and projection: the feature maps do not need them")
 _OTHER_NECK = Dropped("DenseCLIP's own neck, decoder and heads, which this project does not have")
@@ -31,10 +26,7 @@ _NOT_RUN = Dropped("built by the official code but never run, or a constant")
 _NORMALISATION = Dropped("image normalisation, which the config gives")
 _SETTING = Dropped("a setting, not a weight; the architecture's name gives it")
 _MASK = Dropped("the causal mask, a constant")
-_SWIN = Unsupported(
-    "a Swin Transformer, and no model here has one. Of Mask2Former, files with Detectron2's ResNets (backbone.stem, "
-    "backbone.res2 to backbone.res5) can be converted"
-)
+_INDEX = Dropped("positions of pairs in a window, a constant")
 
 
 def _moved(names: Names | str, official: str = "", ours: str = "") -> Names:
@@ -69,8 +61,15 @@ MASK2FORMER_HEAD: Names = {
     **_moved(_MASK2FORMER_PIXEL_DECODER, "pixel_decoder.", "pixel_decoder."),
     **_moved(_MASK2FORMER_PREDICTOR, "predictor.", "transformer_decoder."),
 }
+_SWIN: Names = {
+    "layers.*.relative_position_index": _INDEX,
+    # officially the end of a stage, in timm the start of the next
+    **{f"layers.{i}.downsample.*": f"tower.visual.layers.{i + 1}.downsample.*" for i in range(3)},
+    **_moved("patch_embed.* layers.#.blocks.*", "", "tower.visual."),
+    "norm#.*": "tower.norms.#.*",
+}
 MASK2FORMER: Names = {
-    **dict.fromkeys(("backbone.patch_embed.*", "backbone.layers.*", "backbone.norm#.*"), _SWIN),
+    **_moved(_SWIN, "backbone.", "backbone."),
     **_moved("stem.* res2.* res3.* res4.* res5.*", "backbone.", "backbone."),
     **_moved("criterion.empty_weight"),
     **dict.fromkeys(("pixel_mean", "pixel_std"), _NORMALISATION),
@@ -198,7 +197,7 @@ SOURCES = {
 
 
 def translate(name: str, table: Names) -> str:
-    """Our name for an official one, or a `Dropped` or `Unsupported` that says why there is none.
+    """Our name for an official one, or a `Dropped` that says why there is none.
 
     Raises:
         KeyError: the table does not have the name.
@@ -207,6 +206,5 @@ def translate(name: str, table: Names) -> str:
         pattern = re.escape(official).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)")
         if match := re.fullmatch(pattern, name):
             parts = iter(match.groups())
-            reason = isinstance(ours, (Dropped, Unsupported))
-            return ours if reason else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
+            return ours if isinstance(ours, Dropped) else re.sub(r"[#*]", lambda _: next(parts), ours)  # noqa: B023
     raise KeyError(f"no rule for the parameter name {name!r}; is the file of another format or version?")

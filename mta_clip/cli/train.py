@@ -33,12 +33,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--images", metavar="FOLDER", help="instead of FOLDER/images")
     own.add_argument("--labels", metavar="FOLDER", help="instead of FOLDER/labels: one PNG per photo, of class indices")
     own.add_argument("--names", metavar="FILE", help="instead of FOLDER/names.txt: one class name per line")
+    own.add_argument(
+        "--label-map", type=label_map, metavar="MAP", help="meaning of values that are no classes, e.g. '{11: 255}'"
+    )
+    own.add_argument("--ignore-label", type=int, default=255, metavar="N", help="value of pixels of no class (255)")
     own.add_argument("--val-share", type=float, default=0.2, metavar="SHARE", help="held out if there is no val/ (0.2)")
     own.add_argument("--split-seed", type=int, default=0, metavar="N", help="chooses the photos to hold out (0)")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier run in OUTPUT_DIR first")
     add_process_options(parser)
+
+
+def label_map(text: str) -> dict[int, int]:
+    """Reads {stored value: class index or ignore label}, as in DATASETS.FOLDERS.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, int) for pair in found.items() for value in pair):
+        raise argparse.ArgumentTypeError(f"expected stored values and their meaning, such as {{11: 255}}, got {text!r}")
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +83,8 @@ def own_photos(args: argparse.Namespace) -> "CfgNode":
 
     args.config_file = args.config_file or "own/small"
     parts = {name: getattr(args, name) for name in ("data", "images", "labels", "names")}
-    cfg = own_config(config_of(args), **parts, val_share=args.val_share, seed=args.split_seed)
+    labels = {"label_map": args.label_map, "ignore_label": args.ignore_label}
+    cfg = own_config(config_of(args), **parts, **labels, val_share=args.val_share, seed=args.split_seed)
     if "OUTPUT_DIR" not in args.opts[::2]:
         cfg.OUTPUT_DIR = str(Path("output", Path(args.data or args.images).absolute().name))
     for entry in cfg.DATASETS.FOLDERS:

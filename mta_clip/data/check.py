@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 
 from .build import check_training_config, load_dataset_dicts
+from .classes import short_name
 from .image_files import image_depth, read_image
 from .label_maps import LabelReader, label_map_advice, read_stored_labels, width_x_height
 from .model_classes import with_classes
@@ -192,7 +193,7 @@ def format_findings(findings: DatasetFindings) -> str:
     """Counts, sizes and the table of classes, as text."""
     total = max(findings.pixels.total(), 1)
     values = [*range(len(findings.class_names)), findings.ignore_label, *findings.unexpected()]
-    names = [*findings.class_names, "(ignored)", *["(out of range)"] * len(findings.unexpected())]
+    names = [*map(short_name, findings.class_names), "(ignored)", *["(out of range)"] * len(findings.unexpected())]
     rows = [
         (value, name, f"{100 * findings.pixels[value] / total:.3f}", findings.images[value])
         for value, name in zip(values, names, strict=True)
@@ -211,7 +212,7 @@ def format_findings(findings: DatasetFindings) -> str:
 
 def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], title: str) -> Figure:
     """Draws bars of every class, in its RGB color: its share of the pixels (logarithmic) and of the images, percent."""
-    names = [*findings.class_names, "(ignored)"]
+    names = [*map(short_name, findings.class_names), "(ignored)"]
     values = [*range(len(findings.class_names)), findings.ignore_label]
     fills: NDArray = np.array([*colors, (0, 0, 0)]) / 255
     figure = Figure(figsize=(12, 1.5 + 0.2 * len(names)), layout="constrained")

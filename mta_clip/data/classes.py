@@ -1,8 +1,9 @@
 """Class lists: names and colours of a dataset's classes, kept as text files rather than code.
 
 A class list has one class per line, in the order of the label values: the name and, optionally after a tab, its colour
-as `R G B` (0..255). Blank lines and lines that start with `#` are skipped. The lists that come with mta_clip are in
-`mta_clip/data/class_names/`; the comments at their top say where names, order and colours come from.
+as `R G B` (0..255). A class with several names has them all, with ";" between: "sofa; couch; lounge". Blank lines and
+lines that start with `#` are skipped. The lists that come with mta_clip are in `mta_clip/data/class_names/`; the
+comments at their top say where names, order and colours come from.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,14 @@ class ClassList:
     def __len__(self) -> int:
         return len(self.names)
 
-    def with_background(self) -> "ClassList":
-        """The same classes with "background", drawn in black, before them as class 0."""
-        return ClassList(("background", *self.names), ((0, 0, 0), *self.colors))
+    def with_background(self, *names: str) -> "ClassList":
+        """The same classes with another one, drawn in black, before them as class 0; `names`: default "background"."""
+        return ClassList(("; ".join(names or ("background",)), *self.names), ((0, 0, 0), *self.colors))
+
+
+def short_name(name: str) -> str:
+    """The first of the names of a class, for tables and pictures."""
+    return name.partition(";")[0].strip()
 
 
 def builtin_classes(dataset: str) -> ClassList:

@@ -35,7 +35,7 @@ def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for item in inputs:
         # An existing file whose name looks like a glob pattern, such as "a[1].png", is taken as the file.
         matches = [item] if os.path.lexists(item) else sorted(glob.glob(item, recursive=True))
-        found = [path for match in matches for path in _images_at(Path(match))]
+        found = [path for match in matches for path in images_at(Path(match))]
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
         for path in found:
@@ -50,7 +50,8 @@ def _root(item: str) -> str | Path:
     return Path(*takewhile(lambda part: glob.escape(part) == part, Path(item).parts))
 
 
-def _images_at(path: Path) -> list[str]:
+def images_at(path: Path) -> list[str]:
+    """Paths of the images in a folder and its subfolders, sorted; of a file, the file itself."""
     if not path.is_dir():
         return [str(path)]
     children = sorted(path.rglob("*"))

@@ -1,11 +1,16 @@
-"""The classes of a model: what a config leaves to its training dataset is filled in, so that the config names them."""
+"""The classes of a model: what a config leaves to its training dataset is filled in, so that the config names them.
+
+Datasets that a model is tested on may have other classes: `has_other_classes` and `unseen_classes` compare the names.
+"""
 
 import functools
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
+from .synonyms import SEPARATOR, find_classes
 
 # Keys that say all about the classes of a model; they travel with its weights.
 CLASS_KEYS = (
@@ -27,7 +32,7 @@ def with_classes(cfg: CfgNode) -> CfgNode:
         The copy, frozen if `cfg` is.
     """
     dataset = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
-    of_dataset = [] if dataset is None else list(dataset.get("stuff_classes", ()))
+    of_dataset = _names_of_dataset(cfg)
     names, head, default = list(cfg.MODEL.PROMPT.CLASS_NAMES) or of_dataset, cfg.MODEL.SEM_SEG_HEAD, _default_head()
     values = {"MODEL.PROMPT.CLASS_NAMES": names}
     if names and head.NUM_CLASSES == default.NUM_CLASSES:
@@ -42,6 +47,34 @@ def with_classes(cfg: CfgNode) -> CfgNode:
 def with_classes_of(cfg: CfgNode, trained: CfgNode) -> CfgNode:
     """A copy of a config with the CLASS_KEYS of another one, frozen if `cfg` is."""
     return _with(cfg, {key: _value(trained, key) for key in CLASS_KEYS})
+
+
+def has_other_classes(cfg: CfgNode, names: Sequence[str]) -> bool:
+    """Whether names differ, or are in another order, from those of the model and from those of its training dataset.
+
+    A model whose classes nothing names is taken to have these.
+    """
+    own = with_classes(cfg).MODEL.PROMPT.CLASS_NAMES
+    return bool(own) and list(names) not in (list(own), _names_of_dataset(cfg))
+
+
+def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
+    """Which of the names of a test dataset count as unseen.
+
+    If they are the model's, DATASETS.UNSEEN_CLASSES; else those that no class with labels in training is called, in any
+    of its synonyms. A class may be called as in MODEL.PROMPT.CLASS_NAMES or as in the training dataset.
+    """
+    if not has_other_classes(cfg, names):
+        return list(cfg.DATASETS.UNSEEN_CLASSES)
+    own, of_dataset = list(with_classes(cfg).MODEL.PROMPT.CLASS_NAMES), _names_of_dataset(cfg)
+    both = zip(own, of_dataset if len(of_dataset) == len(own) else own, strict=True)
+    held_out = set(cfg.DATASETS.UNSEEN_CLASSES)
+    seen = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
+    return [name for name, position in zip(names, find_classes(names, seen), strict=True) if position < 0]
+
+
+def _names_of_dataset(cfg: CfgNode) -> list[str]:
+    return list(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("stuff_classes", ())) if cfg.DATASETS.TRAIN else []
 
 
 @functools.cache

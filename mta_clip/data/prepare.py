@@ -1,4 +1,4 @@
-"""What the scripts in datasets/ share: they convert label maps, and never leave a half-written file."""
+"""What the scripts in datasets/ share: they convert files, and never leave a half-written file."""
 
 import argparse
 import functools
@@ -43,34 +43,48 @@ def run_script(description: str, prepare: Callable[[Path, int], None], argv: Seq
 
 
 def convert_label_maps(
-    sources: Sequence[Path], targets: Sequence[Path], convert: Callable[[Path], NDArray[np.uint8]], *, workers: int
+    sources: Sequence[Path],
+    targets: Sequence[Path],
+    convert: Callable[[Path], NDArray[np.uint8 | np.uint16]],
+    *,
+    workers: int,
 ) -> None:
-    """Writes `convert(source)`, (H, W) uint8, as a PNG file to each target that does not exist yet.
+    """Writes `convert(source)`, (H, W) uint8 or uint16, as a PNG file; for all else see `convert_files`."""
+    convert_files(sources, targets, functools.partial(_write_label_map, convert), workers=workers)
+
+
+def _write_label_map(convert: Callable[[Path], NDArray[np.uint8 | np.uint16]], source: Path, target: Path) -> None:
+    Image.fromarray(convert(source)).save(target, format="PNG")
+
+
+def convert_files(
+    sources: Sequence[Path], targets: Sequence[Path], write: Callable[[Path, Path], None], *, workers: int
+) -> None:
+    """Calls `write(source, target)` for each target that does not exist yet.
 
     A target gets its name only when it is complete, so a run may be interrupted and started again. See `map_files` for
-    `convert` and `workers`.
+    `write` and `workers`.
 
     Raises:
         ValueError: `sources` is empty.
     """
     if not sources:
-        raise ValueError("There are no label maps to convert.")
+        raise ValueError("There are no files to convert.")
     open_jobs = [job for job in zip(sources, targets, strict=True) if not job[1].exists()]
-    done = map_files(functools.partial(_convert_one, convert), open_jobs, workers=workers, description="Converting")
+    done = map_files(functools.partial(_convert_one, write), open_jobs, workers=workers, description="Converting")
     converted = sum(1 for _ in done)
     logger.info(
-        "%d label maps converted, %d were there already, in %s",
+        "%d files converted, %d were there already, in %s",
         converted,
         len(sources) - converted,
         os.path.commonpath([target.parent for target in targets]),
     )
 
 
-def _convert_one(convert: Callable[[Path], NDArray[np.uint8]], job: tuple[Path, Path]) -> None:
+def _convert_one(write: Callable[[Path, Path], None], job: tuple[Path, Path]) -> None:
     source, target = job
-    labels = convert(source)
     with complete_file(target) as part:
-        Image.fromarray(labels).save(part, format="PNG")
+        write(source, part)
 
 
 def find_files(folder: Path, pattern: str, *, download: str) -> list[Path]:

@@ -131,6 +131,11 @@ def protocol_from_config(cfg: CfgNode, supported: Sequence[str] = PROTOCOLS) -> 
     return protocol
 
 
+def held_out_classes(cfg: CfgNode) -> tuple[str, ...]:
+    """Classes whose labels training does not see: DATASETS.UNSEEN_CLASSES, unless DATASETS.PROTOCOL is supervised."""
+    return () if cfg.DATASETS.PROTOCOL == "supervised" else tuple(cfg.DATASETS.UNSEEN_CLASSES)
+
+
 def _check_known(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         raise ValueError(f"DATASETS.PROTOCOL must be one of {PROTOCOLS}, got {protocol!r}")

@@ -1,17 +1,20 @@
-"""Evaluates a model on every dataset of DATASETS.TEST."""
+"""Evaluates a model on every dataset of DATASETS.TEST, each with its own class names."""
 
+import contextlib
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.evaluation import inference_on_dataset
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context, inference_on_dataset
 from detectron2.utils import comm
 from torch import nn
 
-from ..data import build_test_loader
-from ..evaluation import build_evaluator
+from ..data import build_test_loader, has_other_classes
+from ..evaluation import build_evaluator, format_datasets
 from ..modeling.inference import AugmentedModel
 from .distributed import broadcast_buffers, unwrap_model
 
@@ -23,6 +26,9 @@ Results = dict[str, Any]  # {task: {metric: value}}, or {dataset: {task: ...}} f
 def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
     """Runs the model over every dataset of DATASETS.TEST.
 
+    Where a dataset has other classes than the model, its names are the model's vocabulary while it is evaluated; see
+    `unseen_classes` for those that count as unseen.
+
     Args:
         model: maps detectron2's dicts to `[{"sem_seg": ...}]` or `[{"labels": ...}]`; runs in eval mode.
         subfolder: of OUTPUT_DIR, for the evaluator's files.
@@ -32,20 +38,62 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
         others.
 
     Raises:
-        ValueError: DATASETS.TEST is empty.
+        ValueError: DATASETS.TEST is empty, or a dataset has other classes, which this model cannot segment.
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name at least one dataset to evaluate")
+    check_test_classes(cfg)
     model = unwrap_model(model)  # the processes have unequal numbers of images; nothing may wait for another
     broadcast_buffers(model)
     results: Results = OrderedDict()
     for name in cfg.DATASETS.TEST:
         folder = Path(cfg.OUTPUT_DIR) / subfolder / (name if len(cfg.DATASETS.TEST) > 1 else "")
         evaluator = build_evaluator(cfg, name, str(folder))
-        results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
+        with inference_context(model), _classes_of(cfg, name, model):
+            results[name] = inference_on_dataset(model, build_test_loader(cfg, name), evaluator)
     if not comm.is_main_process():
         return {}
-    return results if len(results) > 1 else next(iter(results.values()))
+    if len(results) == 1:
+        return next(iter(results.values()))
+    summary = format_datasets({name: result["sem_seg"] for name, result in results.items()})
+    logger.info("Evaluation of %d datasets, percent:\n%s", len(results), summary)
+    return results
+
+
+def check_test_classes(cfg: CfgNode) -> None:
+    """Refuses a config whose model cannot segment the classes of a dataset in DATASETS.TEST.
+
+    Raises:
+        ValueError: MTA-CLIP's linear classifier would have to name other classes than those of its training.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "MTACLIP" or cfg.MODEL.MTA.CLASSIFIER != "linear":
+        return
+    for name in cfg.DATASETS.TEST:
+        if has_other_classes(cfg, names := _class_names(name)):
+            raise ValueError(
+                f"DATASETS.TEST: {name} has other classes than the model, or in another order ({', '.join(names[:5])}"
+                f"{', ...' if len(names) > 5 else ''}), and MODEL.MTA.CLASSIFIER linear knows only those of its "
+                "training. Set it to text or ensemble, which need a model trained with text"
+            )
+
+
+@contextlib.contextmanager
+def _classes_of(cfg: CfgNode, dataset: str, model: nn.Module) -> Iterator[None]:
+    """Inside this context the model segments the classes of a dataset; afterwards, those of before."""
+    names = _class_names(dataset)
+    if not has_other_classes(cfg, names):
+        yield
+        return
+    before = model.vocabulary
+    model.set_vocabulary(names)
+    try:
+        yield
+    finally:
+        model.set_vocabulary(before)
+
+
+def _class_names(dataset: str) -> list[str]:
+    return list(MetadataCatalog.get(dataset).get("stuff_classes", ()))
 
 
 def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Results:
@@ -55,7 +103,7 @@ def evaluate_with_augmentation(cfg: CfgNode, model: nn.Module) -> Results:
         model: a `SegmentationModel`.
 
     Raises:
-        ValueError: DATASETS.TEST or TEST.AUG.MIN_SIZES is empty, or the model is of another kind.
+        ValueError: TEST.AUG.MIN_SIZES is empty, or the model is of another kind; see also `evaluate`.
     """
     logger.info("Evaluating with test-time augmentation (TEST.AUG)")
     augmented = AugmentedModel(cfg, unwrap_model(model))

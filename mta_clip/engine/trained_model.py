@@ -55,7 +55,7 @@ def build_for_evaluation(
 ) -> nn.Module:
     """Builds the model of a config with the weights of `load_for_evaluation`.
 
-    Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.PRETRAINED) are read or
+    Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.*PRETRAINED) are read or
     downloaded only if the checkpoint lacks some of them, as one converted from another project may.
 
     Args:
@@ -71,13 +71,14 @@ def build_for_evaluation(
     """
     without_clip = cfg.clone()
     without_clip.defrost()
-    without_clip.MODEL.CLIP.PRETRAINED = ""
+    clip = without_clip.MODEL.CLIP
+    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""
     model = build(without_clip)
     lacking = load_for_evaluation(cfg, model, resume=resume)
     if not lacking:
         return model
     shown = f"{len(lacking)} parameters that were not trained: {_first(lacking)}"
-    if not cfg.MODEL.CLIP.PRETRAINED:
+    if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.CLIP.TEXT_PRETRAINED):
         raise CheckpointError(
             f"the checkpoint lacks, wholly or partly, {shown}. Set MODEL.CLIP.PRETRAINED to the CLIP weights it was "
             "trained with"

@@ -17,7 +17,7 @@ from ..data import build_train_loader, with_classes
 from ..data.check import check_training_data
 from .best_checkpoint import build_best_checkpoint
 from .distributed import wrap_model
-from .evaluate import Results, evaluate
+from .evaluate import Results, check_test_classes, evaluate
 from .gradients import GradientClipper
 from .interrupts import Interrupted
 from .launch import restarts
@@ -195,6 +195,7 @@ class Trainer(TrainLoop):
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         result.append(InterruptHook())
         if cfg.DATASETS.TEST:
+            check_test_classes(cfg)  # now, not after hours of training
             result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
             result.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))

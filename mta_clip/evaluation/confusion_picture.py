@@ -12,9 +12,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..data.classes import short_name
 from ..files import complete_file
 
 WRITTEN_OUT = 30  # up to this number of classes, cells show their numbers
+NAMED = 200  # up to this number of classes, rows and columns have names; more are drawn on the same area
 LISTED = 12  # number of confusions listed beside the matrix
 
 
@@ -29,13 +31,14 @@ def draw_confusion(path: Path, confusion: NDArray[np.int64], class_names: Sequen
     """
     count = len(class_names)
     cell = 0.5 if count <= WRITTEN_OUT else 0.16  # inches
-    side = max(4.0, cell * count)
+    side = max(4.0, cell * min(count, NAMED))
     figure = Figure(figsize=(side + 6.5, side + 2.5), dpi=110, layout="constrained", facecolor="white")
     matrix_axes, list_axes = figure.subplots(1, 2, width_ratios=(side + 2.5, 4.0))
     with np.errstate(invalid="ignore"):
         percent = 100 * confusion / confusion.sum(1, keepdims=True)
-    _draw_matrix(matrix_axes, percent, class_names)
-    _list_confusions(list_axes, confusion, class_names)
+    names = [short_name(name) for name in class_names]
+    _draw_matrix(matrix_axes, percent, names)
+    _list_confusions(list_axes, confusion, names)
     with complete_file(path) as part:
         figure.savefig(part, format="png")
 
@@ -46,12 +49,13 @@ def _draw_matrix(axes: Axes, percent: NDArray[np.float64], class_names: Sequence
     axes.set_facecolor("0.93")  # classes without pixels
     # A square root scale, so that a confusion of a few percent is already visible.
     axes.imshow(np.ma.masked_invalid(percent), cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=100))
-    axes.set_xticks(range(count), class_names, rotation=90, fontsize=font_size)
-    axes.set_yticks(range(count), class_names, fontsize=font_size)
-    axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1.0 if count <= WRITTEN_OUT else 0.3)
-    axes.tick_params(which="both", length=0)
+    if count <= NAMED:
+        axes.set_xticks(range(count), class_names, rotation=90, fontsize=font_size)
+        axes.set_yticks(range(count), class_names, fontsize=font_size)
+        axes.set_xticks(np.arange(count + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(count + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.0 if count <= WRITTEN_OUT else 0.3)
+        axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color="0.35")
     axes.set_ylabel("true", color="0.35")

@@ -75,10 +75,8 @@ class RunLengthWriter:
             {"id": self._ids[image], "file_name": image, "height": len(labels), "width": len(labels[0])}
         )
         for label in np.unique(labels).tolist():
-            segment = pycocotools.mask.encode(np.asfortranarray(labels == label, dtype=np.uint8))
-            segment["counts"] = segment["counts"].decode("ascii")
-            category = self._categories[label]["id"]
-            self._segments.append(of_image | {"category_id": category, "score": 1.0, "segmentation": segment})
+            segment = {"category_id": self._categories[label]["id"], "score": 1.0}
+            self._segments.append(of_image | segment | {"segmentation": run_length(labels == label)})
 
     def finish(self) -> None:
         """Joins the segments of all processes and writes them; every process must call this; raises OSError."""
@@ -104,3 +102,9 @@ def image_ids(images: Sequence[str]) -> dict[str, int]:
     if len(set(ids)) < len(images):
         ids = list(range(1, len(images) + 1))
     return dict(zip(images, ids, strict=True))
+
+
+def run_length(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's run-length encoding of a mask (H, W): {"size": [H, W], "counts": text}, ready for JSON."""
+    segment = pycocotools.mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return segment | {"counts": segment["counts"].decode("ascii")}

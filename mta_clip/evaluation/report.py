@@ -46,8 +46,34 @@ def format_table(
         colalign=("left", "right", "right", "right") * blocks,
         disable_numparse=True,
     )
-    note = "\n* held out of training" if len(unseen) else ""
+    note = "\n* not seen in training" if len(unseen) else ""
     return f"{headline}\n\n{table}{note}"
+
+
+def format_datasets(results: Mapping[str, Mapping[str, float]]) -> str:
+    """One line per dataset and one for their means, in percent, as text; where all classes are seen, that is the mIoU.
+
+    Args:
+        results: for each dataset, metrics in percent as of `SemanticEvaluator`.
+    """
+    lines = []
+    for name, metrics in results.items():
+        miou = metrics["mIoU"]
+        means = (metrics.get("mIoU_seen", miou), *(metrics.get(key, math.nan) for key in ("mIoU_unseen", "hIoU")))
+        lines.append((name, sum(key.startswith("IoU-") for key in metrics), miou, *means))
+    columns = [[x for x in column if not math.isnan(x)] for column in list(zip(*lines, strict=True))[2:]]
+    means = [sum(column) / len(column) if column else math.nan for column in columns]
+    rows = [
+        (name, count, *(_percent(value / 100) for value in values))
+        for name, count, *values in [*lines, ("mean", "", *means)]
+    ]
+    return tabulate(
+        rows,
+        headers=["dataset", "classes", "mIoU", "seen", "unseen", "harmonic"],
+        tablefmt="simple",
+        colalign=("left",) + ("right",) * 5,
+        disable_numparse=True,
+    )
 
 
 def write_metrics(path: Path, results: Mapping[str, float]) -> None:

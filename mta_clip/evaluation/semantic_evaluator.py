@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import LabelReader
+from ..data import LabelReader, unseen_classes
 from ..data.label_maps import width_x_height
 from ..visualization import class_colors
 from .confusion_picture import draw_confusion
@@ -49,15 +49,16 @@ class SemanticEvaluator(DatasetEvaluator):
         label_files: {path of an image: path of its ground-truth label map}.
         output_dir: folder for the reports; None: no reports.
         title: name of the dataset in logs and errors.
-        unseen_classes: names held out of training; if any, mIoU of seen and unseen classes and hIoU are reported too.
+        unseen_classes: names held out of training, or that it did not have; if any, mIoU of seen and unseen classes and
+            hIoU are reported too.
         boundary_dilation: width of the boundary band as a share of the image diagonal; None: no boundary IoU.
         save_predictions: none | png (label maps) | rle (COCO results, see `RunLengthWriter`).
         colors: RGB 0..255 per class for label PNGs; None: `distinct_colors`.
         dataset_ids: {class index: category id} for "rle"; None: the index itself.
 
     Raises:
-        ValueError: an unknown unseen class, no seen class left, an unknown format for predictions, or `colors` that are
-            not one RGB triple per class.
+        ValueError: an unknown unseen class, an unknown format for predictions, or `colors` that are not one RGB triple
+            per class.
     """
 
     @configurable
@@ -78,8 +79,6 @@ class SemanticEvaluator(DatasetEvaluator):
         unknown = sorted(set(unseen_classes) - set(class_names))
         if unknown:
             raise ValueError(f"unseen classes {unknown} are no classes of {title}; it has {list(class_names)}")
-        if len(set(unseen_classes)) == len(class_names):
-            raise ValueError(f"all {len(class_names)} classes of {title} are unseen; leave some to be seen")
         if save_predictions not in FORMATS:
             raise ValueError(f"predictions can be saved as {' | '.join(FORMATS)}, not {save_predictions!r}")
         self.class_names = tuple(class_names)
@@ -106,7 +105,7 @@ class SemanticEvaluator(DatasetEvaluator):
             "label_files": {record["file_name"]: record["sem_seg_file_name"] for record in records},
             "output_dir": output_dir,
             "title": dataset_name,
-            "unseen_classes": cfg.DATASETS.UNSEEN_CLASSES,
+            "unseen_classes": unseen_classes(cfg, metadata.stuff_classes),
             "boundary_dilation": options.BOUNDARY_DILATION if options.BOUNDARY_IOU else None,
             "save_predictions": options.SAVE_PREDICTIONS,
             "colors": metadata.get("stuff_colors"),

@@ -4,12 +4,17 @@ Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z con
 for a vocabulary of other names.
 """
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
+from ..data.synonyms import find_classes
+from ..data.zero_shot import held_out_classes
 from .outputs import LayerPrediction
 from .text import PromptLearner
+from .text.synonyms import best_of_synonyms
 
 CLASSIFIERS = ("linear", "text", "ensemble")
 
@@ -21,23 +26,26 @@ def classify_masks(
     classifier: str = "linear",
     temperature: float | Tensor = 0.07,
     ensemble_weight: float = 0.5,
+    linear_rows: Tensor | None = None,
 ) -> Tensor:
     """Computes class probabilities of masks.
 
     - linear: softmax of the class logits.
     - text: softmax of similarity / temperature over the Z * K prompts, as in the denominator of L_sim (MTA-CLIP), then
       summed over the contexts of each class.
-    - ensemble: their weighted geometric mean, normalised over the K rows.
+    - ensemble: their weighted geometric mean, normalised over the K rows. With `linear_rows`, a row of text that the
+      linear classifier has no row for counts by text alone.
 
     Args:
         class_logits: (B, Q, K).
-        similarity: (Z, B, Q, K) cosines; for `text` also (Z, B, Q, K').
+        similarity: (Z, B, Q, K) cosines; for `text`, and for `ensemble` with `linear_rows`, also (Z, B, Q, K').
         classifier: linear | text | ensemble.
         temperature: temperature of the text softmax, above 0.
         ensemble_weight: share of text in the ensemble, from 0 (linear) to 1 (text).
+        linear_rows: (K',) int64, the row of the class logits for each row of text, -1 if there is none; None: the same.
 
     Returns:
-        (B, Q, C), for `text` (B, Q, C'), float32 in [0, 1]; with the omitted "no object" they sum to 1.
+        (B, Q, C), for other names (B, Q, C'), float32 in [0, 1]; with the omitted "no object" they sum to 1.
 
     Raises:
         ValueError: unknown classifier, no similarity although it is needed, or an ensemble of different rows.
@@ -56,12 +64,14 @@ def classify_masks(
     log_text = log_text - log_text.logsumexp(-1, keepdim=True)
     if classifier == "text":
         return log_text.exp()[..., :-1]
-    if log_text.shape != class_logits.shape:
+    log_linear = class_logits.float().log_softmax(-1)
+    if linear_rows is not None:
+        log_linear = torch.where(linear_rows < 0, log_text, log_linear[..., linear_rows])
+    if log_text.shape != log_linear.shape:
         raise ValueError(
             f"an ensemble needs the same classes in both parts: class logits have {class_logits.shape[-1]} rows, the "
-            f"similarity {log_text.shape[-1]}; classify other names with 'text'"
+            f"similarity {log_text.shape[-1]}; say in linear_rows which belong together"
         )
-    log_linear = class_logits.float().log_softmax(-1)
     return torch.lerp(log_linear, log_text, ensemble_weight).softmax(-1)[..., :-1]
 
 
@@ -71,6 +81,7 @@ class MaskClassifier(nn.Module):
     Args:
         classifier, ensemble_weight: see `classify_masks`.
         text_temperature: temperature of the text softmax if training used raw cosines and has none; above 0.
+        held_out: training classes without labels in training, which the linear classifier knows only as absent.
 
     Raises:
         ValueError: unknown classifier, a temperature that is not positive, or a weight outside [0, 1].
@@ -78,7 +89,12 @@ class MaskClassifier(nn.Module):
 
     @configurable
     def __init__(
-        self, *, classifier: str = "linear", ensemble_weight: float = 0.5, text_temperature: float = 0.07
+        self,
+        *,
+        classifier: str = "linear",
+        ensemble_weight: float = 0.5,
+        text_temperature: float = 0.07,
+        held_out: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if classifier not in CLASSIFIERS:
@@ -93,36 +109,82 @@ class MaskClassifier(nn.Module):
         self.classifier = classifier
         self.ensemble_weight = ensemble_weight
         self.text_temperature = text_temperature
+        self.held_out = frozenset(held_out)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Constructor arguments from MODEL.MTA."""
+        """Constructor arguments from MODEL.MTA and DATASETS."""
         node = cfg.MODEL.MTA
         return {
             "classifier": node.CLASSIFIER,
             "ensemble_weight": node.ENSEMBLE_WEIGHT,
             "text_temperature": node.TEXT_TEMPERATURE,
+            "held_out": held_out_classes(cfg),
         }
 
     def forward(self, prediction: LayerPrediction, prompts: PromptLearner | None = None) -> Tensor:
         """Class probabilities (B, Q, C) float32 in [0, 1] of the masks of one layer; with a vocabulary (B, Q, C').
 
+        Masks are compared with a vocabulary of other names by `text`, since the linear classifier knows only the
+        training classes. With `ensemble`, those names that are training classes with labels count by both.
+
         Args:
             prediction: prediction of the last layer.
-            prompts: source of text and temperature; None without text. If it has a vocabulary of other names, masks are
-                always classified by `text`, since the linear classifier knows only the training classes.
+            prompts: source of text and temperature; None without text.
 
         Raises:
             ValueError: see `classify_masks` and `LayerPrediction.similarity_to`.
         """
+        if prompts is None or prompts.vocabulary is None:
+            return self.classify(prediction, self.temperature(prompts))
+        texts, owners = prompts.texts_of(prompts.vocabulary)
+        return self.classify(
+            prediction, self.temperature(prompts), prompts.encode(texts), owners, self.linear_rows(prompts)
+        )
+
+    def classify(
+        self,
+        prediction: LayerPrediction,
+        temperature: float | Tensor,
+        vocabulary: Tensor | None = None,
+        owners: Sequence[int] | None = None,
+        linear_rows: Tensor | None = None,
+    ) -> Tensor:
+        """`forward` from tensors alone.
+
+        Args:
+            temperature: of the text softmax.
+            vocabulary: text (Z, S + 1, Dt) of other names and their synonyms, the last of "no object"; None: none.
+            owners: of each of the S texts, the number of its name; None: each is a name.
+            linear_rows: see `linear_rows`.
+        """
         classifier, similarity = self.classifier, prediction.similarity
-        if prompts is not None and prompts.vocabulary is not None:
-            classifier, similarity = "text", prediction.similarity_to(prompts.encode(prompts.vocabulary))
-        raw_cosines = prompts is None or prompts.fixed_temperature == 1
+        if vocabulary is not None:
+            classifier = "text" if linear_rows is None else "ensemble"
+            similarity = prediction.similarity_to(vocabulary)
+            if owners is not None:
+                similarity = best_of_synonyms(similarity, [*owners, owners[-1] + 1], dim=-1)
         return classify_masks(
             prediction.class_logits,
             similarity,
             classifier=classifier,
-            temperature=self.text_temperature if raw_cosines else prompts.temperature,
+            temperature=temperature,
             ensemble_weight=self.ensemble_weight,
+            linear_rows=None if linear_rows is None else linear_rows.to(similarity.device),
         )
+
+    def temperature(self, prompts: PromptLearner | None) -> float | Tensor:
+        """Temperature of the text softmax: that of training, or `text_temperature` if training used raw cosines."""
+        raw_cosines = prompts is None or prompts.fixed_temperature == 1
+        return self.text_temperature if raw_cosines else prompts.temperature
+
+    def linear_rows(self, prompts: PromptLearner) -> Tensor | None:
+        """For each name of the vocabulary, and last for "no object", its row of the linear classifier, or -1: (K',).
+
+        None if the classifier is not an ensemble, and so does not join the two.
+        """
+        if self.classifier != "ensemble":
+            return None
+        own = prompts.class_names
+        rows = [-1 if i < 0 or own[i] in self.held_out else i for i in find_classes(prompts.vocabulary, own)]
+        return torch.tensor([*rows, len(own)])

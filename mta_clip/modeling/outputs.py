@@ -38,10 +38,7 @@ class LayerPrediction:
                 "masks can only be compared with text by a head with text, such as MaskTextDecoder, "
                 "and MODEL.MTA.SIMILARITY_WEIGHT above 0"
             )
-        if text.dim() == 3:
-            text = text[:, None]
-        masks = F.normalize(self.aligned_mask_embed, dim=-1)
-        return masks @ F.normalize(text, dim=-1).transpose(-1, -2)
+        return cosines(self.aligned_mask_embed, text)
 
 
 @dataclass
@@ -63,3 +60,10 @@ class HeadOutput:
     def mask_logits(self, layer: int = -1) -> Tensor:
         """Mask logits (B, Q, h, w) of `layers[layer]`, unbounded; channels last in memory, like the mask features."""
         return torch.einsum("bdhw,bqd->bhwq", self.mask_features, self.layers[layer].mask_embed).permute(0, 3, 1, 2)
+
+
+def cosines(embeddings: Tensor, text: Tensor) -> Tensor:
+    """Cosines (Z, B, Q, K') in [-1, 1] of mask embeddings (B, Q, Dt) and text, (Z, K', Dt) or (Z, B, K', Dt)."""
+    if text.dim() == 3:
+        text = text[:, None]
+    return F.normalize(embeddings, dim=-1) @ F.normalize(text, dim=-1).transpose(-1, -2)

@@ -33,7 +33,12 @@ def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def legend_entries(
-    labels: NDArray[np.integer], class_names: Sequence[str], colors: NDArray[np.uint8], *, unseen: Collection[str] = ()
+    labels: NDArray[np.integer],
+    class_names: Sequence[str],
+    colors: NDArray[np.uint8],
+    *,
+    unseen: Collection[str] = (),
+    other: str | None = None,
 ) -> list[LegendEntry]:
     """Entries of the classes that are present in a label map, largest first.
 
@@ -41,7 +46,9 @@ def legend_entries(
         labels: (H, W); values outside [0, C) are not classes and do not count.
         colors: (C, 3) RGB, 0..255.
         unseen: names that get the mark "unseen"; if there are any, all others get "seen".
+        other: name of pixels that no class fits; it gets no mark.
     """
+    marks = {name: "unseen" if name in unseen else "seen" for name in class_names if unseen and name != other}
     labelled = labels[(labels >= 0) & (labels < len(class_names))]
     pixels = np.bincount(labelled.ravel(), minlength=len(class_names))
     return [
@@ -49,7 +56,7 @@ def legend_entries(
             name=class_names[index],
             color=tuple(int(value) for value in colors[index]),
             share=float(pixels[index] / labelled.size),
-            mark=("unseen" if class_names[index] in unseen else "seen") if unseen else "",
+            mark=marks.get(class_names[index], ""),
         )
         for index in np.argsort(-pixels, kind="stable")
         if pixels[index]

@@ -69,6 +69,7 @@ def prediction_panel(
     *,
     alpha: float = 0.55,
     unseen: Collection[str] = (),
+    other: str | None = None,
     heatmaps: Mapping[str, NDArray[np.floating]] | None = None,
 ) -> Image.Image:
     """Input, overlay, optional heat maps and legend of one image.
@@ -77,7 +78,7 @@ def prediction_panel(
         image: (H, W, 3) RGB, 0..255.
         labels: (H, W) class indices; values outside [0, C) stay uncoloured.
         colors: (C, 3) RGB, 0..255.
-        alpha, unseen: see `draw_overlay` and `legend_entries`.
+        alpha, unseen, other: see `draw_overlay` and `legend_entries`.
         heatmaps: further maps by title, (H, W) in [0, 1], such as TagCLIP's trusty map.
 
     Raises:
@@ -92,5 +93,5 @@ def prediction_panel(
     for title, values in (heatmaps or {}).items():
         resized = cv2.resize(values.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         panels.append(Panel(f"{title} (0 dark, 1 bright)", draw_heatmap(resized)))
-    entries = legend_entries(labels, class_names, colors, unseen=unseen)
+    entries = legend_entries(labels, class_names, colors, unseen=unseen, other=other)
     return compose_panels(panels, draw_legend(entries, height=height, font_size=FONT_SIZE) if entries else None)

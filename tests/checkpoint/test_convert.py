@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
-from released_weights import BASELINE, NAMES, mask2former_state, official_names, official_state, tiny_config
+from released_weights import (
+    BASELINE,
+    NAMES,
+    SWIN_BASELINE,
+    mask2former_state,
+    official_names,
+    official_state,
+    swin_names,
+    tiny_config,
+)
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
 from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
@@ -40,6 +49,11 @@ def convert_into(model, path, source, tmp_path, suffix=".safetensors"):
     return conversion
 
 
+def mask2former_arrays(model, backbone_names):
+    state = mask2former_state(model, [f"backbone.{name}" for name in backbone_names])
+    return {name: value.numpy() for name, value in state.items()}
+
+
 def mask2former_file(path, model, *, legacy=False, **extra):
     state = mask2former_state(model)
     if legacy:  # before version 2 of its head
@@ -62,15 +76,26 @@ def test_mask2former(tmp_path, legacy, suffix):
     assert conversion.dropped == {"__author__": "not a weight", "matching_heuristics": "not a weight"}
 
 
-@pytest.mark.parametrize("name", ["patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight", "norm3.bias"])
-def test_mask2former_with_swin_is_refused(tmp_path, name):
+def test_mask2former_with_swin(tmp_path):
+    model, target = perturbed(build_model(tiny_config(*SWIN_BASELINE))), build_model(tiny_config(*SWIN_BASELINE))
+    names = list(swin_names(width=16, depths=(2, 2, 3, 2), heads=(1, 2, 4, 8), window=3))
     path = tmp_path / "model_final_swin.pkl"
-    model = {f"backbone.{name}": np.ones(3), "sem_seg_head.predictor.query_feat.weight": np.ones((2, 3))}
-    path.write_bytes(pickle.dumps({"model": model}, protocol=2))
-    with pytest.raises(CheckpointError, match=rf"swin\.pkl: backbone\.{name} belongs to a Swin.*Detectron2's ResNets"):
-        convert_checkpoint(path, "mask2former")
-    conversion = convert_checkpoint(path, "mask2former", drop=["backbone.*"])
-    assert list(conversion.weights) == ["sem_seg_head.transformer_decoder.query_feat.weight"]
+    path.write_bytes(pickle.dumps({"model": mask2former_arrays(model, names)}, protocol=2))
+    conversion = convert_into(target, path, "mask2former", tmp_path)
+    assert conversion.missing == []
+    assert_equal_outputs(model, target)
+    assert len(conversion.dropped) == 9 and all("relative_position_index" in name for name in conversion.dropped)
+
+
+def test_mask2former_with_another_swin_is_refused(tmp_path):
+    model = build_model(tiny_config(*SWIN_BASELINE))
+    arrays = mask2former_arrays(model, swin_names(width=16, depths=(2, 2, 3, 2), heads=(1, 2, 4, 8), window=3))
+    arrays["backbone.layers.2.blocks.3.norm1.weight"] = np.ones(64, np.float32)
+    arrays["backbone.norm1.bias"] = np.ones(33, np.float32)
+    (tmp_path / "swin.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol=2))
+    with pytest.raises(CheckpointError, match="2 parameters differ") as error:
+        fit_to_model(convert_checkpoint(tmp_path / "swin.pkl", "mask2former"), model.state_dict())
+    assert "backbone.tower.norms.1.bias: file (33,), model (32,)" in str(error.value)
 
 
 def mmseg_file(path, state, **extra):

@@ -1,10 +1,33 @@
 """The tables of names: every official name of the reference files becomes one of ours, and no other."""
 
 import pytest
+import torch
+from detectron2.modeling import build_backbone
 from golden_files import golden_params, load, weights
+from released_weights import swin_names
 from tagclip_reference import our_weights, reference_encoder, reference_head
 
-from mta_clip.checkpoint.sources import MASK2FORMER_HEAD, MTA_CLIP_HEAD, TAGCLIP, Dropped, translate
+from mta_clip.checkpoint.sources import MASK2FORMER, MASK2FORMER_HEAD, MTA_CLIP_HEAD, TAGCLIP, Dropped, translate
+from mta_clip.config_loader import load_config
+
+
+@pytest.mark.parametrize(
+    "size, width, depths, heads, window",
+    [
+        ("tiny", 96, (2, 2, 6, 2), (3, 6, 12, 24), 7),
+        ("small", 96, (2, 2, 18, 2), (3, 6, 12, 24), 7),
+        ("base", 128, (2, 2, 18, 2), (4, 8, 16, 32), 12),
+        ("large", 192, (2, 2, 18, 2), (6, 12, 24, 48), 12),
+    ],
+)
+def test_shipped_swin_configs_have_the_official_parameters(size, width, depths, heads, window):
+    """Sizes as in configs/ade20k/semantic-segmentation/swin of Mask2Former."""
+    cfg = load_config(f"configs/ade20k/mask2former_swin_{size}.yaml", ["MODEL.CLIP.IMAGE_PRETRAINED", ""])
+    with torch.device("meta"):  # no memory for weights
+        own = {f"backbone.{name}": tuple(p.shape) for name, p in build_backbone(cfg).named_parameters()}
+    official = swin_names(width=width, depths=depths, heads=heads, window=window)
+    renamed = {translate(f"backbone.{name}", MASK2FORMER): shape for name, shape in official.items()}
+    assert {name: shape for name, shape in renamed.items() if not isinstance(name, Dropped)} == own
 
 
 def test_old_query_name():

@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from noise_config import make_noise_config
+from PIL import Image
 from scripts import ROOT
 
 from mta_clip.cli.main import main
@@ -117,6 +119,19 @@ def test_a_folder_of_photos(train, tmp_path, monkeypatch, caplog):
     repeat = re.search(r"To repeat this run: mta-clip (.*)", caplog.text).group(1).split()
     assert main(repeat) == 0
     assert same_weights(folder / "model_final.pth", Path(f"{folder}_again", "model_final.pth"))
+
+
+def test_values_that_are_no_classes(train, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("green\nred\n")
+    for path in (tmp_path / "labels").iterdir():
+        Image.fromarray(np.array(Image.open(path)) * 7).save(path)
+    output = ("OUTPUT_DIR", str(tmp_path / "run"))
+    assert train("--data", str(tmp_path), *output) == 1
+    advice = re.search(r"label_map: (\{.*?\})", capsys.readouterr().err).group(1)
+    assert train("--data", str(tmp_path), "--label-map", advice, *output) == 0
+    assert load_config(str(tmp_path / "run"), []).DATASETS.FOLDERS[0]["label_map"] == {0: 0, 7: 1}
+    with pytest.raises(SystemExit):
+        train("--data", str(tmp_path), "--label-map", "11:255")
 
 
 def test_a_folder_without_names(train, tmp_path, capsys):

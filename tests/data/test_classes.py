@@ -1,15 +1,18 @@
 import pytest
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, CITYSCAPES_CATEGORIES, COCO_CATEGORIES
+from miniatures import CONTEXT_IDS
 
-from mta_clip.data.classes import builtin_classes, make_classes, read_classes
+from mta_clip.data.classes import builtin_classes, make_classes, read_classes, short_name
 from mta_clip.data.datasets.coco_stuff import CLASS_IDS
 
 COUNTS = {
     "ade20k": 150,
+    "ade20k_847": 847,
     "camvid": 11,
     "cityscapes": 19,
     "coco_stuff": 171,
     "pascal_context": 59,
+    "pascal_context_459": 459,
     "shapes": 16,
     "voc2012": 20,
 }
@@ -56,6 +59,12 @@ def test_coco_stuff_things_agree_with_detectron2():
         *[("camvid", 6, "traffic sign"), ("camvid", 10, "bicyclist")],
         *[("voc2012", 0, "aeroplane"), ("voc2012", 10, "diningtable"), ("voc2012", 19, "tvmonitor")],
         *[("coco_stuff", 80, "banner"), ("coco_stuff", 137, "road"), ("coco_stuff", 170, "wood")],
+        *[("pascal_context_459", 0, "accordion"), ("pascal_context_459", 231, "light; lamp")],
+        *[
+            ("pascal_context_459", 458, "wool"),
+            ("ade20k_847", 1, "building; edifice"),
+            ("ade20k_847", 844, "gear shift"),
+        ],
         *[("pascal_context", 0, "aeroplane"), ("pascal_context", 33, "motorbike"), ("pascal_context", 58, "wood")],
     ],
 )
@@ -63,11 +72,27 @@ def test_order(dataset, position, name):
     assert builtin_classes(dataset).names[position] == name
 
 
+def test_classes_of_context_59_are_classes_of_context_459():
+    first_names = [name.split("; ")[0] for name in builtin_classes("pascal_context_459").names]
+    assert [first_names.index(name) + 1 for name in builtin_classes("pascal_context").names] == list(CONTEXT_IDS)
+
+
+@pytest.mark.parametrize("name", ["ade20k_847", "pascal_context_459"])
+def test_names_of_a_class_are_separated_alike(name):
+    for names in builtin_classes(name).names:
+        assert names == "; ".join(part.strip() for part in names.split(";")) and "" not in names.split("; ")
+
+
+def test_a_class_goes_by_its_first_name():
+    assert short_name("sofa; couch") == "sofa" == short_name("sofa")
+
+
 def test_voc_colors():
     assert builtin_classes("voc2012").colors[:3] == ((128, 0, 0), (0, 128, 0), (128, 128, 0))
     with_background = builtin_classes("voc2012").with_background()
     assert (with_background.names[0], with_background.colors[0]) == ("background", (0, 0, 0))
     assert len(with_background) == 21
+    assert builtin_classes("voc2012").with_background("background", "sky").names[0] == "background; sky"
 
 
 def test_read_classes(tmp_path):

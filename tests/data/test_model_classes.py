@@ -2,7 +2,7 @@ import pytest
 from detectron2.data import MetadataCatalog
 
 from mta_clip.config import get_cfg
-from mta_clip.data import with_classes, with_classes_of
+from mta_clip.data import has_other_classes, unseen_classes, with_classes, with_classes_of
 from mta_clip.data.model_classes import CLASS_KEYS
 
 NAME = "dataset_of_model_classes"
@@ -55,3 +55,21 @@ def test_all_that_is_about_classes_can_be_copied(cfg):
     assert classes(copy) == classes(trained) and copy.DATASETS.UNSEEN_CLASSES == ["bed"]
     assert len(CLASS_KEYS) == len({*CLASS_KEYS}) == 5
     assert copy.DATASETS.TRAIN == ()
+
+
+class TestClassesOfOtherDatasets:
+    def test_the_names_of_the_model_and_of_its_training_dataset_are_its_own(self, cfg):
+        cfg.MODEL.PROMPT.CLASS_NAMES = ["a wall", "a bed"]
+        assert not has_other_classes(cfg, ["wall", "bed"]) and not has_other_classes(cfg, ("a wall", "a bed"))
+        assert has_other_classes(cfg, ["bed", "wall"]) and has_other_classes(cfg, ["wall"])
+        cfg.DATASETS.TRAIN, cfg.MODEL.PROMPT.CLASS_NAMES = (), []
+        assert not has_other_classes(cfg, ["sky"])  # nothing is known of the model
+
+    def test_own_classes_are_unseen_as_the_config_says(self, cfg):
+        cfg.DATASETS.UNSEEN_CLASSES = ["bed"]
+        assert unseen_classes(cfg, ["wall", "bed"]) == ["bed"]
+
+    def test_other_classes_are_unseen_unless_trained_under_any_of_their_names(self, cfg):
+        assert unseen_classes(cfg, ["Bed;couch", "sky", "walls", "wall"]) == ["sky", "walls"]
+        cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = ["brick wall", "a bed"], ["bed"]
+        assert unseen_classes(cfg, ["a bed", "bed", "brick wall", "wall"]) == ["a bed", "bed"]

@@ -32,7 +32,7 @@ def test_error_of_one_file_leaves_the_others(tmp_path):
 
 
 def test_nothing_to_convert():
-    with pytest.raises(ValueError, match="no label maps"):
+    with pytest.raises(ValueError, match="no files"):
         convert_label_maps([], [], Path, workers=0)
 
 

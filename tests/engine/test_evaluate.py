@@ -1,14 +1,22 @@
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import miniatures
+import numpy as np
 import pytest
+import torch
 import toy_predictor  # noqa: F401  registers the model
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
+from PIL import Image
 
 from mta_clip.config import get_cfg
+from mta_clip.data import register_folders
 from mta_clip.engine import evaluate as module
-from mta_clip.engine.evaluate import evaluate, evaluate_with_augmentation, mean_iou
+from mta_clip.engine.evaluate import check_test_classes, evaluate, evaluate_with_augmentation, mean_iou
+from mta_clip.modeling import SegmentationModel
+from mta_clip.modeling.inference import Scores, WholeScores
 
 VAL = "camvid_sem_seg_val"
 
@@ -67,3 +75,105 @@ def test_mean_iou_is_found_at_any_depth():
     assert mean_iou({"sem_seg": {"fwIoU": 1.0, "mIoU": 12.5}}) == 12.5
     assert mean_iou({"a_val": {"sem_seg": {"mIoU": 3.0}}, "b_val": {"sem_seg": {"mIoU": 4.0}}}) == 3.0
     assert mean_iou({}) is None
+
+
+class BrightnessByName(SegmentationModel):
+    """Knows what "dark" and "bright" mean, in any list of names; other names never win."""
+
+    def __init__(self, fail=False) -> None:
+        super().__init__(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1)
+        self.names, self.fail = None, fail
+
+    @property
+    def vocabulary(self):
+        return self.names
+
+    def set_vocabulary(self, names) -> None:
+        self.names = names
+
+    def predict(self, images):
+        if self.fail:
+            raise RuntimeError("out of memory")
+        return [self._scores(image.mean(0) - 100.5) for image in images]
+
+    def _scores(self, bright):
+        maps = {"dark": -bright, "bright": bright}
+        scores = [maps.get(name, torch.full_like(bright, -1e4)) for name in self.names or ("dark", "bright")]
+        return WholeScores(Scores(torch.stack(scores)))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A config with datasets of the same images, whose classes are called and numbered differently."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 20), np.uint8)
+    lists = {
+        "own": ["dark", "bright"],
+        "reordered": ["bright", "dark"],
+        "renamed": ["gloomy", "bright", "purple"],
+    }
+    entries = []
+    for name, classes in lists.items():
+        bright = classes.index("bright")
+        for index, image in enumerate(images):
+            labels = np.where(image > 120, bright, 1 - bright)  # the model has 100.5, so it is not always right
+            for kind, pixels in (("images", np.repeat(image[..., None], 3, 2)), ("labels", labels.astype(np.uint8))):
+                (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(tmp_path / name / kind / f"{index}.png")
+        folder = {"image_dir": str(tmp_path / name / "images"), "label_dir": str(tmp_path / name / "labels")}
+        entries.append({"name": name, "classes": classes, **folder})
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE, cfg.OUTPUT_DIR = "cpu", "BrightnessByName", str(tmp_path / "run")
+    cfg.DATASETS.FOLDERS, cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = entries, ("own",), tuple(lists)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.TEST.AUG.MIN_SIZES, cfg.TEST.AUG.FLIP = 16, (16,), False
+    cfg.DATALOADER.NUM_WORKERS = 0
+    register_folders(cfg)
+    yield cfg
+    for name in lists:
+        DatasetCatalog.pop(name), MetadataCatalog.pop(name)
+
+
+class TestOtherClasses:
+    @pytest.mark.parametrize("augmented", [False, True])
+    def test_numbers_follow_names_not_positions(self, folders, augmented):
+        run = evaluate_with_augmentation if augmented else evaluate
+        own, reordered, renamed = (result["sem_seg"] for result in run(folders, BrightnessByName()).values())
+        assert 60 < own["mIoU"] < 90
+        for key in ("mIoU", "IoU-dark", "IoU-bright"):
+            assert reordered[key] == own[key]
+        assert renamed["IoU-gloomy"] == 0 and renamed["IoU-bright"] > 0
+        assert not {"mIoU_seen", "hIoU"} & (own.keys() | reordered.keys())
+        assert (renamed["mIoU_seen"], renamed["mIoU_unseen"]) == (renamed["IoU-bright"], 0)
+
+    def test_the_names_of_before_are_restored_also_after_an_error(self, folders):
+        folders.DATASETS.TEST = ("renamed",)
+        for model in (BrightnessByName(), BrightnessByName(fail=True)):
+            model.set_vocabulary(["bright", "dark", "sky"])
+            with pytest.raises(RuntimeError, match="out of memory") if model.fail else nullcontext():
+                evaluate(folders, model)
+            assert model.vocabulary == ["bright", "dark", "sky"]
+
+    def test_a_dataset_with_the_classes_of_the_model_leaves_the_vocabulary_alone(self, folders, monkeypatch):
+        folders.DATASETS.TEST = ("own",)
+        monkeypatch.setattr(BrightnessByName, "set_vocabulary", None)
+        evaluate(folders, BrightnessByName())
+        folders.MODEL.PROMPT.CLASS_NAMES = ["gloomy", "shiny"]  # how the model calls them
+        evaluate(folders, BrightnessByName())
+
+    def test_one_table_over_all_datasets(self, folders, caplog):
+        with caplog.at_level("INFO", logger="mta_clip"):
+            evaluate(folders, BrightnessByName())
+        (table,) = [record.getMessage() for record in caplog.records if "3 datasets" in record.getMessage()]
+        assert [line.split()[0] for line in table.splitlines()[3:]] == ["own", "reordered", "renamed", "mean"]
+
+    def test_the_linear_classifier_is_refused_before_anything_is_evaluated(self, folders):
+        folders.MODEL.META_ARCHITECTURE = "MTACLIP"
+        with pytest.raises(ValueError, match=r"reordered has other classes.*MODEL\.MTA\.CLASSIFIER linear.*text or"):
+            evaluate(folders, None)
+        folders.MODEL.MTA.CLASSIFIER = "text"
+        check_test_classes(folders)
+
+    def test_a_model_without_a_vocabulary_is_refused(self, folders):
+        model = SegmentationModel(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1)
+        folders.DATASETS.TEST = ("renamed",)
+        with pytest.raises(ValueError, match="SegmentationModel knows only the classes of its training"):
+            evaluate(folders, model)

@@ -128,6 +128,19 @@ def test_own_checkpoints_need_no_clip_weights(trained, clip_file):
     assert_same_scores(model, build_for_evaluation(cfg))
 
 
+def test_a_text_tower_of_its_own_is_read_only_if_the_checkpoint_lacks_it(tmp_path):
+    text_file = tmp_path / "text.pth"
+    torch.save(build_clip(name="mta-tiny-vit").state_dict(), text_file)
+    cfg = tiny_config("MODEL.CLIP.TEXT_NAME", "mta-tiny-vit", "MODEL.CLIP.TEXT_PRETRAINED", str(text_file))
+    cfg.MODEL.WEIGHTS = str(tmp_path / "trained.pth")
+    model = build_model(cfg).eval()
+    torch.save({"model": without_the_text_tower(model.state_dict())}, cfg.MODEL.WEIGHTS)
+    assert_same_scores(model, build_for_evaluation(cfg))
+    text_file.unlink()
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+    assert_same_scores(model, build_for_evaluation(cfg))
+
+
 def without_the_text_tower(weights):
     return {name: value for name, value in weights.items() if not name.startswith(TEXT_TOWER)}
 

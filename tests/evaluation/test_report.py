@@ -1,12 +1,13 @@
 import csv
 import json
+import math
 
 import numpy as np
 import pytest
 
 from mta_clip.evaluation.counts import SegmentationCounts
 from mta_clip.evaluation.metrics import class_metrics
-from mta_clip.evaluation.report import format_table, write_class_table, write_metrics
+from mta_clip.evaluation.report import format_datasets, format_table, write_class_table, write_metrics
 
 NAMES = ("sky", "red, striped disc", "cat")
 
@@ -37,7 +38,7 @@ def test_class_table(tmp_path, metrics):
 
 def test_log_table(metrics):
     text = format_table({"mIoU": 62.5}, metrics, NAMES, unseen=[1])
-    assert "62.50" in text and "red, striped disc *" in text and "held out" in text
+    assert "62.50" in text and "red, striped disc *" in text and "* not seen" in text
     (cat,) = [line for line in text.splitlines() if line.startswith("cat")]
     assert cat.split() == ["cat", "-", "-", "0.00"]
 
@@ -50,3 +51,17 @@ def test_every_class_is_in_the_log_table_once(count):
     text = format_table({"mIoU": 100.0}, class_metrics(counts), names)
     assert [text.count(name) for name in names] == [1] * count
     assert "held out" not in text
+
+
+def test_a_table_of_datasets_ends_with_their_means():
+    results = {
+        "a_val": {"mIoU": 40.0, "IoU-sky": 40.0},
+        "b_val": {"mIoU": 20.0, "mIoU_seen": 30.0, "mIoU_unseen": 10.0, "hIoU": 15.0, "IoU-sky": 30.0, "IoU-cat": 10.0},
+        "c_val": {"mIoU": 10.0, "mIoU_seen": math.nan, "mIoU_unseen": 10.0, "hIoU": math.nan, "IoU-cat": 10.0},
+    }
+    assert [line.split() for line in format_datasets(results).splitlines()[2:]] == [
+        ["a_val", "1", "40.00", "40.00", "-", "-"],
+        ["b_val", "2", "20.00", "30.00", "10.00", "15.00"],
+        ["c_val", "1", "10.00", "-", "10.00", "-"],
+        ["mean", "23.33", "35.00", "10.00", "15.00"],
+    ]

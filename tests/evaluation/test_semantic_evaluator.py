@@ -164,7 +164,6 @@ def test_nothing_to_evaluate(dataset):
     ("options", "message"),
     [
         ({"unseen_classes": ["dog"]}, "dog"),
-        ({"unseen_classes": NAMES}, "all 3 classes"),
         ({"save_predictions": "jpg"}, "jpg"),
     ],
 )

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import tiny_towers  # noqa: F401  registers timm:tiny_swin
 import torch
 import yaml
 from detectron2.config import CfgNode
@@ -25,7 +26,10 @@ from mta_clip.engine.evaluate import evaluate
 from mta_clip.engine.optimizer import build_optimizer
 from mta_clip.evaluation import semantic_evaluator
 
-MINIATURE_OF = {"coco_stuff164k": "coco_stuff"}  # where folder and miniature differ in name
+MINIATURE_OF = {
+    "coco_stuff164k": "coco_stuff",
+    "open_vocabulary": "coco_stuff",
+}  # where folder and miniature differ in name
 WITH_REAL_TOWERS = (
     "voc2012/mta_clip_rn50",
     "cityscapes/mta_clip_rn101",
@@ -33,12 +37,14 @@ WITH_REAL_TOWERS = (
     "ade20k/mta_clip_vit_l14",
     "ade20k/mta_clip_convnext_base",
     "cityscapes/mask2former_r50",
+    "ade20k/mask2former_swin_tiny",
     "voc2012/tagclip_inductive",
 )
 SMALL = {
     "MODEL.DEVICE": "cpu",
     "MODEL.WEIGHTS": "",
     "MODEL.CLIP.PRETRAINED": "",
+    "MODEL.CLIP.IMAGE_PRETRAINED": "",
     "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 64,
     "INPUT.MIN_SIZE_TRAIN": (64, 64),
     "INPUT.MIN_SIZE_TEST": 64,
@@ -152,6 +158,14 @@ def test_zero_shot_splits(split, classes, positions):
         assert held_out == load_config(str(path), []).DATASETS.UNSEEN_CLASSES, path
 
 
+def test_open_vocabulary_is_tested_on_the_whole_suite():
+    for path in (CONFIGS / "open_vocabulary").glob("*.yaml"):
+        cfg = load_config(str(path), [])
+        assert sorted(len(classes_of(name)) for name in cfg.DATASETS.TEST) == [20, 21, 59, 150, 171, 459, 847], path
+        assert cfg.DATASETS.UNSEEN_CLASSES == [] and not cfg.TEST.KEEP_BEST, path  # nothing is chosen by the test sets
+        assert cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY, path
+
+
 def test_words_of_unseen_shapes_are_seen():
     unseen = load_config(str(CONFIGS / "shapes" / "tagclip_inductive.yaml"), []).DATASETS.UNSEEN_CLASSES
     seen = {word for name in builtin_classes("shapes").names if name not in unseen for word in name.split()}
@@ -160,6 +174,8 @@ def test_words_of_unseen_shapes_are_seen():
 
 def towers_of(cfg: CfgNode) -> str:
     """The image encoder of a config, and where it has text the CLIP model that text comes from."""
+    if "swin" in cfg.MODEL.CLIP.IMAGE_NAME:
+        return "Swin"  # tests/checkpoint/test_sources.py builds each size
     depth = cfg.MODEL.RESNETS.DEPTH if "resnet" in cfg.MODEL.BACKBONE.NAME else ""
     return f"{cfg.MODEL.BACKBONE.NAME} {depth or cfg.MODEL.CLIP.NAME}"
 
@@ -168,6 +184,8 @@ def shrink_towers(cfg: CfgNode) -> None:
     """Tiny towers of the same kind; all else, such as the number of contexts, stays."""
     if "resnet" in cfg.MODEL.BACKBONE.NAME:
         cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    elif cfg.MODEL.CLIP.IMAGE_NAME:
+        cfg.MODEL.CLIP.IMAGE_NAME = "timm:tiny_swin"
     elif not cfg.MODEL.CLIP.NAME.startswith("mta-tiny"):
         cfg.MODEL.CLIP.NAME = "mta-tiny-vit" if "ViT" in cfg.MODEL.CLIP.NAME else "mta-tiny"
         cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS = []  # the tiny one has fewer
@@ -178,6 +196,10 @@ def test_each_tower_is_built_as_it_is_once():
     assert sorted(towers[name] for name in WITH_REAL_TOWERS) == sorted(
         {tower for tower in towers.values() if "mta-tiny" not in tower}  # no kind twice, none left out
     )
+
+
+def classes_of(dataset: str) -> list[str]:
+    return MetadataCatalog.get(dataset).stuff_classes
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -197,7 +219,9 @@ def test_builds_steps_and_evaluates(path, miniatures, tmp_path, monkeypatch, cap
         register_folders(cfg)
         check_training_data(cfg)
         cfg = with_classes(cfg)
-    assert len(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    classes = classes_of(cfg.DATASETS.TRAIN[0])
+    assert len(classes) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    cfg.DATASETS.TEST = [name for name in cfg.DATASETS.TEST if classes_of(name) == classes]
 
     model = build_model(cfg)
     optimizer = build_optimizer(cfg, model)

@@ -98,3 +98,38 @@ def test_a_vocabulary_is_classified_by_text_and_follows_its_names():
     text.features = features[:, order]
     text.set_vocabulary(list("dbacegf"))
     torch.testing.assert_close(MaskClassifier()(prediction, text), probabilities[..., order[:-1]], atol=1e-6, rtol=0)
+
+
+class TestEnsembleWithOtherNames:
+    def test_names_in_order_give_what_no_vocabulary_gives(self):
+        prediction, text = prediction_of_three_masks(), Text(torch.randn(2, 5, 8))
+        text.class_names = list("abcd")
+        prediction.similarity = prediction.similarity_to(text.features)
+        classifier = MaskClassifier(classifier="ensemble")
+        own = classifier(prediction, text)
+        text.set_vocabulary(list("abcd"))
+        torch.testing.assert_close(classifier(prediction, text), own)
+
+    def test_rows_follow_names_and_unknown_or_held_out_ones_count_by_text_alone(self):
+        prediction, text = prediction_of_three_masks(), Text(torch.randn(2, 5, 8), temperature=0.1)
+        text.class_names = list("abcd")
+        text.set_vocabulary(["c", "x", "A", "d"])
+        probabilities = MaskClassifier(classifier="ensemble", ensemble_weight=0.25, held_out=["d"])(prediction, text)
+        by_text = classify_masks(
+            prediction.class_logits, prediction.similarity_to(text.features), classifier="text", temperature=0.1
+        )
+        linear = classify_masks(prediction.class_logits)
+        joined = by_text.clone()
+        for row, own in ((0, 2), (2, 0)):
+            joined[..., row] = linear[..., own] ** 0.75 * by_text[..., row] ** 0.25
+        shares = probabilities / probabilities.sum(-1, keepdim=True)
+        torch.testing.assert_close(shares, joined / joined.sum(-1, keepdim=True))
+
+
+def test_a_name_counts_by_the_best_of_its_synonyms():
+    prediction, text = prediction_of_three_masks(), Text(torch.randn(2, 4, 8), temperature=0.1)
+    text.set_vocabulary(["a", "b;c"])
+    cosines = prediction.similarity_to(text.features)
+    best = torch.stack([cosines[..., 0], cosines[..., 1:3].amax(-1), cosines[..., 3]], dim=-1)
+    expected = classify_masks(prediction.class_logits, best, classifier="text", temperature=0.1)
+    assert torch.equal(MaskClassifier()(prediction, text), expected)

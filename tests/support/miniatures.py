@@ -27,15 +27,18 @@ REGISTERED: dict[str, list[tuple[str, str, int]]] = {
     "shapes": [("shapes_sem_seg_train", "shapes_sem_seg_val", 16)],
     "camvid": [("camvid_sem_seg_train", "camvid_sem_seg_val", 11)],
     "ade20k": [("ade20k_150_sem_seg_train", "ade20k_150_sem_seg_val", 150)],
+    "ade20k_847": [("ade20k_847_sem_seg_train", "ade20k_847_sem_seg_val", 847)],
     "cityscapes": [("cityscapes_19_sem_seg_train", "cityscapes_19_sem_seg_val", 19)],
     "voc2012": [
         ("voc2012_20_sem_seg_trainaug", "voc2012_20_sem_seg_val", 20),
         ("voc2012_21_sem_seg_trainaug", "voc2012_21_sem_seg_val", 21),
+        ("voc2012_20b_sem_seg_trainaug", "voc2012_20b_sem_seg_val", 21),
     ],
     "coco_stuff": [("coco_stuff_171_sem_seg_train", "coco_stuff_171_sem_seg_val", 171)],
     "pascal_context": [
         ("pascal_context_59_sem_seg_train", "pascal_context_59_sem_seg_val", 59),
         ("pascal_context_60_sem_seg_train", "pascal_context_60_sem_seg_val", 60),
+        ("pascal_context_459_sem_seg_train", "pascal_context_459_sem_seg_val", 459),
     ],
 }
 # Ids of the 59 classes of PASCAL Context in its list of 459, in alphabetical order.
@@ -87,7 +90,7 @@ def _scenes(
     rng: np.random.Generator, count: int, values: NDArray, void: int
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32]]]:
     """Images of rectangles, coloured by their label, and their label maps with stored values; 40..80 pixels a side."""
-    colors = rng.integers(0, 256, size=(1000, 3))
+    colors = rng.integers(0, 256, size=(4000, 3))
     for _ in range(count):
         height, width = rng.integers(40, 81, size=2)
         labels = np.full((height, width), rng.choice(values), np.int32)
@@ -159,6 +162,21 @@ def _ade20k(root: Path, rng: np.random.Generator) -> None:
     _write_text(folder / "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tName\n")
 
 
+def _ade20k_847(root: Path, rng: np.random.Generator) -> None:
+    numbers = load_script("datasets/prepare_ade20k_847.py").NUMBERS
+    unlisted = max(numbers) + 1
+    for scene, short, count in (("training/home/bedroom", "train", TRAIN), ("validation/urban/street", "val", VAL)):
+        folder = root / "ADE20K_2021_17_01/images/ADE" / scene
+        for index, (image, labels) in enumerate(_scenes(rng, count, numbers, void=unlisted)):
+            name = f"ADE_{short}_{index + 1:08d}"
+            labels[0] = 0  # no object
+            instance = rng.integers(0, 256, labels.shape)
+            _save(folder / f"{name}.jpg", image)
+            _save(folder / f"{name}_seg.png", np.stack([labels // 256 * 10 + index, labels % 256, instance], axis=2))
+            _save(folder / f"{name}_parts_1.png", image)
+            _save(folder / name / f"instance_000_{name}.png", instance)
+
+
 def _cityscapes(root: Path, rng: np.random.Generator) -> None:
     classes = np.array([7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33])
     for split, city, count in (("train", "aachen", TRAIN), ("val", "frankfurt", VAL), ("test", "berlin", VAL)):
@@ -217,6 +235,7 @@ def _pascal_context(root: Path, rng: np.random.Generator) -> None:
     for split, count in (("train", TRAIN), ("val", VAL)):
         frames = []
         for index, (image, labels) in enumerate(_scenes(rng, count, np.array(CONTEXT_IDS), void=459)):
+            labels[0] = 0  # unlabelled
             frames.append(name := f"2008_{index + 10 * (split == 'val'):06d}")
             _save(voc / "JPEGImages" / f"{name}.jpg", image)
             matrix = {"LabelMap": labels.astype(np.uint16)}
@@ -230,6 +249,7 @@ _MAKERS: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "camvid": _camvid,
     "own": _own,
     "ade20k": _ade20k,
+    "ade20k_847": _ade20k_847,
     "cityscapes": _cityscapes,
     "voc2012": _voc2012,
     "coco_stuff": _coco_stuff,

@@ -1,7 +1,9 @@
 """Weights under the names of the projects that released them, from models of this package."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import tiny_towers  # noqa: F401  registers timm:tiny_swin
 import torch
 from golden_files import load, weights
 from torch import Tensor, nn
@@ -38,6 +40,34 @@ BASELINE = (
 )
 
 
+SWIN_BASELINE = (*BASELINE, "MODEL.BACKBONE.NAME", "CLIPImageEncoder", "MODEL.CLIP.IMAGE_NAME", "timm:tiny_swin")
+
+
+def swin_names(*, width: int, depths: Sequence[int], heads: Sequence[int], window: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of D2SwinTransformer's parameters and constants by name: mask2former/modeling/backbone/swin.py."""
+    shapes = {"patch_embed.proj.weight": (width, 3, 4, 4)}
+    shapes |= dict.fromkeys(("patch_embed.proj.bias", "patch_embed.norm.weight", "patch_embed.norm.bias"), (width,))
+    for stage, (depth, stage_heads) in enumerate(zip(depths, heads, strict=True)):
+        c, tokens = width * 2**stage, window**2
+        shapes |= {f"norm{stage}.{kind}": (c,) for kind in ("weight", "bias")}
+        for block in range(depth):
+            prefix = f"layers.{stage}.blocks.{block}."
+            shapes |= {
+                f"{prefix}attn.relative_position_bias_table": ((2 * window - 1) ** 2, stage_heads),
+                f"{prefix}attn.relative_position_index": (tokens, tokens),
+            }
+            for layer, (rows, columns) in {
+                "attn.qkv": (3 * c, c), "attn.proj": (c, c), "mlp.fc1": (4 * c, c), "mlp.fc2": (c, 4 * c),
+            }.items():  # fmt: skip
+                shapes |= {f"{prefix}{layer}.weight": (rows, columns), f"{prefix}{layer}.bias": (rows,)}
+            shapes |= {f"{prefix}{norm}.{kind}": (c,) for norm in ("norm1", "norm2") for kind in ("weight", "bias")}
+        if stage < len(depths) - 1:
+            prefix = f"layers.{stage}.downsample."
+            shapes |= {f"{prefix}norm.{kind}": (4 * c,) for kind in ("weight", "bias")}
+            shapes[f"{prefix}reduction.weight"] = (2 * c, 4 * c)
+    return shapes
+
+
 def official_names(file, prefix):
     return [prefix + name for name in weights(load(GOLDEN / file)[1])]
 
@@ -49,8 +79,11 @@ def official_state(model, source, names):
     return {name: torch.rand(2) if isinstance(ours, Dropped) else own[ours] for name, ours in renamed.items()}
 
 
-def mask2former_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model of `tiny_config(*BASELINE)` under Mask2Former's names."""
+def mask2former_state(model: nn.Module, backbone_names: Iterable[str] = ()) -> dict[str, Tensor]:
+    """The weights of a model of `tiny_config(*BASELINE)` under Mask2Former's names.
+
+    Those of the backbone are by default our own: Detectron2's ResNets have the same.
+    """
     names = [*official_names("m2f_a.npz", "sem_seg_head."), "criterion.empty_weight"]
-    names += [name for name in model.state_dict() if name.startswith("backbone.")]
+    names += backbone_names or [name for name in model.state_dict() if name.startswith("backbone.")]
     return official_state(model, "mask2former", names)

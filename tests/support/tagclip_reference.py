@@ -63,6 +63,9 @@ class FixedText(nn.Module):
         super().__init__()
         self.features = dict(zip(names, features, strict=True))
 
+    def texts_of(self, names: list[str]) -> tuple[list[str], list[int]]:
+        return names, list(range(len(names)))
+
     def ensemble(self, names: list[str]) -> torch.Tensor:
         return torch.stack([self.features[name] for name in names])
 

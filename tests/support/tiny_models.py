@@ -1,6 +1,9 @@
 """Miniature MTA-CLIP and Mask2Former models, inputs and helpers that several test files share."""
 
+from pathlib import Path
+
 import torch
+import transformers
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
@@ -37,6 +40,19 @@ def tiny_config(*overrides, text: bool = True) -> CfgNode:
 def tiny_model(*overrides, text: bool = True, seed: int = 0) -> MTACLIP:
     torch.manual_seed(seed)
     return build_model(tiny_config(*overrides, text=text))
+
+
+def save_tiny_bert(folder: Path) -> str:
+    """Saves a random BERT with its tokenizer as transformers does; returns its MODEL.CLIP.TEXT_NAME."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "red", "blue", "ring", "disc", "a", "none"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=60, max_position_embeddings=20, **sizes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    return f"hf:{folder}"
 
 
 def batch(count: int = 2, size: tuple[int, int] = (64, 72), seed: int = 1) -> list[dict]:

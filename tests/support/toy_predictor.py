@@ -21,11 +21,15 @@ class BrightnessSegmentor(SegmentationModel):
         label_maps_only = cfg is not None and cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY
         super().__init__(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1, label_maps_only=label_maps_only)
         self.threshold = nn.Parameter(torch.tensor(0.0))
-        self.vocabulary = None
+        self._vocabulary = None
         self.seen_sizes = []
 
+    @property
+    def vocabulary(self):
+        return self._vocabulary
+
     def set_vocabulary(self, names) -> None:
-        self.vocabulary = names
+        self._vocabulary = names
 
     def predict(self, images):
         return [self._scores(image) for image in images]

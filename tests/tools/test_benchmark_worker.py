@@ -79,7 +79,9 @@ def test_wrong_peers_are_refused(worker, monkeypatch, capsys, peer, flags, messa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("peer", "mode"), [("mta-clip-rn50", "infer"), ("mta-clip-rn50-plain", "train")])
+@pytest.mark.parametrize(
+    ("peer", "mode"), [("mta-clip-rn50", "infer"), ("mta-clip-rn50-plain", "train"), ("mta-clip-tiny-photo", "infer")]
+)
 def test_real_peers_run(worker, monkeypatch, capsys, peer, mode):
     _, run = answers(worker, monkeypatch, capsys, peer, mode)
     assert all(seconds >= 0 for seconds in run["stages"].values())

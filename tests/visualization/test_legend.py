@@ -19,6 +19,11 @@ def test_seen_and_unseen_marks():
     assert [(entry.name, entry.mark) for entry in entries] == [("cat", "unseen"), ("sky", "seen")]
 
 
+def test_other_pixels_are_neither_seen_nor_unseen():
+    entries = legend_entries(np.array([[0, 1, 2]]), NAMES, distinct_colors(3), unseen={"cat"}, other="road")
+    assert {entry.name: entry.mark for entry in entries} == {"sky": "seen", "road": "", "cat": "unseen"}
+
+
 def test_no_labelled_pixel_gives_no_entries():
     assert legend_entries(np.full((2, 2), 255), NAMES, distinct_colors(3)) == []
 

@@ -1,9 +1,19 @@
-"""Adapted towers of open_clip: an image encoder with four feature maps and a frozen text encoder."""
+"""Adapted towers of open_clip and timm: an image encoder with four feature maps and a frozen text encoder."""
 
-from .feature_towers import resize_positions
 from .image_encoder import CLIPImageEncoder
+from .image_towers import resize_positions
 from .text_encoder import CLIPTextEncoder
-from .text_tower import CausalTextTower
+from .text_towers import CausalTextTower
 from .towers import build_clip, clip_config
+from .visual import build_visual, image_tower_settings
 
-__all__ = ["CLIPImageEncoder", "CLIPTextEncoder", "CausalTextTower", "build_clip", "clip_config", "resize_positions"]
+__all__ = [
+    "CLIPImageEncoder",
+    "CLIPTextEncoder",
+    "CausalTextTower",
+    "build_clip",
+    "build_visual",
+    "clip_config",
+    "image_tower_settings",
+    "resize_positions",
+]

@@ -9,6 +9,7 @@ Shapes: B images, c channels, h and w = a feature map.
 import torch
 import torch.distributed.nn
 from detectron2.utils import comm
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 
@@ -39,18 +40,32 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         return (values * scale[:, None, None] + shift[:, None, None]).to(input.dtype)
 
 
+class SyncBatchNormAct2d(SyncBatchNorm2d, BatchNormAct2d):
+    """timm's BatchNorm with dropout and activation, with training statistics over the batches of all processes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises (B, c, h, w), as SyncBatchNorm2d, and applies the activation."""
+        features = super().forward(input)
+        if not self.training or comm.get_world_size() == 1:
+            return features  # by timm's own forward, with the activation
+        return self.act(self.drop(features))
+
+
+_SYNCHRONISED = {nn.BatchNorm2d: SyncBatchNorm2d, BatchNormAct2d: SyncBatchNormAct2d}
+
+
 def synchronize_batch_norm(module: nn.Module) -> None:
-    """Turns every BatchNorm2d in a module into a SyncBatchNorm2d, in place.
+    """Turns every BatchNorm2d, also timm's BatchNormAct2d, in a module into its synchronised form, in place.
 
     Raises:
-        ValueError: a BatchNorm layer belongs to a subclass of BatchNorm2d, which may do more than BatchNorm.
+        ValueError: a BatchNorm layer belongs to another subclass of BatchNorm2d, which may do more than BatchNorm.
     """
     for name, child in module.named_modules():
         if not isinstance(child, nn.BatchNorm2d) or isinstance(child, SyncBatchNorm2d):
             continue
-        if type(child) is not nn.BatchNorm2d:
+        if type(child) not in _SYNCHRONISED:
             raise ValueError(
                 f"MODEL.CLIP.BN_MODE sync: {name} is a {type(child).__name__}, not a plain BatchNorm2d; "
                 "use train or frozen"
             )
-        child.__class__ = SyncBatchNorm2d  # same parameters, buffers and settings
+        child.__class__ = _SYNCHRONISED[type(child)]  # same parameters, buffers and settings

@@ -1,4 +1,4 @@
-"""CLIP's image tower as a Detectron2 backbone: features at strides 4, 8, 16 and 32.
+"""An image tower of CLIP or timm as a Detectron2 backbone: features at strides 4, 8, 16 and 32.
 
 Shapes: B images, H and W = a batch of images as it enters the encoder, c channels of a map, s its stride.
 """
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .batch_norm import synchronize_batch_norm
-from .feature_towers import STRIDES, build_feature_tower
-from .towers import build_clip
+from .image_towers import STRIDES, build_feature_tower
+from .visual import build_visual, image_tower_settings, warn_of_other_pixels
 
 NAMES = ("res2", "res3", "res4", "res5")
 
 
 @BACKBONE_REGISTRY.register()
 class CLIPImageEncoder(Backbone):
-    """An image tower of open_clip, from the image to four feature maps; pooling and projection are left out.
+    """An image tower of open_clip or timm, from the image to four feature maps; pooling and projection are left out.
 
     Args:
-        name, pretrained, quick_gelu: as in `build_clip`.
+        name, pretrained, quick_gelu, drop_path: as in `build_visual`.
         vit_feature_blocks: indices, from 0, of the blocks of a plain transformer that give strides 4, 8, 16, 32; [] for
             the last block of each quarter of its depth. DenseCLIP and MTA-CLIP use 3, 5, 7, 11 of 12. Other towers have
             maps at these strides already and ignore it, and the next.
@@ -36,7 +36,7 @@ class CLIPImageEncoder(Backbone):
             res2, ... 5 everything.
 
     Raises:
-        ValueError: unknown `bn_mode`, or `freeze_at` outside 0..5; see also `build_clip` and `build_feature_tower`.
+        ValueError: unknown `bn_mode`, or `freeze_at` outside 0..5; see also `build_visual` and `build_feature_tower`.
     """
 
     @configurable
@@ -46,6 +46,7 @@ class CLIPImageEncoder(Backbone):
         name: str,
         pretrained: str = "",
         quick_gelu: bool = False,
+        drop_path: float = 0.0,
         vit_feature_blocks: Sequence[int] = (),
         vit_neck_norm: str = "GN",
         bn_mode: str = "train",
@@ -58,7 +59,7 @@ class CLIPImageEncoder(Backbone):
             raise ValueError(
                 f"MODEL.BACKBONE.FREEZE_AT is {freeze_at}, expected 0 (freeze nothing) to 5 (freeze everything)"
             )
-        visual = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu).visual
+        visual = build_visual(name=name, pretrained=pretrained, quick_gelu=quick_gelu, drop_path=drop_path)
         self.tower = build_feature_tower(visual, vit_feature_blocks, vit_neck_norm)
         if bn_mode == "sync":
             synchronize_batch_norm(self.tower)
@@ -74,10 +75,11 @@ class CLIPImageEncoder(Backbone):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict[str, Any]:
         """Constructor arguments from a config; `input_shape` is not used."""
+        settings = image_tower_settings(cfg)
+        warn_of_other_pixels(settings["name"], settings["pretrained"], cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
         return {
-            "name": cfg.MODEL.CLIP.NAME,
-            "pretrained": cfg.MODEL.CLIP.PRETRAINED,
-            "quick_gelu": cfg.MODEL.CLIP.QUICK_GELU,
+            **settings,
+            "drop_path": cfg.MODEL.CLIP.IMAGE_DROP_PATH,
             "vit_feature_blocks": cfg.MODEL.CLIP.VIT_FEATURE_BLOCKS,
             "vit_neck_norm": cfg.MODEL.CLIP.VIT_NECK_NORM,
             "bn_mode": cfg.MODEL.CLIP.BN_MODE,

@@ -1,26 +1,33 @@
-"""Frozen CLIP text encoder with its tokenizer.
+"""Frozen text encoder: a text tower with its tokenizer.
 
 Shapes: Z contexts, K rows of text (here any list of texts), T tokens of the longest text (start and end token
 included), n vectors per context, E token width, Dt width of text features.
 """
 
+import logging
 from collections.abc import Sequence
+from typing import Any
 
-import open_clip
 import torch
+from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from .text_tower import CausalTextTower
-from .towers import build_clip, clip_config
+from .text_tokenizer import build_tokenizer
+from .text_towers import build_text_tower
+from .text_towers.hugging_face import PREFIX
+
+logger = logging.getLogger(__name__)
+
+TEXTS_PER_BLOCK = 256
 
 
 class CLIPTextEncoder(nn.Module):
-    """CLIP's text tower, frozen: no parameter has a gradient, and it is always in evaluation mode.
+    """A text tower, frozen: no parameter has a gradient, and it is always in evaluation mode.
 
     Gradients still flow through it to the context vectors.
 
     Args:
-        name, pretrained, quick_gelu: as in `build_clip`.
+        name, pretrained, quick_gelu, pooling: as in `build_text_tower`.
         checkpointing: recomputes activations in the backward pass instead of storing them.
 
     Attributes:
@@ -29,35 +36,56 @@ class CLIPTextEncoder(nn.Module):
         text_dim: Dt.
 
     Raises:
-        ValueError: the architecture's text tower or tokenizer is not CLIP's; see also `build_clip`.
+        ValueError: see `build_text_tower` and `build_tokenizer`.
     """
 
-    def __init__(self, *, name: str, pretrained: str = "", quick_gelu: bool = False, checkpointing: bool = False):
+    @configurable
+    def __init__(
+        self,
+        *,
+        name: str,
+        pretrained: str = "",
+        quick_gelu: bool = False,
+        pooling: str = "",
+        checkpointing: bool = False,
+    ):
         super().__init__()
-        text_config = clip_config(name)["text_cfg"]
-        for key in ("hf_model_name", "hf_tokenizer_name"):
-            if text_config.get(key):
-                raise ValueError(
-                    f"MODEL.CLIP.NAME {name}: its text tower needs {text_config[key]!r} from Hugging Face; only "
-                    "CLIP's own text tower and tokenizer are supported; choose e.g. RN50, ViT-B-16 or convnext_base"
-                )
-        model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)
-        self.tower = CausalTextTower(getattr(model, "text", model), checkpointing)
-        self.tokenizer = open_clip.get_tokenizer(name)
+        self.tokenizer = build_tokenizer(name)
+        self.tower = build_text_tower(
+            name=name, pretrained=pretrained, quick_gelu=quick_gelu, pooling=pooling, checkpointing=checkpointing
+        )
         self.requires_grad_(False)
         self.train(False)
         self.text_dim, self.width = self.tower.text_dim, self.tower.width
         self.context_length = self.tower.context_length
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Constructor arguments from a config: MODEL.CLIP.TEXT_NAME, or NAME if that is "".
+
+        Logs a warning if the tower is named separately and has random weights.
+        """
+        clip = cfg.MODEL.CLIP
+        own = {"pooling": clip.TEXT_POOLING, "checkpointing": clip.TEXT_CHECKPOINTING}
+        if clip.TEXT_NAME in ("", clip.NAME):
+            pretrained = clip.TEXT_PRETRAINED or clip.PRETRAINED
+            return {"name": clip.NAME, "pretrained": pretrained, "quick_gelu": clip.QUICK_GELU, **own}
+        if clip.PRETRAINED and not clip.TEXT_PRETRAINED and not clip.TEXT_NAME.startswith(PREFIX):
+            logger.warning(
+                f"MODEL.CLIP.TEXT_PRETRAINED is '', so the frozen text tower {clip.TEXT_NAME} has random weights; this "
+                "is right only if MODEL.WEIGHTS has them"
+            )
+        return {"name": clip.TEXT_NAME, "pretrained": clip.TEXT_PRETRAINED, "quick_gelu": False, **own}
 
     def train(self, mode: bool = True) -> "CLIPTextEncoder":
         """See nn.Module. Always sets evaluation mode."""
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str], *, reserved: int = 0) -> Tensor:
-        """Token ids (K, T) int64 of K texts, on the device of the tower: start token, text, end token, zeros.
+        """Token ids (K, T) int64 of K texts, on the device of the tower: start token, text, end token, padding.
 
         Args:
-            texts: K texts; T is the length of the longest.
+            texts: K texts; T is the length of the longest, or all that `reserved` leaves if the tower sees padding.
             reserved: positions kept free for context vectors (n).
 
         Raises:
@@ -65,8 +93,7 @@ class CLIPTextEncoder(nn.Module):
         """
         if not texts:
             raise ValueError("no texts to encode; at least one is needed")
-        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        rows = [[start, *self.tokenizer.encode(text), end] for text in texts]
+        rows = self.tokenizer(texts)
         longest = max(range(len(rows)), key=lambda i: len(rows[i]))
         length = len(rows[longest])
         if length + reserved > self.context_length:
@@ -75,10 +102,18 @@ class CLIPTextEncoder(nn.Module):
                 f"but the text tower has {self.context_length} positions. Shorten the name or template, or lower "
                 "MODEL.PROMPT.CONTEXT_LENGTH"
             )
-        return torch.tensor(
-            [row + [0] * (length - len(row)) for row in rows], device=self.tower.positional_embedding.device
-        )
+        if self.tower.padding == "seen":
+            length = self.context_length - reserved
+        pad = {"unseen": 0, "seen": self.tokenizer.pad_id, "masked": -1}[self.tower.padding]
+        rows = [row + [pad] * (length - len(row)) for row in rows]
+        return torch.tensor(rows, device=next(self.tower.parameters()).device)
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
-        """Features (Z, K, Dt) of texts from `tokenize`; see `CausalTextTower.forward`."""
-        return self.tower(tokens, contexts)
+        """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`.
+
+        Without gradients the texts are encoded in blocks, so that memory is bounded for any number of classes.
+        """
+        start = self.tokenizer.start
+        if torch.is_grad_enabled():
+            return self.tower(tokens, contexts, start)
+        return torch.cat([self.tower(block, contexts, start) for block in tokens.split(TEXTS_PER_BLOCK)], dim=1)

@@ -18,8 +18,15 @@ from torch.nn import functional as F
 
 from ...checkpoint.readers import read_checkpoint
 from ...checkpoint.sources import OPENAI_CLIP, Dropped, translate
+from ...extras import import_transformers
 
 logger = logging.getLogger(__name__)
+
+# Raised by open_clip's and timm's readers for wrong or damaged files.
+READ_ERRORS = (
+    RuntimeError, KeyError, AttributeError, TypeError, ValueError, StopIteration, EOFError, pickle.UnpicklingError,
+    SafetensorError,
+)  # fmt: skip
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
@@ -35,19 +42,27 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
 
     Raises:
-        ValueError: unknown architecture or tag, or a file that does not fit the architecture.
+        ValueError: unknown architecture or tag, a file that does not fit the architecture, or `quick_gelu` where the
+            architecture has an activation of its own.
+        ImportError: the text tower needs transformers, which is not installed.
         FileNotFoundError: `pretrained` looks like a path, but there is no such file.
         OSError: the weights of a tag could not be downloaded.
     """
     config = clip_config(name)
-    weights = _weights_file(name, pretrained) if pretrained else None
+    weights = weights_file(name, pretrained) if pretrained else None
     config["quick_gelu"] = quick_gelu = quick_gelu or config.get("quick_gelu", False)
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
     if tag and tag.get("quick_gelu", False) != quick_gelu:
         logger.warning(
             f"{name}: the weights {pretrained!r} were trained with quick_gelu={not quick_gelu}, but the model is "
-            f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} unless this is intended"
+            f"built with {quick_gelu}; set MODEL.CLIP.QUICK_GELU {not quick_gelu} (for a tower that is named by "
+            "itself, take the architecture's name with or without -quickgelu) unless this is intended"
         )
+    if quick_gelu and config["text_cfg"].get("act_kwargs"):
+        raise ValueError(f"{name} has an activation of its own: set MODEL.CLIP.QUICK_GELU False")
+    if "hf_model_name" in config["text_cfg"]:
+        import_transformers(f"the text tower of {name}")
+        config["text_cfg"]["hf_model_pretrained"] = False  # its weights come with those of the image tower
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     plain = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model = (open_clip.CoCa if "multimodal_cfg" in config else plain)(**config)
@@ -77,20 +92,25 @@ def clip_config(name: str) -> dict:
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise ValueError(
-            f"MODEL.CLIP.NAME: open_clip has no architecture {name!r}{_did_you_mean(name, open_clip.list_models())}. "
+            f"MODEL.CLIP.NAME: open_clip has no architecture {name!r}{did_you_mean(name, open_clip.list_models())}. "
             "`python -c 'import open_clip; print(open_clip.list_models())'` lists all"
         )
     return config
 
 
-def _did_you_mean(wanted: str, known: Sequence[str]) -> str:
+def did_you_mean(wanted: str, known: Sequence[str]) -> str:
+    """A part of an error message that lists names like the wanted one; "" if there are none."""
     by_lower_case = {option.lower(): option for option in known}
     close = difflib.get_close_matches(wanted.lower(), by_lower_case, n=5, cutoff=0.5)
     return f"; did you mean {', '.join(by_lower_case[option] for option in close)}?" if close else ""
 
 
-def _weights_file(name: str, pretrained: str) -> Path:
-    """The local file that `pretrained` stands for; a tag is downloaded."""
+def weights_file(name: str, pretrained: str) -> Path:
+    """The local file that `pretrained` stands for; a tag is downloaded.
+
+    Raises:
+        ValueError, FileNotFoundError, OSError: see `build_clip`.
+    """
     path = Path(pretrained).expanduser()
     if path.is_file():
         return path
@@ -101,7 +121,7 @@ def _weights_file(name: str, pretrained: str) -> Path:
     if not tag_config:
         raise ValueError(
             f"MODEL.CLIP.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}"
-            f"{_did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a "
+            f"{did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a "
             "local file, or '' for random weights"
         )
     try:
@@ -124,10 +144,7 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
             model.load_state_dict({key: content[key] for key in content if not isinstance(renamed[key], Dropped)})
         else:
             open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except (  # raised by the readers for wrong or damaged files
-        RuntimeError, KeyError, AttributeError, TypeError, ValueError, StopIteration, EOFError, pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:  # fmt: skip
+    except READ_ERRORS as error:
         raise ValueError(f"MODEL.CLIP.PRETRAINED: {path} does not hold weights of {name}: {error}") from error
 
 

@@ -67,6 +67,11 @@ class AugmentedModel(nn.Module):
             "image_format": cfg.INPUT.FORMAT,
         }
 
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """See `vocabulary` of the model."""
+        return self.model.vocabulary
+
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """See `set_vocabulary` of the model."""
         self.model.set_vocabulary(names)
@@ -77,7 +82,8 @@ class AugmentedModel(nn.Module):
 
         Args:
             batched_inputs: dicts with `image` (3, h, w), values 0..255, or `file_name`, or both; optionally `height`
-                and `width`, the output size in pixels (default: the size of the image that is used).
+                and `width`, the output size in pixels (default: the size of the image that is used), and
+                `label_maps_only` (default: that of the model).
         """
         results = []
         for inputs in batched_inputs:
@@ -85,7 +91,8 @@ class AugmentedModel(nn.Module):
             size = inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1])
             with self.model.inference_precision():
                 score_map = MeanScores(self._score_maps(image), size)
-                results.append(make_output(score_map, size, label_maps_only=self.model.label_maps_only))
+                labels_only = inputs.get("label_maps_only", self.model.label_maps_only)
+                results.append(make_output(score_map, size, label_maps_only=labels_only))
         return results
 
     def _score_maps(self, image: np.ndarray) -> list[Scores]:

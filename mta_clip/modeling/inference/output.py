@@ -19,8 +19,9 @@ def make_output(score_map: ScoreMap, size: tuple[int, int], *, label_maps_only: 
         label_maps_only: whether to return labels instead of scores.
 
     Returns:
-        `sem_seg`, (C, H, W) float32 scores, or `labels`, (H, W) int64. Models with a trusty map (TagCLIP) add
-        `trusty`, (H, W) float32 in [0, 1], the probability that a pixel belongs to a seen class.
+        `sem_seg`, (C, H, W) float32 scores, or `labels`, (H, W) int64, and `label_scores`, (H, W) float32, the scores
+        of these labels. Models with a trusty map (TagCLIP) add `trusty`, (H, W) float32 in [0, 1], the probability that
+        a pixel belongs to a seen class.
     """
     resizer = RowResizer(score_map.size, size)
     maps: dict[str, Tensor] = {}
@@ -42,5 +43,14 @@ def resized_rows(score_map: ScoreMap, resizer: RowResizer, rows: slice) -> Score
 
 
 def _named(scores: Scores, label_maps_only: bool) -> dict[str, Tensor]:
-    named = {"labels": argmax_classes(scores.classes)} if label_maps_only else {"sem_seg": scores.classes.float()}
+    if label_maps_only:
+        labels = argmax_classes(scores.classes)
+        named = {"labels": labels, "label_scores": scores_of(labels, scores.classes).float()}
+    else:
+        named = {"sem_seg": scores.classes.float()}
     return named if scores.trusty is None else named | {"trusty": scores.trusty[0].float()}
+
+
+def scores_of(labels: Tensor, scores: Tensor) -> Tensor:
+    """The score (H, W) that each pixel has for its label (H, W), from scores (C, H, W)."""
+    return scores.gather(0, labels[None])[0]

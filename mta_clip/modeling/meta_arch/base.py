@@ -74,6 +74,20 @@ class SegmentationModel(nn.Module):
         """Device of the model."""
         return self.pixel_mean.device
 
+    @property
+    def vocabulary(self) -> list[str] | None:
+        """Class names used at inference; None = those of the training."""
+        return None
+
+    def set_vocabulary(self, names: Sequence[str] | None) -> None:
+        """Sets other names for inference, one output channel each; None restores those of the training.
+
+        Raises:
+            ValueError: the model knows no other classes than those of its training.
+        """
+        if names is not None:
+            raise ValueError(f"a {type(self).__name__} knows only the classes of its training")
+
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Weighted scalar losses of one batch, by name; subclasses implement it.
 
@@ -101,12 +115,13 @@ class SegmentationModel(nn.Module):
 
         Args:
             batched_inputs: one dict per image with `image` (3, H, W) RGB, values 0..255; in training `sem_seg` (H, W)
-                int64; optionally `height` and `width`, the output size in pixels (default: that of `image`).
+                int64; optionally `height` and `width`, the output size in pixels (default: that of `image`), and
+                `label_maps_only` (default: that of the model).
 
         Returns:
             In training, weighted scalar losses by name. In evaluation, one dict per image: `sem_seg`, the
-            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64. See
-            `make_output`.
+            (C, height, width) float32 scores; with `label_maps_only`, `labels`, (height, width) int64, and their
+            scores. See `make_output`.
 
         Raises:
             ValueError: a training image has no label map of its own size.
@@ -119,7 +134,8 @@ class SegmentationModel(nn.Module):
             for inputs, score_map in zip(batched_inputs, self.score_maps(images), strict=True):
                 height, width = score_map.size
                 size = inputs.get("height", height), inputs.get("width", width)
-                results.append(make_output(score_map, size, label_maps_only=self.label_maps_only))
+                labels_only = inputs.get("label_maps_only", self.label_maps_only)
+                results.append(make_output(score_map, size, label_maps_only=labels_only))
             return results
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...data.model_classes import with_classes
 from ...data.zero_shot import protocol_from_config
 from ..criterion import MaskTextCriterion, targets_from_sem_seg
+from ..frozen_clip import FrozenCLIP
 from ..inference import MaskScores
 from ..mask_classifier import MaskClassifier
 from ..outputs import HeadOutput
@@ -37,6 +38,7 @@ class MTACLIP(SegmentationModel):
         criterion: HeadOutput and targets -> weighted losses.
         prompt_learner: turns class names into text (Z, K, Dt); None for a model without text (Mask2Former).
         mask_classifier: predictions of the last layer -> class probabilities, at inference.
+        frozen_clip: joins the class probabilities with those of the frozen CLIP, at inference.
         compile_networks: compiles the image encoder, pixel decoder and transformer decoder at their first call.
         common: arguments of SegmentationModel.
     """
@@ -50,6 +52,7 @@ class MTACLIP(SegmentationModel):
         criterion: MaskTextCriterion,
         prompt_learner: PromptLearner | None,
         mask_classifier: MaskClassifier,
+        frozen_clip: FrozenCLIP | None = None,
         compile_networks: bool = False,
         **common,
     ):
@@ -59,6 +62,7 @@ class MTACLIP(SegmentationModel):
         self.prompt_learner = prompt_learner
         self.criterion = criterion
         self.mask_classifier = mask_classifier
+        self.frozen_clip = frozen_clip
         if compile_networks:
             self.compile()
 
@@ -80,6 +84,7 @@ class MTACLIP(SegmentationModel):
             "criterion": MaskTextCriterion(cfg),
             "prompt_learner": build_prompt_learner(cfg),
             "mask_classifier": MaskClassifier(cfg),
+            "frozen_clip": FrozenCLIP(cfg) if cfg.MODEL.MTA.FROZEN_CLIP.ENABLED else None,
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "compile_networks": cfg.MODEL.COMPILE,
         }
@@ -126,8 +131,10 @@ class MTACLIP(SegmentationModel):
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""
         output = self.predict_masks(images.tensor)
-        class_probs = self.mask_classifier(output.final, self.prompt_learner)
+        class_probs, mask_logits = self.mask_classifier(output.final, self.prompt_learner), output.mask_logits()
+        if self.frozen_clip is not None:
+            class_probs = self.frozen_clip(images.tensor, mask_logits, class_probs, self.prompt_learner)
         return [
             MaskScores(*masks, images.tensor.shape[-2:], size)
-            for *masks, size in zip(class_probs, output.mask_logits(), images.image_sizes, strict=True)
+            for *masks, size in zip(class_probs, mask_logits, images.image_sizes, strict=True)
         ]

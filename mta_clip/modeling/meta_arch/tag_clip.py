@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_classes import with_classes
+from ...data.synonyms import find_classes
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
 from ..tagclip.losses import TrustyCriterion
@@ -22,6 +23,7 @@ from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
 from ..tagclip.trusty_scores import TrustyScores, check_weighting
 from ..text import PromptLearner, TemplatePrompt
+from ..text.synonyms import best_of_synonyms
 from .base import SegmentationModel
 
 
@@ -78,12 +80,21 @@ class TagCLIP(SegmentationModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """Constructor arguments from a config."""
+        """Constructor arguments from a config.
+
+        Raises:
+            ValueError: text and image features differ in width.
+        """
         cfg = with_classes(cfg)
         node = cfg.MODEL.TAGCLIP
         backbone = build_backbone(cfg)
         head = build_sem_seg_head(cfg, backbone.output_shape())
         class_text = TemplatePrompt(cfg, learn_temperature=False)  # no loss would train it
+        if class_text.text_dim != (width := backbone.output_shape()["patch_map"].channels):
+            raise ValueError(
+                f"MODEL.CLIP.TEXT_NAME: TagCLIP needs text in the image tower's space, of width {width}, but this text "
+                f"tower has {class_text.text_dim}; leave it '', or name one that was trained with the image tower"
+            )
         return {
             **cls.common_arguments(cfg),
             "size_divisibility": backbone.size_divisibility,
@@ -114,6 +125,16 @@ class TagCLIP(SegmentationModel):
         """Class names used at inference; None = those of the dataset."""
         return self.class_text.vocabulary
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The class names in use at inference."""
+        return self.split.class_names if self.vocabulary is None else self.vocabulary
+
+    def seen_mask(self, names: Sequence[str]) -> Tensor:
+        """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
+        trained = [self.split.class_names[i] for i in self.split.seen]
+        return torch.tensor([position >= 0 for position in find_classes(names, trained)], device=self.device)
+
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
         return [self.backbone, self.head]
@@ -139,7 +160,9 @@ class TagCLIP(SegmentationModel):
         Returns:
             Mask logits (B, C, h, w), and trusty logits (B, 1, h, w) or None without a trusty token.
         """
-        return self.head(*self.backbone(images), self.class_text.ensemble(names))
+        texts, owners = self.class_text.texts_of(names)
+        masks, trusty = self.head(*self.backbone(images), self.class_text.ensemble(texts))
+        return best_of_synonyms(masks, owners, dim=1), trusty
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See SegmentationModel."""
@@ -159,8 +182,7 @@ class TagCLIP(SegmentationModel):
 
     def predict(self, images: ImageList) -> list[TrustyScores]:
         """See SegmentationModel."""
-        names = self.split.class_names if self.vocabulary is None else self.vocabulary
-        trained = {self.split.class_names[i] for i in self.split.seen}
+        names = self.names
         masks, trusty = self.logits(images.tensor, names)
         if trusty is None:
             trusty = [None] * len(masks)
@@ -168,7 +190,7 @@ class TagCLIP(SegmentationModel):
             trusty = -trusty
         options = {
             "size": images.tensor.shape[-2:],
-            "seen_mask": torch.tensor([name in trained for name in names], device=self.device),
+            "seen_mask": self.seen_mask(names),
             "gamma": self.gamma,
             "weighting": self.trusty_eval,
         }

@@ -43,10 +43,10 @@ def multi_scale_deformable_attention(
 def reference_points(sizes: Sequence[tuple[int, int]], device: torch.device | None = None) -> Tensor:
     """Positions (S, 2) float32 of all pixel centres, (x, y) in (0, 1), level by level and row by row."""
     points = []
-    for h, w in sizes:
+    for h, w in sizes:  # expanded, as repeat_interleave cannot be exported for any size
         y = (torch.arange(h, dtype=torch.float32, device=device) + 0.5) / h
         x = (torch.arange(w, dtype=torch.float32, device=device) + 0.5) / w
-        points.append(torch.stack([x.repeat(h), y.repeat_interleave(w)], dim=-1))
+        points.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).flatten(0, 1))
     return torch.cat(points)
 
 
@@ -102,7 +102,8 @@ class MSDeformAttn(nn.Module):
             x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
         """
         x, y = reference_points(sizes, device)[:, None].unbind(-1)
-        per_sample = torch.tensor(sizes, device=device).repeat_interleave(self.num_points, 0).repeat(self.num_heads, 1)
+        per_level = torch.tensor(sizes, device=device)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
+        per_sample = per_level.repeat(self.num_heads, 1)
         return x * per_sample[:, 1] - 0.5, y * per_sample[:, 0] - 0.5
 
     def forward(

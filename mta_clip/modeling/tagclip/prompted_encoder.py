@@ -15,7 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..clip import build_clip, resize_positions
+from ..clip import build_visual, image_tower_settings, resize_positions
 
 
 class VisualPrompts(nn.Module):
@@ -101,9 +101,9 @@ class PromptedImageEncoder(Backbone):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec | None = None) -> dict:
         """Constructor arguments from a config; `input_shape` is not used."""
-        node, clip = cfg.MODEL.TAGCLIP, cfg.MODEL.CLIP
+        node = cfg.MODEL.TAGCLIP
         return {
-            "visual": build_clip(name=clip.NAME, pretrained=clip.PRETRAINED, quick_gelu=clip.QUICK_GELU).visual,
+            "visual": build_visual(**image_tower_settings(cfg)),
             "num_prompts": node.NUM_PROMPTS,
             "image_size": node.IMAGE_SIZE,
             "double_class_embedding": node.DOUBLE_CLASS_EMBEDDING,
@@ -130,7 +130,7 @@ class PromptedImageEncoder(Backbone):
         """
         tokens, grid = self._embed(images)
         for index, block in enumerate(self.visual.transformer.resblocks):
-            prompts = self.prompts(index, len(images)).to(tokens.dtype)
+            prompts = self.prompts(index, images.shape[0]).to(tokens.dtype)
             first_patch = 1 if index == 0 else 1 + self.num_prompts
             tokens = block(torch.cat([tokens[:, :1], prompts, tokens[:, first_patch:]], dim=1))
         tokens = self.visual.ln_post(self.prompt_norm(tokens))
@@ -147,7 +147,7 @@ class PromptedImageEncoder(Backbone):
         class_token = self.visual.class_embedding * (2 if self.double_class_embedding else 1)
         tokens = torch.cat(
             [
-                (class_token + positions[0]).to(patches.dtype).expand(len(images), 1, -1),
+                (class_token + positions[0]).to(patches.dtype).expand(images.shape[0], 1, -1),
                 patches.flatten(2).transpose(1, 2) + positions[1:].to(patches.dtype),
             ],
             dim=1,

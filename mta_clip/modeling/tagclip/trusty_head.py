@@ -40,7 +40,7 @@ class RelationshipDescriptor(nn.Module):
 
     def forward(self, image_token: Tensor, text: Tensor) -> Tensor:
         """Queries (B, N, D), from image tokens (B, D) and text rows (N, D)."""
-        q = text.expand(len(image_token), -1, -1)
+        q = text.expand(image_token.shape[0], -1, -1)
         s = image_token[:, None].expand_as(q)
         return self.proj(torch.cat([TERMS[term](q, s) for term in self.terms], dim=2))
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from ...data.model_classes import with_classes
+from ...data.synonyms import split_synonyms
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +19,15 @@ def clean_class_names(class_names: Sequence[str]) -> list[str]:
     """The names without white space around them; logs a warning if a name occurs more than once.
 
     Raises:
-        ValueError: there are no names, or one is empty.
+        ValueError: there are no names, or one is empty or has an empty synonym.
     """
     names = [name.strip() for name in class_names]
     if not names:
         raise ValueError("no class names given; at least one is needed")
     if "" in names:
         raise ValueError(f"class name {names.index('')} is empty: {list(class_names)}")
+    for name in names:
+        split_synonyms(name)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         logger.warning(

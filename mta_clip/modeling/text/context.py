@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .prompt_learner import PromptLearner
 from .registry import PROMPT_LEARNERS
+from .synonyms import all_synonyms, mean_of_synonyms
 
 
 @PROMPT_LEARNERS.register()
@@ -38,7 +39,8 @@ class ContextPromptLearner(PromptLearner):
             )
         self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, self.text_encoder.width))  # (Z, n, E)
         nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
-        self.register_buffer("tokens", self._tokenize([*self.class_names, self.no_object_name]), persistent=False)
+        texts, self._owners = all_synonyms(self.class_names)
+        self.register_buffer("tokens", self._tokenize([*texts, self.no_object_name]), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class ContextPromptLearner(PromptLearner):
 
     def encode_classes(self) -> Tensor:
         """See PromptLearner."""
-        return self.text_encoder(self.tokens, self.contexts)
+        return mean_of_synonyms(self.text_encoder(self.tokens, self.contexts), self._owners)
 
     def encode_names(self, names: list[str]) -> Tensor:
         """See PromptLearner."""

@@ -5,7 +5,7 @@ K' = the same for any list of names.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..clip.text_encoder import CLIPTextEncoder
 from .class_names import class_names_from_config, clean_class_names
+from .synonyms import REDUCTIONS, all_synonyms, mean_of_synonyms
 
 _MAX_SCALE = 100.0  # upper bound of a learned 1 / temperature, as in CLIP
 _CACHED = 4  # lists of names whose features are kept, e.g. for training, evaluation and a vocabulary
@@ -24,7 +25,11 @@ class PromptLearner(nn.Module):
     """Turns class names into text features, Z per class; a subclass defines how a name becomes a prompt.
 
     Features that cannot change are computed once, in full precision, and cached: always at inference, in training only
-    if nothing is learned. `train()`, loading a state dict and moving to another device or dtype clear the cache.
+    if nothing is learned. A change between training and evaluation, loading a state dict, and moving to another device
+    or dtype clear the cache.
+
+    A name can be several synonyms, separated by `;`. In training, and as text queries, they are one row of text, their
+    mean direction; `synonyms` says what they are at inference.
 
     Args:
         text_encoder: frozen.
@@ -32,9 +37,11 @@ class PromptLearner(nn.Module):
         no_object_name: text of the "no object" row.
         temperature: tau, above 0; training divides similarities to these features by it; 1 = raw cosines.
         learn_temperature: learns 1 / tau (the parameter is its logarithm, at most log 100), starting at `temperature`.
+        synonyms: how names of a vocabulary count that have several synonyms: max, by the best of them | mean, by their
+            mean direction.
 
     Raises:
-        ValueError: there are no names, one is empty, or the temperature is not positive.
+        ValueError: there are no names, one is empty, the temperature is not positive, or `synonyms` is unknown.
     """
 
     learned = True  # whether the features depend on trained parameters
@@ -47,18 +54,22 @@ class PromptLearner(nn.Module):
         no_object_name: str = "none",
         temperature: float = 1.0,
         learn_temperature: bool = False,
+        synonyms: str = "max",
     ):
         super().__init__()
+        if synonyms not in REDUCTIONS:
+            raise ValueError(f"MODEL.PROMPT.SYNONYMS is {synonyms!r}, expected one of {', '.join(REDUCTIONS)}")
         if not temperature > 0:
             raise ValueError(f"MODEL.MTA.TEMPERATURE must be above 0, got {temperature}")
         self.text_encoder = text_encoder
         self.class_names = clean_class_names(class_names)
         self.no_object_name = no_object_name
+        self.synonyms = synonyms
         self.fixed_temperature = None if learn_temperature else float(temperature)
         if learn_temperature:
             self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))  # named as in CLIP
         self.vocabulary: list[str] | None = None
-        self._cache: dict[tuple[str, ...], Tensor] = {}
+        self._cache: dict[tuple, Tensor] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -70,13 +81,9 @@ class PromptLearner(nn.Module):
         return {
             # first, so that wrong names are reported before weights are downloaded
             "class_names": class_names_from_config(cfg),
-            "text_encoder": CLIPTextEncoder(
-                name=cfg.MODEL.CLIP.NAME,
-                pretrained=cfg.MODEL.CLIP.PRETRAINED,
-                quick_gelu=cfg.MODEL.CLIP.QUICK_GELU,
-                checkpointing=cfg.MODEL.CLIP.TEXT_CHECKPOINTING,
-            ),
+            "text_encoder": CLIPTextEncoder(cfg),
             "no_object_name": cfg.MODEL.PROMPT.NO_OBJECT_NAME,
+            "synonyms": cfg.MODEL.PROMPT.SYNONYMS,
             "temperature": cfg.MODEL.MTA.TEMPERATURE,
             # without the similarity loss, nothing would train it
             "learn_temperature": cfg.MODEL.MTA.LEARN_TEMPERATURE and bool(cfg.MODEL.MTA.SIMILARITY_WEIGHT),
@@ -116,26 +123,34 @@ class PromptLearner(nn.Module):
         self._cache.clear()
         if names is not None:
             names = clean_class_names(names)
-            self.encode(names)  # fails here, not at the first image, if a name is too long
+            self.encode(self.texts_of(names)[0])  # fails here, not at the first image, if a name is too long
         self.vocabulary = names
+
+    def texts_of(self, names: Sequence[str]) -> tuple[list[str], list[int]]:
+        """The texts that stand for names at inference, and for each the index of its name; see `synonyms`."""
+        return all_synonyms(names) if self.synonyms == "max" else (list(names), list(range(len(names))))
 
     def encode(self, class_names: Sequence[str]) -> Tensor:
         """Text features (Z, C' + 1, Dt) of any C' names and last of "no object"; not normalised, cached, no gradient.
 
+        A name with several synonyms has one row, their mean direction.
+
         Raises:
             ValueError: there are no names, or one is empty or too long for the text encoder.
         """
-        names = tuple(class_names)
-        if names not in self._cache:
-            cleaned = clean_class_names(names)
+        return self.cached(tuple(class_names), lambda: self._encode_with_synonyms(clean_class_names(class_names)))
+
+    def cached(self, key: tuple, compute: Callable[[], Tensor]) -> Tensor:
+        """Features that depend on this module's weights alone: those kept under `key`, or computed without gradient."""
+        if key not in self._cache:
             # Training could not use inference tensors; autocast would lower the precision.
             device_type = next(self.text_encoder.parameters()).device.type
             with torch.inference_mode(False), torch.no_grad(), torch.autocast(device_type, enabled=False):
-                features = self.encode_names([*cleaned, self.no_object_name])
+                features = compute()
             while len(self._cache) >= _CACHED:
                 del self._cache[next(iter(self._cache))]
-            self._cache[names] = features
-        return self._cache[names]
+            self._cache[key] = features
+        return self._cache[key]
 
     def ensemble(self, class_names: Sequence[str]) -> Tensor:
         """Prompt ensemble: features normalised per prompt, averaged, normalised again (CLIP; ZegCLIP, TagCLIP).
@@ -150,15 +165,20 @@ class PromptLearner(nn.Module):
 
     def encode_classes(self) -> Tensor:
         """Text features of the training classes and "no object", (Z, K, Dt), computed anew and with gradient."""
-        return self.encode_names([*self.class_names, self.no_object_name])
+        return self._encode_with_synonyms(self.class_names)
+
+    def _encode_with_synonyms(self, class_names: Sequence[str]) -> Tensor:
+        texts, owners = all_synonyms(class_names)
+        return mean_of_synonyms(self.encode_names([*texts, self.no_object_name]), owners)
 
     def encode_names(self, names: list[str]) -> Tensor:
         """Text features of exactly these K' names, (Z, K', Dt); subclasses implement it."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> "PromptLearner":
-        """See nn.Module. Clears the cache."""
-        self._cache.clear()
+        """See nn.Module. Clears the cache if the mode changes."""
+        if mode != self.training:
+            self._cache.clear()
         return super().train(mode)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # also called when a parent module loads its state dict

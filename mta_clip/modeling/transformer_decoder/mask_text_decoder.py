@@ -8,7 +8,7 @@ import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
-from ..clip import clip_config
+from ..clip.text_towers import text_dim
 from ..outputs import LayerPrediction
 from .masked_decoder import MultiScaleMaskedTransformerDecoder
 from .registry import TRANSFORMER_DECODERS
@@ -75,7 +75,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         return {
             **super().from_config(cfg, in_channels=in_channels, mask_dim=mask_dim),
             "num_contexts": len(prompt.TEMPLATES) if prompt.NAME == "TemplatePrompt" else prompt.NUM_CONTEXTS,
-            "text_dim": clip_config(cfg.MODEL.CLIP.NAME)["embed_dim"],
+            "text_dim": text_dim(cfg.MODEL.CLIP.TEXT_NAME or cfg.MODEL.CLIP.NAME),
             "gamma_init": cfg.MODEL.MTA.GAMMA_INIT,
             "text_queries": cfg.MODEL.MTA.TEXT_QUERIES,
             "compare": bool(cfg.MODEL.MTA.SIMILARITY_WEIGHT),

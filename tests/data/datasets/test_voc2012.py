@@ -1,6 +1,7 @@
 import miniatures
 import numpy as np
 from dataset_files import made, pixels, read_labels
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from mta_clip.data import load_dataset_dicts
@@ -26,3 +27,15 @@ def test_voc_trainaug_has_each_image_once_and_none_of_val(datasets_root):
     assert len(load_dataset_dicts(["voc2012_20_sem_seg_trainaug"])) == len(aug) == 2 * miniatures.TRAIN
     assert train < aug
     assert not aug & val
+
+
+def test_background_goes_by_the_names_of_what_it_shows(datasets_root):
+    made("voc2012", datasets_root)
+    background, *objects = MetadataCatalog.get("voc2012_20b_sem_seg_val").stuff_classes
+    first, *rest = background.split("; ")
+    assert first == "background"
+    assert (len(rest), rest[0], rest[-1]) == (39, "bag", "wood")
+    assert not {*rest} & {*objects, "table"}
+    for record in load_dataset_dicts(["voc2012_20b_sem_seg_val"]):
+        labels = read_labels("voc2012_20b_sem_seg_val", record)
+        np.testing.assert_array_equal(labels, read_labels("voc2012_21_sem_seg_val", record))

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from mta_clip.modeling.clip import batch_norm
@@ -43,6 +44,20 @@ def test_equals_batch_norm_over_all_processes(monkeypatch):
     # Each process has its share of the parameter gradients; DDP adds them up.
     torch.testing.assert_close(modules[0].weight.grad + modules[1].weight.grad, norm.weight.grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(modules[0].bias.grad + modules[1].bias.grad, norm.bias.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_timms_batch_norm_keeps_its_activation(monkeypatch):
+    """On two processes, of which each has half of the sums; and on one."""
+    norm, images = BatchNormAct2d(4), torch.randn(2, 4, 3, 3)
+    module = nn.Sequential(copy.deepcopy(norm))
+    synchronize_batch_norm(module)
+    assert torch.equal(module(images), norm(images))
+    monkeypatch.setattr(batch_norm.comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed.nn.functional, "all_reduce", lambda sums: 2 * sums)
+    outputs = module(images)
+    assert outputs.min() == 0
+    torch.testing.assert_close(outputs, norm(images), rtol=1e-5, atol=1e-5)
+    assert torch.equal(module.eval()(images).clamp(max=0), torch.zeros_like(images))
 
 
 def test_is_batch_norm_in_one_process():

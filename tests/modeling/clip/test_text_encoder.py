@@ -6,7 +6,8 @@ import open_clip
 import pytest
 import torch
 
-from mta_clip.modeling.clip import CLIPTextEncoder
+from mta_clip.config import get_cfg
+from mta_clip.modeling.clip import CLIPTextEncoder, text_encoder
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
@@ -47,6 +48,19 @@ def test_frozen_but_gradients_pass_through(encoder):
     assert all(not p.requires_grad and p.grad is None for p in encoder.parameters())
 
 
+def test_many_texts_are_encoded_in_blocks(encoder, monkeypatch):
+    monkeypatch.setattr(text_encoder, "TEXTS_PER_BLOCK", 3)
+    names = ["sky", "red car", "a", "chest of drawers", "wall", "tree", "one"]
+    tokens, contexts = encoder.tokenize(names), torch.randn(2, 4, 128)
+    expected, sizes = encoder(tokens, contexts).detach(), []
+    hook = encoder.tower.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        features = encoder(tokens, contexts)
+    hook.remove()
+    assert sizes == [3, 3, 1]
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_autocast(encoder):
     tokens, contexts = encoder.tokenize(["sky", "red car"]), torch.randn(2, 4, 128)
     with torch.no_grad():
@@ -56,12 +70,36 @@ def test_autocast(encoder):
     torch.testing.assert_close(features.float(), expected, rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "roberta-ViT-B-32"])
-def test_hugging_face_texts_are_refused_before_any_download(name):
-    with pytest.raises(ValueError, match=f"{name}: its text tower needs .*; only CLIP's own"):
-        CLIPTextEncoder(name=name)
+@pytest.mark.parametrize("num_vectors", [0, 3])
+def test_texts_fill_the_positions_of_a_tower_that_sees_padding(num_vectors):
+    encoder = CLIPTextEncoder(name="test-not-causal")
+    tokens = encoder.tokenize(["sky", "red car"], reserved=num_vectors)
+    assert tokens.shape == (2, 16 - num_vectors)
+    assert encoder(tokens, torch.zeros(2, num_vectors, encoder.width)).shape == (2, 2, 32)
 
 
-def test_other_text_towers_are_refused():
-    with pytest.raises(ValueError, match="no causal mask, it reads out by 'last'"):
-        CLIPTextEncoder(name="test-not-causal")
+def test_equals_open_clip_with_its_own_tokens():
+    model, encoder = open_clip.create_model("test-not-causal").eval(), CLIPTextEncoder(name="test-not-causal")
+    encoder.tower.load_state_dict(model.text.state_dict())
+    texts = ["sky", "a photo of a red car"]
+    expected = model.encode_text(open_clip.get_tokenizer("test-not-causal")(texts))
+    torch.testing.assert_close(encoder(encoder.tokenize(texts))[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_tower_of_a_config(caplog):
+    cfg = get_cfg()
+    clip = cfg.MODEL.CLIP
+    clip.NAME, clip.PRETRAINED, clip.QUICK_GELU = "mta-tiny", "weights.pt", True
+    same = {"name": "mta-tiny", "pretrained": "weights.pt", "quick_gelu": True, "pooling": "", "checkpointing": False}
+    assert CLIPTextEncoder.from_config(cfg) == same
+    clip.TEXT_NAME = "mta-tiny"
+    assert CLIPTextEncoder.from_config(cfg) == same
+    clip.TEXT_PRETRAINED = "text.pt"
+    assert CLIPTextEncoder.from_config(cfg) == {**same, "pretrained": "text.pt"}
+    clip.TEXT_NAME = "test-not-causal"
+    other = {**same, "name": "test-not-causal", "pretrained": "text.pt", "quick_gelu": False}
+    assert CLIPTextEncoder.from_config(cfg) == other
+    assert not caplog.records
+    clip.TEXT_PRETRAINED = ""
+    assert CLIPTextEncoder.from_config(cfg)["pretrained"] == ""
+    assert "text tower test-not-causal has random weights" in caplog.text

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -100,7 +102,7 @@ def test_equals_averaging_at_the_output_size(output_size, flip, strip_bytes, mon
     scores = wrap(Segmentor(), **options)([inputs])[0]["sem_seg"]
     torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-3)  # scores up to 255
     (result,) = wrap(Segmentor(label_maps_only=True), **options)([inputs])
-    assert result.keys() == {"labels", "trusty"} and result["labels"].dtype == torch.int64
+    assert result.keys() == {"labels", "label_scores", "trusty"} and result["labels"].dtype == torch.int64
     chosen = expected.gather(0, result["labels"][None])[0]
     torch.testing.assert_close(
         chosen, expected.amax(0), rtol=1e-5, atol=1e-3
@@ -141,6 +143,7 @@ def test_the_vocabulary_is_the_models():
 
 def test_progress(monkeypatch, capsys):
     monkeypatch.setattr(progress, "DELAY", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # in files there are no bars
     options = {"min_sizes": [10, 20], "flip": True}
     wrap(Segmentor(), **options)([{"image": make_image()}])
     assert "1/4" in (text := capsys.readouterr().err) and "augmented image" in text

@@ -53,7 +53,9 @@ def test_scores_have_the_size_of_the_image_or_the_wanted_one():
 
 def test_label_maps_only():
     (result,) = Echo(label_maps_only=True).eval()([{"image": image()}])
-    assert set(result) == {"labels"} and result["labels"].eq(0).all() and result["labels"].shape == (9, 16)
+    assert (
+        set(result) == {"labels", "label_scores"} and result["labels"].eq(0).all() and result["labels"].shape == (9, 16)
+    )
 
 
 def test_windows_are_padded_like_images():

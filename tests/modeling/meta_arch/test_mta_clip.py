@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.modeling.postprocessing import sem_seg_postprocess
-from tiny_models import IGNORE, NAMES, accuracy, batch, tiny_config, tiny_model
+from tiny_models import IGNORE, NAMES, accuracy, batch, save_tiny_bert, tiny_config, tiny_model
 
 from mta_clip.engine.optimizer import build_optimizer
 
@@ -38,7 +38,7 @@ def test_label_maps_of_windows_equal_the_argmax_of_their_scores(output_size):
     scores = [result["sem_seg"] for result in model(samples)]
     model.label_maps_only = True
     for result, expected, sample in zip(model(samples), scores, samples, strict=True):
-        assert result.keys() == {"labels"}
+        assert result.keys() == {"labels", "label_scores"}
         assert (result["labels"] == expected.argmax(0)).float().mean() > 0.999
         images = model.preprocess([sample])
         with torch.no_grad():
@@ -226,6 +226,21 @@ def test_inference_in_bfloat16_changes_little(text):
     exact, reduced = (tiny_model(*o, text=text).eval()(batch(1))[0]["sem_seg"] for o in ((), options))
     assert reduced.dtype == torch.float32 and not torch.equal(reduced, exact)
     torch.testing.assert_close(reduced, exact, rtol=0.05, atol=0.05 * exact.max().item())
+
+
+@pytest.mark.parametrize("prompt", ["ContextPromptLearner", "TemplatePrompt"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_text_tower_of_another_kind_and_width(prompt, checkpointing, tmp_path):
+    options = ["MODEL.CLIP.TEXT_NAME", save_tiny_bert(tmp_path), "MODEL.CLIP.TEXT_CHECKPOINTING", checkpointing]
+    model = tiny_model(*options, "MODEL.PROMPT.NAME", prompt)
+    assert model.prompt_learner.text_dim == model.sem_seg_head.transformer_decoder.mask_align.out_features == 32
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = model.train()(batch())
+    sum(losses.values()).backward()
+    if prompt == "ContextPromptLearner":
+        assert model.prompt_learner.contexts.grad.abs().amax(dim=-1).min() > 0
+    model.eval().set_vocabulary(["red disc", "ring", "sea"])
+    assert model(batch(1))[0]["sem_seg"].shape[0] == 3
 
 
 def test_optimizer_leaves_the_text_tower_alone():

@@ -4,6 +4,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from golden_files import compare, golden_params, load
 from tagclip_reference import our_weights, reference_model
+from tiny_models import save_tiny_bert
 from torch.nn import functional as F
 
 from mta_clip.config import get_cfg
@@ -98,6 +99,13 @@ def tiny_config(**changes):
 def tiny_model(**changes) -> TagCLIP:
     torch.manual_seed(0)
     return build_model(tiny_config(**changes))
+
+
+def test_text_of_another_width_is_refused(tmp_path):
+    cfg = tiny_config()
+    cfg.MODEL.CLIP.TEXT_NAME = save_tiny_bert(tmp_path)
+    with pytest.raises(ValueError, match=r"TEXT_NAME: TagCLIP needs .* of width 128.*has 32"):
+        build_model(cfg)
 
 
 def batch(count: int = 2, size: tuple[int, int] = (32, 40)) -> list[dict]:
@@ -284,6 +292,20 @@ def test_vocabulary():
     assert torch.equal(model(inputs)[0]["sem_seg"], expected)
     with pytest.raises(ValueError, match=r"more than once: \['cat'\]"):
         model.set_vocabulary(["cat", "dog", "cat"])
+
+
+def test_synonyms_score_as_the_best_of_them_and_know_what_was_trained():
+    model, inputs = tiny_model().eval(), batch(1)
+    with torch.no_grad():
+        images = model.preprocess(inputs).tensor
+        apart, _ = model.logits(images, ["flying carpet", "red disc", "rug"])
+        best, _ = model.logits(images, ["flying carpet", "Red disc;rug"])
+    torch.testing.assert_close(best, torch.stack([apart[:, 0], apart[:, 1:].amax(1)], dim=1))
+    model.set_vocabulary(["flying carpet", "Red disc;rug"])
+    model.gamma, model.trusty_eval = 0.0, "none"
+    scores = model(inputs)[0]["sem_seg"]
+    model.gamma = 0.5  # comes off seen classes only
+    torch.testing.assert_close(model(inputs)[0]["sem_seg"], torch.stack([scores[0], scores[1] - 0.5]))
 
 
 def test_window_larger_than_the_image_is_the_whole_image():

@@ -1,9 +1,10 @@
+import open_clip
 import pytest
 import torch
 from torch.nn import functional as F
 
 from mta_clip.modeling.text import TemplatePrompt, build_prompt_learner
-from mta_clip.modeling.text.template import fill_templates
+from mta_clip.modeling.text.template import fill_templates, template_sets
 
 NAMES = ["red disc", "blue ring", "striped green square"]
 
@@ -53,3 +54,21 @@ def test_bad_templates_are_refused_when_built(text_encoder):
         TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=["a photo"])
     with pytest.raises(ValueError, match=r"MODEL\.PROMPT\.TEMPLATES needs at least one"):
         TemplatePrompt(text_encoder=text_encoder, class_names=NAMES, templates=[])
+
+
+def test_template_sets_by_name():
+    vild, own, imagenet, single = template_sets(["vild", "my {}", "imagenet80", "single"])
+    assert (len(vild), own, single) == (14, ["my {}"], ["a photo of a {}."])
+    assert imagenet == [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES]
+    with pytest.raises(ValueError, match=r"template 'coco' must contain .* sets are imagenet80, single, vild"):
+        template_sets(["coco"])
+
+
+def test_a_set_counts_as_one_template_whose_features_are_averaged(text_encoder):
+    options = {"text_encoder": text_encoder, "class_names": NAMES}
+    learner = TemplatePrompt(templates=["vild", "a {}."], **options)
+    assert learner.num_contexts == 2 and learner().shape == (2, 4, 128)
+    each = TemplatePrompt(templates=template_sets(["vild"])[0], **options)
+    torch.testing.assert_close(F.normalize(learner()[0, :-1], dim=-1), each.ensemble(NAMES))
+    torch.testing.assert_close(learner()[1:], TemplatePrompt(templates=["a {}."], **options)())
+    assert learner() is learner()

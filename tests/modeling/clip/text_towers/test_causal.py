@@ -7,12 +7,13 @@ import pytest
 import torch
 from golden_files import compare, golden_params, load, weights
 from open_clip.transformer import QuickGELU, TextTransformer
+from text_oracle import assert_equal, randomise
 from torch import Tensor
 
-from mta_clip.modeling.clip.text_tower import CausalTextTower
+from mta_clip.modeling.clip.text_towers import CausalTextTower
 from mta_clip.modeling.clip.towers import build_clip
 
-open_clip.add_model_config(Path(__file__).parent / "model_configs")
+open_clip.add_model_config(Path(__file__).parents[1] / "model_configs")
 
 
 def small_transformer(**options) -> TextTransformer:
@@ -126,6 +127,15 @@ def test_a_linear_projection_or_none():
             torch.testing.assert_close(tower(tokens)[0], source(tokens), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("contexts", [[[]], [[11, 12], [13, 14]]])
+@pytest.mark.parametrize("start", [0, 1])
+def test_an_end_token_by_its_id_and_no_start_token(start, contexts):
+    """As open_clip's multilingual towers have them."""
+    source = randomise(small_transformer(pool_type="eos", eos_id=2))
+    rows = [[40] * start + row for row in ([3, 2], [49, 48, 9, 2], [2])]
+    assert_equal(CausalTextTower(source), source, source.token_embedding, rows, contexts, start=start, padding=1)
+
+
 def test_more_tokens_than_positions():
     with pytest.raises(ValueError, match="14 tokens, but the text tower has only 13"):
         CausalTextTower(small_transformer())(torch.ones(1, 4, dtype=torch.int64), torch.zeros(1, 10, 32))
@@ -143,5 +153,5 @@ def test_more_tokens_than_positions():
 def test_refuses_other_text_towers(options, problem):
     with pytest.raises(ValueError, match=problem):
         CausalTextTower(small_transformer(**options))
-    with pytest.raises(ValueError, match="not open_clip's text transformer"):
+    with pytest.raises(ValueError, match="it is not open_clip's text transformer"):
         CausalTextTower(torch.nn.Linear(2, 2))

@@ -1,0 +1,168 @@
+"""The folder of a saved model: everything to run it, and nothing of the machine it was trained on.
+
+| file | content |
+|---|---|
+| config.yaml | the config, with the names of the classes |
+| model.safetensors | weights, with those of the frozen towers |
+| classes.json | names, colours (RGB 0..255), names held out of training, ignore label; for people and other programs |
+| metrics.json | what an evaluation gave, if there was one |
+| README.md | a model card with all of this |
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from torch import nn
+
+from .. import __version__
+from ..checkpoint.writers import save_weights
+from ..files import complete_file
+from ..predictor import knows_language
+
+CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
+    "config.yaml",
+    "model.safetensors",
+    "classes.json",
+    "metrics.json",
+    "README.md",
+)
+_SHOWN_METRICS = ("mIoU", "fwIoU", "mACC", "pACC", "mIoU_seen", "mIoU_unseen", "hIoU", "boundary_mIoU")
+
+
+def is_saved_model(folder: str | Path) -> bool:
+    """Whether a folder holds a saved model."""
+    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
+
+
+def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: Mapping[str, float]) -> Path:
+    """Saves a model; a saved model that the folder holds is replaced.
+
+    Args:
+        cfg: of the model, with the names of its classes.
+        metrics: of an evaluation, by name; {} if there was none.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: `folder` is a file, or a folder with something else in it.
+        OSError: a file cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file; name a folder to save the model in")
+    if folder.is_dir() and any(folder.iterdir()) and not is_saved_model(folder):
+        raise FileExistsError(f"{folder} holds something else than a saved model; name a new or an empty folder")
+    save_weights(model.state_dict(), folder / WEIGHTS)
+    texts = {
+        CONFIG: _portable(cfg).dump(),
+        CLASSES: json.dumps(_classes(cfg), indent=2, ensure_ascii=False),
+        CARD: model_card(cfg, metrics),
+    }
+    if metrics:
+        texts[METRICS] = json.dumps(metrics, indent=2)
+    else:
+        (folder / METRICS).unlink(missing_ok=True)  # of the model that is replaced
+    for name, text in texts.items():
+        with complete_file(folder / name) as part:
+            part.write_text(text, encoding="utf-8")
+    return folder
+
+
+def check_classes(folder: str | Path, cfg: CfgNode) -> None:
+    """Checks that classes.json and the config of a saved model say the same.
+
+    Raises:
+        ValueError: they differ, or classes.json cannot be read.
+    """
+    path = Path(folder) / CLASSES
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: this is not valid JSON: {error}") from error
+    own = _classes(cfg)
+    for key, value in own.items():
+        if not isinstance(stored, dict) or stored.get(key) != value:
+            found = stored.get(key) if isinstance(stored, dict) else stored
+            raise ValueError(
+                f"{path}: {key!r} is {found!r:.200}, but {CONFIG} beside it says {value!r:.200}. Both describe "
+                "the same weights: save the model again, or restore the file that was changed"
+            )
+
+
+def model_card(cfg: CfgNode, metrics: Mapping[str, float]) -> str:
+    """The README.md of a saved model; for arguments see `save_model`."""
+    node, names = cfg.MODEL, cfg.MODEL.PROMPT.CLASS_NAMES
+    has_text = node.META_ARCHITECTURE == "TagCLIP" or bool(node.PROMPT.NAME)
+    method = node.META_ARCHITECTURE if has_text else "Mask2Former (MTACLIP without text)"
+    if not has_text:
+        text = "It has no text side, so it knows only its classes."
+    elif knows_language(cfg):
+        text = "Other names can be asked for: `model(image, labels=[...])`."
+    else:
+        text = "Its text tower was not pretrained on language, so names other than its classes mean nothing to it."
+    rows = [("method", method), ("image encoder", f"{node.BACKBONE.NAME}, {node.CLIP.NAME}"), ("classes", len(names))]
+    if cfg.DATASETS.UNSEEN_CLASSES:
+        rows.append(("held out of training", ", ".join(cfg.DATASETS.UNSEEN_CLASSES)))
+    rows += [("trained on", ", ".join(cfg.DATASETS.TRAIN)), ("evaluated on", ", ".join(cfg.DATASETS.TEST))]
+    rows += [("mta-clip", __version__)]
+    return _CARD.format(
+        facts="\n".join(f"| {key} | {value} |" for key, value in rows),
+        text=text,
+        metrics=_metrics_table(metrics),
+        classes=", ".join(names),
+    )
+
+
+_CARD = """---
+library_name: mta-clip
+pipeline_tag: image-segmentation
+tags: [semantic-segmentation, mta-clip, detectron2]
+---
+# Semantic segmentation model
+
+    import mta_clip
+    model = mta_clip.load("this folder, or user/name on the Hugging Face Hub")
+    result = model("street.jpg")        # result.labels, result.probabilities, result.overlay(), ...
+
+| | |
+|---|---|
+{facts}
+
+{text}
+
+## Metrics
+{metrics}
+
+## Classes
+{classes}
+"""
+
+
+def _metrics_table(metrics: Mapping[str, float]) -> str:
+    shown = {key: value for key, value in metrics.items() if key.split("/")[-1] in _SHOWN_METRICS}
+    if not shown:
+        return "This model was saved without metrics."
+    lines = [f"| {key} | {value:.2f} |" for key, value in shown.items()]
+    return "\n".join(["Percent, as the evaluation after training gave them:", "", "| | |", "|---|---|", *lines])
+
+
+def _classes(cfg: CfgNode) -> dict[str, Any]:
+    return {
+        "names": list(cfg.MODEL.PROMPT.CLASS_NAMES),
+        "colors": [list(color) for color in cfg.MODEL.CLASS_COLORS],
+        "unseen": list(cfg.DATASETS.UNSEEN_CLASSES),
+        "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+    }
+
+
+def _portable(cfg: CfgNode) -> CfgNode:
+    """A copy of the config without the files and folders of this machine."""
+    copy = cfg.clone()
+    copy.defrost()
+    copy.MODEL.WEIGHTS, copy.MODEL.WEIGHTS_SKIP = "", []
+    copy.OUTPUT_DIR, copy.DATASETS.FOLDERS = "./output", []
+    return copy

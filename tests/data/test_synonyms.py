@@ -1,0 +1,19 @@
+import pytest
+
+from mta_clip.data.synonyms import find_classes, split_synonyms
+
+
+def test_synonyms_are_separated_by_semicolons():
+    assert split_synonyms(" person;man ; a woman") == ["person", "man", "a woman"]
+    assert split_synonyms("door, double door") == ["door, double door"]
+
+
+@pytest.mark.parametrize("name", ["", "car;", ";car", "car; ;bus"])
+def test_an_empty_synonym_is_an_error(name):
+    with pytest.raises(ValueError, match="empty"):
+        split_synonyms(name)
+
+
+def test_classes_are_found_by_any_synonym_whatever_their_order():
+    among = ["sky", "Person;human", "car;auto", "human"]
+    assert find_classes(["man;human", "auto", "tree", "SKY", "skyline"], among) == [1, 2, -1, 0, -1]
