@@ -69,15 +69,14 @@ def export_model(
     require_format(format, path)
     check_supported(model)
     _check_options(vocabulary, returns, size)
-    _check_model(cfg, names or cfg.MODEL.PROMPT.CLASS_NAMES)
+    own, before = list(cfg.MODEL.PROMPT.CLASS_NAMES), model.vocabulary
+    names = list(names or before or own)
+    _check_model(cfg, names)
     if cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.AUG.ENABLED:
         logger.warning("the graph scores whole images; windows and augmentation (config node TEST) are not part of it")
     model.eval()
     if vocabulary == "open":
         require_text(model)
-    own = list(cfg.MODEL.PROMPT.CLASS_NAMES)
-    before = model.vocabulary
-    names = list(names or before or own)
     options = {"returns": returns, "image_format": cfg.INPUT.FORMAT}
     about = describe(cfg, names=names, returns=returns, size=size)
     images = torch.zeros(2, 3, *(size or _EXAMPLE_SIZE), dtype=torch.uint8)

@@ -152,6 +152,13 @@ def test_wrong_options_are_refused(options, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_synonyms_are_refused_also_in_the_vocabulary_in_use(tmp_path):
+    model, cfg = tiny("TagCLIP")
+    model.set_vocabulary(["cat;kitten", "sky"])
+    with pytest.raises(ValueError, match="one text per name"):
+        export_model(model, cfg, tmp_path / "model.pt2", format="torch")
+
+
 def test_what_stays_outside_is_said(tmp_path, caplog):
     model, cfg = tiny("Mask2Former")
     cfg.TEST.SLIDING_WINDOW.ENABLED = True
