@@ -137,7 +137,7 @@ class Runner:
         status, peak = self._run_process(run)
         seconds = earlier.get("seconds", 0) + time.monotonic() - start
         record = {"experiment": run.experiment, **run.settings(), "commit": code, "done": status == 0}
-        record |= {"seconds": round(seconds, 1), "peak_memory_mb": max(peak, earlier.get("peak_memory_mb", 0))}
+        record |= {"seconds": round(seconds, 3), "peak_memory_mb": max(peak, earlier.get("peak_memory_mb", 0))}
         record |= results_of(run.folder) if status == 0 else {}
         part = run.folder / "run.json.part"
         part.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
