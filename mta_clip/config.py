@@ -69,8 +69,9 @@ def _add_clip(cfg: CN) -> None:
     cfg.MODEL.CLIP.IMAGE_DROP_PATH = 0.0  # stochastic depth of timm:NAME, rate of its last block, 0..1; [M2F] Swin: 0.3
     # The text tower by itself: open_clip architecture, or hf:<folder or id> of a Hugging Face text encoder; "" = NAME's
     cfg.MODEL.CLIP.TEXT_NAME = ""
-    # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random. QUICK_GELU is
-    # NAME's; another text tower has it if its architecture says so (ViT-B-16-quickgelu)
+    # Its weights: as PRETRAINED; "" = PRETRAINED if it is NAME's, its own if it is hf:..., else random; "random" =
+    # hf:... without its own. QUICK_GELU is NAME's; another text tower has it if its architecture says so
+    # (ViT-B-16-quickgelu)
     cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
     cfg.MODEL.CLIP.TEXT_POOLING = ""  # of hf:...: mean | cls | last; "" = as sentence-transformers stored it, else mean
     # Gradient checkpointing: the text tower's activations, whose memory grows with classes times contexts, are computed

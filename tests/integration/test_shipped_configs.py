@@ -38,6 +38,7 @@ WITH_REAL_TOWERS = (
     "ade20k/mta_clip_convnext_base",
     "cityscapes/mask2former_r50",
     "ade20k/mask2former_swin_tiny",
+    "camvid/mask2former_lite2_imagenet",
     "voc2012/tagclip_inductive",
 )
 SMALL = {
@@ -176,12 +177,15 @@ def towers_of(cfg: CfgNode) -> str:
     """The image encoder of a config, and where it has text the CLIP model that text comes from."""
     if "swin" in cfg.MODEL.CLIP.IMAGE_NAME:
         return "Swin"  # tests/checkpoint/test_sources.py builds each size
+    if cfg.MODEL.CLIP.IMAGE_NAME:
+        return cfg.MODEL.CLIP.IMAGE_NAME
     depth = cfg.MODEL.RESNETS.DEPTH if "resnet" in cfg.MODEL.BACKBONE.NAME else ""
     return f"{cfg.MODEL.BACKBONE.NAME} {depth or cfg.MODEL.CLIP.NAME}"
 
 
 def shrink_towers(cfg: CfgNode) -> None:
-    """Tiny towers of the same kind; all else, such as the number of contexts, stays."""
+    """Tiny towers, of the same kind but for the text; all else, such as the number of contexts, stays."""
+    cfg.MODEL.CLIP.TEXT_NAME = ""  # of Hugging Face: tests/modeling/clip/text_towers/test_hugging_face.py
     if "resnet" in cfg.MODEL.BACKBONE.NAME:
         cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
     elif cfg.MODEL.CLIP.IMAGE_NAME:

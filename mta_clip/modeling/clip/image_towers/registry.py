@@ -50,7 +50,9 @@ class FeatureTower(nn.Module):
         stem = []
         for module in self.visual.modules():
             if id(module) not in in_levels:
-                stem += module.parameters(recurse=False) if list(module.children()) else [module]
+                # timm's BatchNormAct2d is one module, although its activation is a child
+                has_parts = any(list(child.parameters()) for child in module.children())
+                stem += module.parameters(recurse=False) if has_parts else [module]
         return [stem, *levels]
 
 

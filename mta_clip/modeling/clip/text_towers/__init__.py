@@ -9,6 +9,8 @@ from .class_token import ClassTokenTextTower
 from .hugging_face import PREFIX, HuggingFaceModel, HuggingFaceTextTower, hidden_size
 from .tower import TEXT_TOWERS, TextTower
 
+RANDOM = "random"  # pretrained of hf:..., which otherwise has its own weights
+
 __all__ = [
     "TEXT_TOWERS",
     "BidirectionalTextTower",
@@ -33,7 +35,8 @@ def build_text_tower(
     """The text tower of an open_clip architecture, or of a Hugging Face model.
 
     Args:
-        name, pretrained, quick_gelu: as in `build_clip`; or `name` is `hf:<folder or id>`, which has its own weights.
+        name, pretrained, quick_gelu: as in `build_clip`; or `name` is `hf:<folder or id>`, which has its own weights
+            unless `pretrained` is `random`.
         pooling: see `HuggingFaceModel`; "" for an architecture of open_clip, which has its own.
         checkpointing: recomputes activations in the backward pass instead of storing them.
 
@@ -41,11 +44,13 @@ def build_text_tower(
         ValueError: see `build_clip`, `HuggingFaceModel` and `adapt_text_tower`; or a setting that has no effect.
     """
     if name.startswith(PREFIX):
-        if pretrained:
+        if pretrained not in ("", RANDOM):
             raise ValueError(
-                f"MODEL.CLIP.TEXT_PRETRAINED is {pretrained!r}, but {name} has its own weights: leave it ''"
+                f"MODEL.CLIP.TEXT_PRETRAINED is {pretrained!r}, but {name} has its own weights: leave it '', or set "
+                f"{RANDOM!r} to start without them"
             )
-        return adapt_text_tower(HuggingFaceModel(name.removeprefix(PREFIX), pooling), name, checkpointing)
+        source = HuggingFaceModel(name.removeprefix(PREFIX), pooling, random_weights=pretrained == RANDOM)
+        return adapt_text_tower(source, name, checkpointing)
     if pooling:
         raise ValueError(f"MODEL.CLIP.TEXT_POOLING is {pooling!r}, but {name} has its own: leave it ''")
     model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)

@@ -90,6 +90,7 @@ class HuggingFaceModel(nn.Module):
     Args:
         name: folder of a saved model, or an id on the hub (downloaded into the Hugging Face cache).
         pooling: mean, cls or last; "" = that of its `1_Pooling/config.json` (sentence-transformers), else mean.
+        random_weights: the same architecture and tokenizer without what it has learned, for comparison.
 
     Raises:
         ImportError: transformers is not installed.
@@ -98,9 +99,13 @@ class HuggingFaceModel(nn.Module):
         ValueError: unknown `pooling`, or a model that does not read embeddings of tokens.
     """
 
-    def __init__(self, name: str, pooling: str = ""):
+    def __init__(self, name: str, pooling: str = "", random_weights: bool = False):
         super().__init__()
-        model = _from_pretrained("AutoModel", name).float()  # files in half precision are loaded as such
+        if random_weights:
+            model = import_transformers(PREFIX + name).AutoModel.from_config(_from_pretrained("AutoConfig", name))
+        else:
+            model = _from_pretrained("AutoModel", name)
+        model = model.float()  # files in half precision are loaded as such
         self.config = model.config
         self.transformer = model.get_encoder() if getattr(self.config, "is_encoder_decoder", False) else model
         if self.transformer.main_input_name != "input_ids" or not hasattr(self.config, "hidden_size"):

@@ -94,6 +94,16 @@ def test_a_folder_equals_transformers(folder, pooling):
     assert encoder(tokens, torch.zeros(3, 4, encoder.width)).shape == (3, 3, encoder.text_dim)
 
 
+def test_the_same_tower_without_its_weights(folder):
+    own, random = (CLIPTextEncoder(name=f"hf:{folder}", pretrained=pretrained) for pretrained in ("", "random"))
+    shapes = {name: value.shape for name, value in own.state_dict().items()}
+    assert {name: value.shape for name, value in random.state_dict().items()} == shapes
+    tokens = own.tokenize(["red ring"])
+    assert torch.equal(random.tokenize(["red ring"]), tokens)
+    assert (random(tokens) - own(tokens)).abs().max() > 0.1
+    assert not any(parameter.requires_grad for parameter in random.parameters())
+
+
 def test_the_pooling_that_sentence_transformers_stores(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
