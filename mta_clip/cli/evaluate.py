@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .job import print_mean_iou, run_job
+from .job import run_job, write_mean_iou
 from .options import add_config_options, add_process_options, add_weights_option, trained_config
 
 if TYPE_CHECKING:
@@ -62,5 +62,5 @@ def evaluate_trained(cfg: "CfgNode") -> dict[str, Any]:
     results = dict(evaluate(cfg, model))
     if cfg.TEST.AUG.ENABLED:
         results.update(evaluate_with_augmentation(cfg, model))
-    print_mean_iou(results)
+    write_mean_iou(results)
     return results

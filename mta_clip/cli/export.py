@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from .console import write_result
 from .options import add_config_options, add_weights_option, trained_config
 from .predict import class_list
 
@@ -65,5 +66,5 @@ def run(args: argparse.Namespace) -> int:
             returns=args.returns,
             size=tuple(args.size) if args.size else None,
         )
-    print("\n".join(str(file) for file in files))  # noqa: T201  (the result of the command)
+    write_result("\n".join(str(file) for file in files))
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config_names import config_names, find_config
+from .console import write_result
 from .options import CONFIG_HELP
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         text = str(value).replace("\n", "\n" + " " * width)
-        print(f"{name:{width}}{text}")  # noqa: T201  (the result of the command)
+        write_result(f"{name:{width}}{text}")
     return 0
 
 

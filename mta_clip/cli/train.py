@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job import print_mean_iou, run_job
+from .job import run_job, write_mean_iou
 from .options import add_config_options, add_process_options, config_of
 
 if TYPE_CHECKING:
@@ -113,5 +113,5 @@ def train(cfg: "CfgNode", resume: bool, overwrite: bool) -> dict[str, Any]:
     results = dict(trainer.train())
     if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
         results.update(evaluate_with_augmentation(cfg, trainer.model))
-    print_mean_iou(results)
+    write_mean_iou(results)
     return results
