@@ -25,7 +25,7 @@ from torch import nn
 
 from .api.result import Segmentation
 from .data.transforms import ResizeShortestEdge
-from .engine.trained_model import build_for_evaluation, with_trained_classes
+from .engine.trained_model import build_for_evaluation, require_weights, with_trained_classes
 from .modeling.inference import AugmentedModel
 from .modeling.inference.output import scores_of
 from .visualization import class_colors, distinct_colors
@@ -194,10 +194,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
         ValueError: MODEL.WEIGHTS is empty, or the config's folders or class names are wrong.
         FileNotFoundError, CheckpointError: see `read_checkpoint`; or the file does not fit the model.
     """
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError(
-            "MODEL.WEIGHTS is empty: name the checkpoint of a trained model, with --weights or in the config"
-        )
+    require_weights(cfg)
     cfg = with_trained_classes(cfg)
     model = build_for_evaluation(cfg).eval()
     if cfg.MODEL.COMPILE:  # the weights are final, so they may become constants of the compiled code

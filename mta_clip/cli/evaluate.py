@@ -30,16 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from ..engine.run_folder import check_writable, evaluation_folder, last_checkpoint
+    from ..engine.run_folder import check_writable, evaluation_folder, last_checkpoint, newest_weights
+    from ..engine.trained_model import require_weights
 
     cfg = trained_config(args)
     if args.resume:
-        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError(
-            "an evaluation needs weights: add --weights (or MODEL.WEIGHTS), or --resume to take the last checkpoint of "
-            f"OUTPUT_DIR ({cfg.OUTPUT_DIR})"
-        )
+        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS or newest_weights(cfg.OUTPUT_DIR)
+    require_weights(cfg)
     cfg.OUTPUT_DIR = evaluation_folder(cfg)
     check_writable(cfg.OUTPUT_DIR, "the folder")
     run_job(evaluate_trained, args, cfg)

@@ -57,15 +57,15 @@ def _model(name: str) -> list[tuple[str, object]]:
     """Rows about a model.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `saved_config`.
+        FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `config_of_checkpoint`.
     """
+    from ..api.find import CONFIG_SUFFIXES, config_of_checkpoint
     from ..config_loader import load_config
-    from ..engine.trained_model import saved_config
 
-    if Path(name).is_file() and not name.endswith((".yaml", ".yml")):
-        cfg = saved_config(name)
+    if Path(name).is_file() and not name.endswith(CONFIG_SUFFIXES):
+        cfg = config_of_checkpoint(name)
         if cfg is None:
-            return [("checkpoint", name), ("config", "none in this file"), *_weights(name)]
+            return [("checkpoint", name), ("config", "none in this file or beside it"), *_weights(name)]
         return [("checkpoint", name), *_described(cfg), *_weights(name)]
     path = find_config(name)
     cfg = load_config(path, [])

@@ -41,10 +41,16 @@ def test_a_run_and_its_checkpoint(said, tmp_path):
     assert "2: green, red" in rows["classes"] and rows["iteration"].endswith(" 4")
 
 
+def test_a_checkpoint_beside_its_config(said, tmp_path):
+    make_noise_config(tmp_path)
+    torch.save({"model": {"weight": torch.zeros(2, 3)}}, tmp_path / "model.pth")
+    assert "2: green, red" in said(str(tmp_path / "model.pth"))["classes"]
+
+
 def test_weights_without_config(said, tmp_path):
     torch.save({"model": {"weight": torch.zeros(2, 3)}}, tmp_path / "model.pth")
     rows = said(str(tmp_path / "model.pth"))
-    assert "none in this file" in rows["config"] and "1 tensors" in rows["weights"]
+    assert "none in this file or beside it" in rows["config"] and "1 tensors" in rows["weights"]
 
 
 def test_a_misspelt_name(capsys):
