@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import write_photos
 from PIL import Image
 from saved_models import mta_clip_config, segmenter
 from toy_predictor import make_config
@@ -17,15 +18,7 @@ def predict(arguments):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three images, one of them in a subfolder, and a text file."""
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
-    for index, name in enumerate(("a.png", "b.jpg", "sub/a.png")):
-        picture = np.full((20, 30, 3), 20, np.uint8)
-        picture[:, : 10 + index] = 230
-        Image.fromarray(picture).save(folder / name)
-    (folder / "notes.txt").write_text("not an image")
-    return folder
+    return write_photos(tmp_path / "photos")
 
 
 @pytest.fixture
