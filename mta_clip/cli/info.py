@@ -77,17 +77,15 @@ def _model(name: str) -> list[tuple[str, object]]:
 
 
 def _described(cfg: "CfgNode") -> list[tuple[str, object]]:
+    from ..api.saved_model import image_encoder
     from ..data import register_folders, with_classes
 
     if not cfg.MODEL.PROMPT.CLASS_NAMES:
         register_folders(cfg)
     cfg = with_classes(cfg)
     names = list(cfg.MODEL.PROMPT.CLASS_NAMES)
-    encoder = cfg.MODEL.BACKBONE.NAME
-    if encoder.endswith("ImageEncoder"):
-        encoder = f"CLIP {cfg.MODEL.CLIP.NAME}"
     return [
-        ("architecture", f"{cfg.MODEL.META_ARCHITECTURE}, image encoder {encoder}"),
+        ("architecture", f"{cfg.MODEL.META_ARCHITECTURE}, image encoder {image_encoder(cfg)}"),
         ("trained on", ", ".join(cfg.DATASETS.TRAIN) or "-"),
         ("evaluated on", ", ".join(cfg.DATASETS.TEST) or "-"),
         ("schedule", f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images"),
@@ -101,9 +99,9 @@ def _size(cfg: "CfgNode") -> list[tuple[str, object]]:
     from detectron2.modeling import build_model
 
     from ..data import with_classes
+    from ..engine.trained_model import without_clip_weights
 
-    cfg = with_classes(cfg)
-    cfg.MODEL.CLIP.PRETRAINED = ""
+    cfg = without_clip_weights(with_classes(cfg))
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         model = build_model(cfg)

@@ -47,6 +47,18 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def class_list(text: str) -> list[str]:
+    """Splits comma-separated names and removes surrounding spaces.
+
+    Raises:
+        argparse.ArgumentTypeError: a name is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
+    return names
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses arguments in which options may also follow the KEY VALUE pairs."""
     args, rest = parser.parse_known_args(arguments)

@@ -59,6 +59,14 @@ def require_weights(cfg: CfgNode) -> None:
         )
 
 
+def without_clip_weights(cfg: CfgNode) -> CfgNode:
+    """A copy of a config whose model is built without reading or downloading the weights of CLIP's towers."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CLIP.PRETRAINED = cfg.MODEL.CLIP.IMAGE_PRETRAINED = cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    return cfg
+
+
 def build_for_evaluation(cfg: CfgNode) -> nn.Module:
     """Builds the model of a config with the weights of `load_for_evaluation`.
 
@@ -72,11 +80,7 @@ def build_for_evaluation(cfg: CfgNode) -> nn.Module:
         CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.PRETRAINED is empty.
         ValueError, FileNotFoundError, CheckpointError: see `load_for_evaluation`.
     """
-    without_clip = cfg.clone()
-    without_clip.defrost()
-    clip = without_clip.MODEL.CLIP
-    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""
-    model = build_model(without_clip)
+    model = build_model(without_clip_weights(cfg))
     lacking = load_for_evaluation(cfg, model)
     if not lacking:
         return model

@@ -5,6 +5,7 @@ import torch
 from noise_config import make_noise_config
 
 from mta_clip.cli.main import main
+from mta_clip.config_loader import load_config
 
 
 @pytest.fixture
@@ -28,6 +29,15 @@ def test_a_config(said):
     rows = said("shapes/mask2former_tiny")
     assert "16: red disc" in rows["classes"] and "MTACLIP" in rows["architecture"]
     assert "million" in rows["parameters"]
+
+
+def test_weights_of_towers_are_not_read(said, tmp_path):
+    towers = {"IMAGE_PRETRAINED": "gone.pth", "TEXT_PRETRAINED": "gone.pth", "IMAGE_NAME": "mta-tiny-vit"}
+    base = load_config("shapes/mta_clip_tiny", [])
+    base.MODEL.CLIP.update(towers)
+    (tmp_path / "a.yaml").write_text(base.dump())
+    rows = said(str(tmp_path / "a.yaml"))
+    assert "million" in rows["parameters"] and "image encoder CLIP mta-tiny-vit" in rows["architecture"]
 
 
 def test_a_run_and_its_checkpoint(said, tmp_path):
