@@ -5,7 +5,7 @@ import io
 import logging
 import re
 from collections.abc import Sequence
-from typing import IO
+from typing import IO, Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -19,7 +19,7 @@ _PYTHON_TAG = re.compile(r"!!python/[^\s\[{'\"]*|tag:yaml\.org,2002:python/[^\s>
 _YAML_PREFIX = "tag:yaml.org,2002:"  # what !! stands for in a tag
 
 
-def load_config(config_file: str, overrides: list[str]) -> CfgNode:
+def load_config(config_file: str, overrides: list[Any]) -> CfgNode:
     """Merges the defaults, a YAML file with its bases, and KEY VALUE pairs, in this order; the last value wins.
 
     `_BASE_` in a file names one base or a list of them, relative to that file. A later base overrides an earlier one,
@@ -44,7 +44,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     return _merge(get_cfg(), content, overrides, config_file)
 
 
-def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> CfgNode:
+def parse_config(text: str, *, where: str, overrides: Sequence[Any] = ()) -> CfgNode:
     """Reads a config from YAML text, as `load_config` does from a file; for configs saved inside checkpoints.
 
     Args:
@@ -58,7 +58,7 @@ def parse_config(text: str, *, where: str, overrides: Sequence[str] = ()) -> Cfg
     return _merge(get_cfg(), _parse_plain_yaml(text, where), list(overrides), where)
 
 
-def _merge(cfg: CfgNode, content: dict, overrides: list[str], config_file: str) -> CfgNode:
+def _merge(cfg: CfgNode, content: dict, overrides: list[Any], config_file: str) -> CfgNode:
     try:
         # Not merge_from_file, which loads unsafely, and guesses and upgrades the version of a Detectron2 config.
         cfg.merge_from_other_cfg(CfgNode(content))
@@ -144,11 +144,10 @@ def _read_with_bases(config_file: str) -> dict:
         raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through other files") from error
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[Any]) -> None:
     if len(overrides) % 2:
-        raise ValueError(
-            f"overrides must be KEY VALUE pairs, but {overrides[-1]!r} has no partner in: {' '.join(overrides)}"
-        )
+        shown = " ".join(map(str, overrides))
+        raise ValueError(f"overrides must be KEY VALUE pairs, but {overrides[-1]!r} has no partner in: {shown}")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         # yacs would not run the tag, but would take it for a string, such as the name of a folder.
         if found := _PYTHON_TAG.search(str(value)):

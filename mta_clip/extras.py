@@ -1,18 +1,23 @@
 """Optional dependencies: imported where they are used, with an error that names the extra."""
 
+import importlib
 from types import ModuleType
 
 
-def import_transformers(purpose: str) -> ModuleType:
-    """The module transformers.
+def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
+    """Imports an optional dependency.
+
+    Args:
+        extra: name of the extra of this package that installs it.
+        purpose: what needs it; the error message starts with this.
 
     Raises:
-        ImportError: it is not installed; the message names `purpose` and the extra.
+        ModuleNotFoundError: it is not installed, wholly or partly.
     """
     try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs transformers, an optional dependency: pip install 'mta-clip[hf]'"
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        raise ModuleNotFoundError(
+            f"{purpose} needs {missing}, an optional dependency: pip install 'mta-clip[{extra}]'", name=missing
         ) from error
-    return transformers

@@ -25,7 +25,8 @@ from torch import nn
 
 from .api.result import Segmentation
 from .data.transforms import ResizeShortestEdge
-from .engine.trained_model import build_for_evaluation, with_trained_classes
+from .engine.trained_model import build_for_evaluation, require_weights, with_trained_classes
+from .modeling.clip.text_towers.hugging_face import PREFIX
 from .modeling.inference import AugmentedModel
 from .modeling.inference.output import scores_of
 from .visualization import class_colors, distinct_colors
@@ -184,7 +185,12 @@ class SegmentationPredictor:
 
 def knows_language(cfg: CfgNode) -> bool:
     """Whether the text tower of a config was pretrained on language: neither random nor one of our tiny ones."""
-    return bool(cfg.MODEL.CLIP.PRETRAINED) and not cfg.MODEL.CLIP.NAME.startswith("mta-tiny")
+    clip = cfg.MODEL.CLIP
+    name = clip.TEXT_NAME or clip.NAME
+    if name.startswith(PREFIX):
+        return True  # it brings its own weights
+    pretrained = clip.TEXT_PRETRAINED or (clip.PRETRAINED if name == clip.NAME else "")
+    return bool(pretrained) and not name.startswith("mta-tiny")
 
 
 def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
@@ -194,10 +200,7 @@ def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
         ValueError: MODEL.WEIGHTS is empty, or the config's folders or class names are wrong.
         FileNotFoundError, CheckpointError: see `read_checkpoint`; or the file does not fit the model.
     """
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError(
-            "MODEL.WEIGHTS is empty: name the checkpoint of a trained model, with --weights or in the config"
-        )
+    require_weights(cfg)
     cfg = with_trained_classes(cfg)
     model = build_for_evaluation(cfg).eval()
     if cfg.MODEL.COMPILE:  # the weights are final, so they may become constants of the compiled code

@@ -35,6 +35,11 @@ def test_misspelt_names(name, hint):
         names.find_config(name)
 
 
+def test_a_folder_without_a_config(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml does not exist; the folder of a run"):
+        names.find_config(str(tmp_path))
+
+
 def test_bases_are_no_models():
     assert "shapes/mta_clip_tiny" in names.config_names()
     assert not any(name.startswith("_base") for name in names.config_names())

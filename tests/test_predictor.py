@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from toy_predictor import NAMES, BrightnessSegmentor, make_config
 
+from mta_clip.config import get_cfg
 from mta_clip.config_loader import load_config
-from mta_clip.predictor import SegmentationPredictor
+from mta_clip.predictor import SegmentationPredictor, knows_language
 from mta_clip.visualization import distinct_colors
 
 
@@ -113,3 +114,23 @@ def test_weights_are_required(cfg, tmp_path):
     cfg.MODEL.WEIGHTS = str(tmp_path / "gone.pth")
     with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
         SegmentationPredictor(cfg)
+
+
+@pytest.mark.parametrize(
+    ("tower", "known"),
+    [
+        ({"PRETRAINED": "openai"}, True),
+        ({"PRETRAINED": ""}, False),
+        ({"PRETRAINED": "", "TEXT_PRETRAINED": "openai"}, True),
+        ({"NAME": "mta-tiny", "PRETRAINED": "tiny.pth"}, False),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "ViT-B-16"}, False),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "ViT-B-16", "TEXT_PRETRAINED": "openai"}, True),
+        ({"PRETRAINED": "", "TEXT_NAME": "hf:some/model"}, True),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "mta-tiny", "TEXT_PRETRAINED": "tiny.pth"}, False),
+    ],
+)
+def test_what_knows_language(tower, known):
+    cfg = get_cfg()
+    for key, value in ({"NAME": "RN50"} | tower).items():
+        cfg.MODEL.CLIP[key] = value
+    assert knows_language(cfg) is known

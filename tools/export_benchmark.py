@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mta_clip.config_loader import load_config
 from mta_clip.data import with_classes
 from mta_clip.export import export_model
-from mta_clip.export.formats import require_extra
+from mta_clip.extras import import_extra
 
 Run = Callable[[NDArray], NDArray]  # images (B, 3, H, W) uint8 -> labels (B, H, W)
 PEERS = (
@@ -65,7 +65,7 @@ def pytorch_peer(cfg: CfgNode, settings: set[str]) -> Run:
 
 
 def onnxruntime_peer(path: Path, threads: int) -> Run:
-    onnxruntime = require_extra("onnxruntime", "onnx")
+    onnxruntime = import_extra("onnxruntime", "onnx", "the peer onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options)
@@ -73,7 +73,7 @@ def onnxruntime_peer(path: Path, threads: int) -> Run:
 
 
 def openvino_peer(path: Path, threads: int, settings: set[str]) -> Run:
-    openvino = require_extra("openvino", "openvino")
+    openvino = import_extra("openvino", "openvino", "the peer openvino")
     precision = "bf16" if "bfloat16" in settings else "f32"
     properties = {
         "INFERENCE_PRECISION_HINT": precision,
@@ -95,7 +95,7 @@ def build_peers(args: argparse.Namespace, cfg: CfgNode, folder: Path) -> dict[st
 
     Raises:
         ValueError: an unknown peer.
-        ImportError: a library is missing; the message names the extra that has it.
+        ModuleNotFoundError: a library is missing; see `import_extra`.
     """
     unknown = set(args.peers) - set(PEERS)
     if unknown:

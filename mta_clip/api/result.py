@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..extras import import_extra
 from ..visualization import draw_overlay, legend_entries, prediction_panel
 
 if TYPE_CHECKING:
@@ -149,12 +150,7 @@ class Segmentation:
         Raises:
             ModuleNotFoundError: supervision is not installed.
         """
-        try:
-            import supervision
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "to_supervision() needs the supervision library: pip install 'mta-clip[supervision]'", name=error.name
-            ) from error
+        supervision = import_extra("supervision", "supervision", "to_supervision()")
         masks = self.masks()
         stacked = np.stack(list(masks.values()))
         return supervision.Detections(

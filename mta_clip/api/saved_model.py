@@ -104,7 +104,7 @@ def model_card(cfg: CfgNode, metrics: Mapping[str, float]) -> str:
         text = "Other names can be asked for: `model(image, labels=[...])`."
     else:
         text = "Its text tower was not pretrained on language, so names other than its classes mean nothing to it."
-    rows = [("method", method), ("image encoder", f"{node.BACKBONE.NAME}, {node.CLIP.NAME}"), ("classes", len(names))]
+    rows = [("method", method), ("image encoder", image_encoder(cfg)), ("classes", len(names))]
     if cfg.DATASETS.UNSEEN_CLASSES:
         rows.append(("held out of training", ", ".join(cfg.DATASETS.UNSEEN_CLASSES)))
     rows += [("trained on", ", ".join(cfg.DATASETS.TRAIN)), ("evaluated on", ", ".join(cfg.DATASETS.TEST))]
@@ -115,6 +115,14 @@ def model_card(cfg: CfgNode, metrics: Mapping[str, float]) -> str:
         metrics=_metrics_table(metrics),
         classes=", ".join(names),
     )
+
+
+def image_encoder(cfg: CfgNode) -> str:
+    """What a config's image encoder is, for people: "CLIP RN50", "timm:resnet18", "build_resnet_backbone"."""
+    if not cfg.MODEL.BACKBONE.NAME.endswith("ImageEncoder"):
+        return cfg.MODEL.BACKBONE.NAME
+    name = cfg.MODEL.CLIP.IMAGE_NAME or cfg.MODEL.CLIP.NAME
+    return name if name.startswith("timm:") else f"CLIP {name}"
 
 
 _CARD = """---

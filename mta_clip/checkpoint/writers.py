@@ -47,7 +47,10 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
         return
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # safetensors refuses shared memory
     with complete_file(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # of a new file; safetensors writes one that only its owner may read
         safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.chmod(mode)
 
 
 def require_known_suffix(path: Path) -> None:

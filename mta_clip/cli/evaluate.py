@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from .job import print_mean_iou, run_job
+from .job import run_job, write_mean_iou
 from .options import add_config_options, add_process_options, add_weights_option, trained_config
 
 if TYPE_CHECKING:
@@ -30,16 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
-    from ..engine.run_folder import check_writable, evaluation_folder, last_checkpoint
+    from ..engine.run_folder import check_writable, evaluation_folder, last_checkpoint, newest_weights
+    from ..engine.trained_model import require_weights
 
     cfg = trained_config(args)
     if args.resume:
-        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS
-    if not cfg.MODEL.WEIGHTS:
-        raise ValueError(
-            "an evaluation needs weights: add --weights (or MODEL.WEIGHTS), or --resume to take the last checkpoint of "
-            f"OUTPUT_DIR ({cfg.OUTPUT_DIR})"
-        )
+        cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS or newest_weights(cfg.OUTPUT_DIR)
+    require_weights(cfg)
     cfg.OUTPUT_DIR = evaluation_folder(cfg)
     check_writable(cfg.OUTPUT_DIR, "the folder")
     run_job(evaluate_trained, args, cfg)
@@ -62,5 +59,5 @@ def evaluate_trained(cfg: "CfgNode") -> dict[str, Any]:
     results = dict(evaluate(cfg, model))
     if cfg.TEST.AUG.ENABLED:
         results.update(evaluate_with_augmentation(cfg, model))
-    print_mean_iou(results)
+    write_mean_iou(results)
     return results

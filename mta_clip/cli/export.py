@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from .options import add_config_options, add_weights_option, trained_config
-from .predict import class_list
+from .console import write_result
+from .options import add_config_options, add_weights_option, class_list, trained_config
 
 DESCRIPTION = """Exports a trained model to ONNX, torch.export or OpenVINO.
 
@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; returns the exit status."""
+    """Runs the command; returns the exit status.
+
+    Raises:
+        ValueError: nothing says which format to write; see also `trained_config`, `export_model` and `save_names`.
+    """
     from ..export import SUFFIXES, export_model, save_names
     from ..export.formats import require_format
     from ..predictor import build_trained_model
@@ -65,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
             returns=args.returns,
             size=tuple(args.size) if args.size else None,
         )
-    print("\n".join(str(file) for file in files))  # noqa: T201  (the result of the command)
+    write_result("\n".join(str(file) for file in files))
     return 0

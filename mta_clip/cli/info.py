@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config_names import config_names, find_config
+from .console import write_result
 from .options import CONFIG_HELP
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(name) for name, _ in rows) + 2
     for name, value in rows:
         text = str(value).replace("\n", "\n" + " " * width)
-        print(f"{name:{width}}{text}")  # noqa: T201  (the result of the command)
+        write_result(f"{name:{width}}{text}")
     return 0
 
 
@@ -56,15 +57,15 @@ def _model(name: str) -> list[tuple[str, object]]:
     """Rows about a model.
 
     Raises:
-        FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `saved_config`.
+        FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `config_of_checkpoint`.
     """
+    from ..api.find import CONFIG_SUFFIXES, config_of_checkpoint
     from ..config_loader import load_config
-    from ..engine.trained_model import saved_config
 
-    if Path(name).is_file() and not name.endswith((".yaml", ".yml")):
-        cfg = saved_config(name)
+    if Path(name).is_file() and not name.endswith(CONFIG_SUFFIXES):
+        cfg = config_of_checkpoint(name)
         if cfg is None:
-            return [("checkpoint", name), ("config", "none in this file"), *_weights(name)]
+            return [("checkpoint", name), ("config", "none in this file or beside it"), *_weights(name)]
         return [("checkpoint", name), *_described(cfg), *_weights(name)]
     path = find_config(name)
     cfg = load_config(path, [])
@@ -76,17 +77,15 @@ def _model(name: str) -> list[tuple[str, object]]:
 
 
 def _described(cfg: "CfgNode") -> list[tuple[str, object]]:
+    from ..api.saved_model import image_encoder
     from ..data import register_folders, with_classes
 
     if not cfg.MODEL.PROMPT.CLASS_NAMES:
         register_folders(cfg)
     cfg = with_classes(cfg)
     names = list(cfg.MODEL.PROMPT.CLASS_NAMES)
-    encoder = cfg.MODEL.BACKBONE.NAME
-    if encoder.endswith("ImageEncoder"):
-        encoder = f"CLIP {cfg.MODEL.CLIP.NAME}"
     return [
-        ("architecture", f"{cfg.MODEL.META_ARCHITECTURE}, image encoder {encoder}"),
+        ("architecture", f"{cfg.MODEL.META_ARCHITECTURE}, image encoder {image_encoder(cfg)}"),
         ("trained on", ", ".join(cfg.DATASETS.TRAIN) or "-"),
         ("evaluated on", ", ".join(cfg.DATASETS.TEST) or "-"),
         ("schedule", f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images"),
@@ -100,9 +99,9 @@ def _size(cfg: "CfgNode") -> list[tuple[str, object]]:
     from detectron2.modeling import build_model
 
     from ..data import with_classes
+    from ..engine.trained_model import without_clip_weights
 
-    cfg = with_classes(cfg)
-    cfg.MODEL.CLIP.PRETRAINED = ""
+    cfg = without_clip_weights(with_classes(cfg))
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         model = build_model(cfg)

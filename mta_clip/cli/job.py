@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .console import write_result
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -31,9 +33,9 @@ def run_job(work: Callable[..., Any], args: argparse.Namespace, cfg: "CfgNode", 
     )
 
 
-def print_mean_iou(results: dict[str, Any]) -> None:
-    """Prints the mIoU, if there is one, as the last line of a command: "mIoU 48.38"."""
+def write_mean_iou(results: dict[str, Any]) -> None:
+    """Writes the mIoU, if there is one, as the last line of a command: "mIoU 48.38"."""
     from ..engine.evaluate import mean_iou
 
     if (value := mean_iou(results)) is not None:
-        print(f"mIoU {value:.2f}", flush=True)  # noqa: T201  (the result of the command, for people and scripts)
+        write_result(f"mIoU {value:.2f}")

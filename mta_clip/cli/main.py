@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import logging
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 
 from ..engine.interrupts import Interrupted
+from .console import write_error
 from .options import parse
 
 COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # modules of this package
@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command.run(args)
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        _say(f"{parser.prog}: {stop}")
+        write_error(f"{parser.prog}: {stop}")
         return 128 + stop.signum
     except Exception as error:
         if args.debug or (message := user_message(error)) is None:
             raise
-        _say(f"{parser.prog}: error: {message}")
+        write_error(f"{parser.prog}: error: {message}")
         return 1
     finally:
         if before is not None:
@@ -67,28 +67,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """The parser of the command's name, whose help lists those that are there."""
-    found = [name for name in COMMANDS if importlib.util.find_spec(f"{__package__}.{name}")]
-    lines = [f"  {name:10}{_module(name).DESCRIPTION.splitlines()[0]}" for name in found]
+    """The parser of the command's name, whose help lists all commands."""
+    lines = [f"  {name:10}{_module(name).DESCRIPTION.splitlines()[0]}" for name in COMMANDS]
     parser = argparse.ArgumentParser(
         prog="mta-clip",
         description="Language-guided semantic segmentation.\n\n" + "\n".join(lines),
         epilog="mta-clip COMMAND --help shows the options of a command, with examples.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=found, metavar="COMMAND", help="one of those above")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
     return parser
 
 
 def user_message(error: Exception) -> str | None:
     """What to tell the user about an error; None if it is not one that the user can mend."""
     name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
-    kinds = {kind.__name__ for base in USER_ERRORS for kind in (base, *base.__subclasses__())}
-    if name in kinds:
+    if name and name in _names_of_user_errors():
         return message[1:-1] if name == "KeyError" else message  # whose text is quoted
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _names_of_user_errors() -> set[str]:
+    from ..checkpoint import CheckpointError
+
+    bases = (*USER_ERRORS, CheckpointError)
+    return {kind.__name__ for base in bases for kind in (base, *base.__subclasses__())}
 
 
 def hide_deprecations() -> None:
@@ -106,7 +111,6 @@ def _module(name: str) -> ModuleType:
 
 def _stop_on_sigterm() -> signal.Handlers | None:
     """Makes SIGTERM end the process as Ctrl-C does; returns the earlier handler."""
-
     owner = os.getpid()
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -115,7 +119,3 @@ def _stop_on_sigterm() -> signal.Handlers | None:
         raise Interrupted(signum)
 
     return signal.signal(signal.SIGTERM, stop) if threading.current_thread() is threading.main_thread() else None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  (the last word of a command)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-CONFIG_HELP = "config file, name of a config of the package (camvid/mta_clip_small), or folder of a run"
+CONFIG_HELP = "config file, name of a config of the package (camvid/mta_clip_small), or folder of a run or saved model"
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,10 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 def add_weights_option(parser: argparse.ArgumentParser) -> None:
     """Adds --weights."""
-    help_weights = "checkpoint of a trained model (MODEL.WEIGHTS); without --config-file, its own config is taken"
+    help_weights = (
+        "checkpoint of a trained model (MODEL.WEIGHTS), e.g. a run's model_best.pth instead of its last one; without "
+        "--config-file, the config in it or beside it is taken"
+    )
     parser.add_argument("--weights", default="", metavar="FILE", help=help_weights)
 
 
@@ -42,6 +45,18 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often a run that failed, or lost a process, is restarted from its last checkpoint (default: 0)",
     )
+
+
+def class_list(text: str) -> list[str]:
+    """Splits comma-separated names and removes surrounding spaces.
+
+    Raises:
+        argparse.ArgumentTypeError: a name is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if "" in names:
+        raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
+    return names
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -71,28 +86,19 @@ def config_of(args: argparse.Namespace) -> "CfgNode":
 
 
 def trained_config(args: argparse.Namespace) -> "CfgNode":
-    """The config of a trained model, with its weights: of --config-file, or of the checkpoint itself.
-
-    Of a run's folder it takes the last checkpoint.
+    """The config of the trained model that --config-file and --weights name, with its weights.
 
     Raises:
-        ValueError: no config is named, and the checkpoint has none.
-        FileNotFoundError, KeyError, ValueError: see `load_config` and `saved_config`.
+        ValueError: neither is named.
+        FileNotFoundError, KeyError, ValueError: see `find_model`.
     """
-    from ..engine.run_folder import newest_weights
-    from ..engine.trained_model import saved_config
+    from ..api.find import find_model
 
-    if args.config_file:
-        cfg = config_of(args)
-        if Path(args.config_file).is_dir():  # which may have been moved
-            if "OUTPUT_DIR" not in args.opts[::2]:
-                cfg.OUTPUT_DIR = args.config_file
-            if not args.weights and "MODEL.WEIGHTS" not in args.opts[::2]:
-                args.weights = newest_weights(args.config_file)
-    elif not args.weights:
+    if not (args.config_file or args.weights):
         raise ValueError("no model is named: add --weights, or --config-file with a config or the folder of a run")
-    elif (cfg := saved_config(args.weights, args.opts)) is None:
-        raise ValueError(f"{args.weights} holds no config: add --config-file with the one it was trained with")
-    if args.weights:
-        cfg.MODEL.WEIGHTS = args.weights
+    if not args.config_file:
+        return find_model(args.weights, overrides=args.opts)
+    cfg = find_model(args.config_file, weights=args.weights, overrides=args.opts)
+    if Path(args.config_file).is_dir() and "OUTPUT_DIR" not in args.opts[::2]:
+        cfg.OUTPUT_DIR = args.config_file  # which may have been moved
     return cfg

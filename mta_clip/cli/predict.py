@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import add_config_options, add_weights_option, trained_config
+from .options import add_config_options, add_weights_option, class_list, trained_config
 
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
@@ -35,18 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
     parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
     parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
-
-
-def class_list(text: str) -> list[str]:
-    """Splits comma-separated names and removes surrounding spaces.
-
-    Raises:
-        argparse.ArgumentTypeError: a name is empty.
-    """
-    names = [name.strip() for name in text.split(",")]
-    if "" in names:
-        raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")
-    return names
 
 
 def share(text: str) -> float:

@@ -5,8 +5,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .job import print_mean_iou, run_job
+from .job import run_job, write_mean_iou
 from .options import add_config_options, add_process_options, config_of
+from .own_photos import add_photo_options, has_photos, photos_config
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -28,15 +29,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_config_options(parser)
-    own = parser.add_argument_group("your own photos", "the config is then what trains on them (default: own/small)")
-    own.add_argument("--data", metavar="FOLDER", help="with images/, labels/ (or train/ and val/ of both), names.txt")
-    own.add_argument("--images", metavar="FOLDER", help="instead of FOLDER/images")
-    own.add_argument("--labels", metavar="FOLDER", help="instead of FOLDER/labels: one PNG per photo, of class indices")
-    own.add_argument("--names", metavar="FILE", help="instead of FOLDER/names.txt: one class name per line")
-    own.add_argument(
-        "--label-map", type=label_map, metavar="MAP", help="meaning of values that are no classes, e.g. '{11: 255}'"
-    )
-    own.add_argument("--ignore-label", type=int, default=255, metavar="N", help="value of pixels of no class (255)")
+    own = add_photo_options(parser, "the config is then what trains on them (default: own/small)")
     own.add_argument("--val-share", type=float, default=0.2, metavar="SHARE", help="held out if there is no val/ (0.2)")
     own.add_argument("--split-seed", type=int, default=0, metavar="N", help="chooses the photos to hold out (0)")
     earlier = parser.add_mutually_exclusive_group()
@@ -45,28 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_process_options(parser)
 
 
-def label_map(text: str) -> dict[int, int]:
-    """Reads {stored value: class index or ignore label}, as in DATASETS.FOLDERS.
-
-    Raises:
-        argparse.ArgumentTypeError: it is something else.
-    """
-    import yaml
-
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(value, int) for pair in found.items() for value in pair):
-        raise argparse.ArgumentTypeError(f"expected stored values and their meaning, such as {{11: 255}}, got {text!r}")
-    return found
-
-
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
     from ..engine.run_folder import claim_folder
 
-    cfg = own_photos(args) if args.data or args.images else config_of(args)
+    cfg = own_photos(args) if has_photos(args) else config_of(args)
     if args.machine_rank == 0:
         claim_folder(cfg.OUTPUT_DIR, resume=args.resume, overwrite=args.overwrite, weights=cfg.MODEL.WEIGHTS)
     run_job(train, args, cfg, args.resume, args.overwrite)
@@ -79,12 +55,8 @@ def own_photos(args: argparse.Namespace) -> "CfgNode":
     Raises:
         FileNotFoundError, ValueError: see `own_config`.
     """
-    from ..data.own_folder import own_config
-
     args.config_file = args.config_file or "own/small"
-    parts = {name: getattr(args, name) for name in ("data", "images", "labels", "names")}
-    labels = {"label_map": args.label_map, "ignore_label": args.ignore_label}
-    cfg = own_config(config_of(args), **parts, **labels, val_share=args.val_share, seed=args.split_seed)
+    cfg = photos_config(config_of(args), args, val_share=args.val_share, seed=args.split_seed)
     if "OUTPUT_DIR" not in args.opts[::2]:
         cfg.OUTPUT_DIR = str(Path("output", Path(args.data or args.images).absolute().name))
     for entry in cfg.DATASETS.FOLDERS:
@@ -113,5 +85,5 @@ def train(cfg: "CfgNode", resume: bool, overwrite: bool) -> dict[str, Any]:
     results = dict(trainer.train())
     if cfg.TEST.AUG.ENABLED and cfg.DATASETS.TEST:
         results.update(evaluate_with_augmentation(cfg, trainer.model))
-    print_mean_iou(results)
+    write_mean_iou(results)
     return results

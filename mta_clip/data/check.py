@@ -151,7 +151,8 @@ def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
             findings.add(inspect_file(reader, record))
         troubles = [f"{name}: {trouble}" for trouble in findings.troubles()]
         if findings.problems or findings.unexpected():
-            raise ValueError("\n".join([*troubles, f"`mta-clip check {name}` reads all files of the dataset."]))
+            advice = f"`mta-clip check {name}`, or `mta-clip check` with the same --data, reads all of its files."
+            raise ValueError("\n".join([*troubles, advice]))
         for trouble in troubles:
             logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)
 

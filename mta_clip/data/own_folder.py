@@ -6,7 +6,7 @@
       val/images/    val/labels/      for evaluation
 
 Or images/{train,val} and labels/{train,val}, or only images/ and labels/: then a share of the photos is held out for
-evaluation.
+evaluation. One folder may be both, as in a.jpg and a.png, or a.jpg and a_mask.png, if it is named as both.
 """
 
 import hashlib
@@ -47,7 +47,8 @@ def own_config(
     Args:
         base: how to train which model; what it says about datasets and classes (CLASS_KEYS) is replaced.
         data: folder as above; may be left out if `images`, `labels` and `names` are given.
-        images, labels, names: in place of `data`/images, `data`/labels and `data`/names.txt.
+        images, labels, names: in place of `data`/images, `data`/labels and `data`/names.txt. If `images` and `labels`
+            are the same folder, its PNG (BMP, TIFF) files are label maps, and all photos must have one other ending.
         label_map, ignore_label: see `LabelReader`.
         val_share: share of the photos, in [0, 1), that is held out where there is no val folder; 0: no evaluation.
         seed: chooses the photos that are held out. They are listed in the result, so that a run which is resumed from
@@ -60,7 +61,7 @@ def own_config(
     Raises:
         FileNotFoundError: a folder, the list of names, or the label map of a photo is missing.
         ValueError: nothing says where the photos are, or `val_share` is out of range, or the list of names is
-            malformed, or there are no photos.
+            malformed, or there are no photos, or nothing tells them from label maps in the same folder.
     """
     if data is None and None in (images, labels, names):
         raise ValueError("Name the folder of the data, or all of its parts: images, labels and names.")
@@ -130,17 +131,33 @@ def _class_list(path: Path, label_dir: Path) -> Path:
 
 
 def _entry(name: str, image_dir: Path, label_dir: Path) -> dict[str, Any]:
-    """An entry of DATASETS.FOLDERS, except for the classes; says which ending label maps have."""
-    names = [os.path.splitext(file)[0] for file in list_images(image_dir)]
+    """An entry of DATASETS.FOLDERS, except for the classes; says which endings photos and label maps have."""
+    in_one_folder = image_dir.resolve() == label_dir.resolve()
+    entry = {"name": name, "image_dir": str(image_dir), "label_dir": str(image_dir if in_one_folder else label_dir)}
+    if in_one_folder:
+        entry["image_suffix"] = _photo_suffix(image_dir)
+    names = [os.path.splitext(file)[0] for file in list_images(image_dir, entry.get("image_suffix"))]
     label_files = files_below(label_dir)
     endings = _endings(names, label_files)
-    if not endings and any(file.lower().endswith((".jpg", ".jpeg")) for file in label_files):
+    if not (endings or in_one_folder) and any(file.lower().endswith((".jpg", ".jpeg")) for file in label_files):
         raise ValueError(
             f"{label_dir}: the label maps are JPEG files, which do not keep the values of pixels. Save them as PNG."
         )
     suffix = max(endings, key=lambda ending: (endings[ending], -len(ending)), default=".png")
-    entry = {"name": name, "image_dir": str(image_dir), "label_dir": str(label_dir)}
     return entry if suffix == ".png" else entry | {"label_suffix": suffix}
+
+
+def _photo_suffix(folder: Path) -> str:
+    """The ending of photos in a folder that holds their label maps, too."""
+    suffixes = Counter(os.path.splitext(file)[1] for file in list_images(folder))
+    photos = [suffix for suffix in suffixes if suffix.lower() not in _LABEL_SUFFIXES]
+    if len(photos) == 1:
+        return photos[0]
+    found = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
+    raise ValueError(
+        f"{folder}: photos and label maps are in one folder ({found}). They can be told apart if all photos have one "
+        "ending, such as .jpg, and label maps another, such as .png; else move label maps into a folder of their own."
+    )
 
 
 def _endings(names: Sequence[str], label_files: Sequence[str]) -> Counter[str]:
@@ -154,7 +171,7 @@ def _endings(names: Sequence[str], label_files: Sequence[str]) -> Counter[str]:
 
 def _hold_out(entries: dict[str, dict[str, Any]], *, share: float, seed: int) -> None:
     """Splits the only entry in two, with lists of files; order by hash, so that new photos hardly change the choice."""
-    files = list_images(Path(entries["train"]["image_dir"]))
+    files = list_images(Path(entries["train"]["image_dir"]), entries["train"].get("image_suffix"))
     if len(files) < 2:
         raise ValueError(
             f"{entries['train']['image_dir']}: {len(files)} photo cannot be divided into training and evaluation. Add "

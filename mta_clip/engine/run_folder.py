@@ -9,8 +9,10 @@ from detectron2.config import CfgNode
 
 from .launch import restarts
 
+FINAL_CHECKPOINT = "model_final.pth"  # that metrics.json is about
+_LAST = "last_checkpoint"  # holds the name of the newest checkpoint
 # What a run leaves behind; a run is there if one of the first kind is.
-RESULTS = ("config.yaml", "last_checkpoint", "model_*.pth", "metrics.json", "training_metrics.json")
+RESULTS = ("config.yaml", _LAST, "model_*.pth", "metrics.json", "training_metrics.json")
 _OTHERS = ("log.txt*", "events.out.tfevents.*", "eval", "tta", "per_class.csv", "confusion_matrix.png")
 
 
@@ -72,7 +74,7 @@ def earlier_run(folder: str) -> list[str]:
 
 def last_checkpoint(folder: str) -> str | None:
     """The checkpoint that `--resume` continues from; None if there is none."""
-    name = Path(folder) / "last_checkpoint"
+    name = Path(folder) / _LAST
     return str(Path(folder) / name.read_text().strip()) if name.is_file() else None
 
 
@@ -83,12 +85,14 @@ def evaluation_folder(cfg: CfgNode) -> str:
 
 
 def newest_weights(folder: str) -> str:
-    """The weights of a run: its last checkpoint, or model_final.pth if that is gone.
+    """The weights of a run: its last checkpoint, or model_final.pth if nothing says which is the last.
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: there is neither, or the last one is gone.
     """
-    for weights in (last_checkpoint(folder), str(Path(folder) / "model_final.pth")):
-        if weights and Path(weights).is_file():
-            return weights
-    raise FileNotFoundError(f"{folder}: this folder has no checkpoint; name one with --weights")
+    last = last_checkpoint(folder)
+    if last and not Path(last).is_file():
+        raise FileNotFoundError(f"{last} does not exist, but {folder}/{_LAST} names it; name another checkpoint")
+    if not last and not Path(folder, FINAL_CHECKPOINT).is_file():
+        raise FileNotFoundError(f"{folder}: this folder has no checkpoint; name one with --weights, or weights=...")
+    return last or str(Path(folder, FINAL_CHECKPOINT))

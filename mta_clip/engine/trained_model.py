@@ -1,7 +1,7 @@
 """Builds trained models for evaluation and demos, and makes sure that no trained parameter is missing."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,7 +15,7 @@ from ..data import register_folders, with_classes, with_classes_of
 logger = logging.getLogger(__name__)
 
 
-def saved_config(weights: str, overrides: Sequence[str] = ()) -> CfgNode | None:
+def saved_config(weights: str, overrides: Sequence[Any] = ()) -> CfgNode | None:
     """The config that a checkpoint of this project was trained with; None if the file has none.
 
     Args:
@@ -50,17 +50,28 @@ def with_trained_classes(cfg: CfgNode) -> CfgNode:
     return with_classes(cfg)
 
 
-def build_for_evaluation(
-    cfg: CfgNode, *, resume: bool = False, build: Callable[[CfgNode], nn.Module] = build_model
-) -> nn.Module:
+def require_weights(cfg: CfgNode) -> None:
+    """Raises a ValueError if MODEL.WEIGHTS is empty."""
+    if not cfg.MODEL.WEIGHTS:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty: name a trained model, with --weights (in Python weights=...), in the config, or "
+            "by the folder of its run"
+        )
+
+
+def without_clip_weights(cfg: CfgNode) -> CfgNode:
+    """A copy of a config whose model is built without reading or downloading the weights of CLIP's towers."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CLIP.PRETRAINED = cfg.MODEL.CLIP.IMAGE_PRETRAINED = cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    return cfg
+
+
+def build_for_evaluation(cfg: CfgNode) -> nn.Module:
     """Builds the model of a config with the weights of `load_for_evaluation`.
 
     Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.*PRETRAINED) are read or
     downloaded only if the checkpoint lacks some of them, as one converted from another project may.
-
-    Args:
-        resume: see `load_for_evaluation`.
-        build: makes the model of a config.
 
     Returns:
         The model, on MODEL.DEVICE.
@@ -69,12 +80,8 @@ def build_for_evaluation(
         CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.PRETRAINED is empty.
         ValueError, FileNotFoundError, CheckpointError: see `load_for_evaluation`.
     """
-    without_clip = cfg.clone()
-    without_clip.defrost()
-    clip = without_clip.MODEL.CLIP
-    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""
-    model = build(without_clip)
-    lacking = load_for_evaluation(cfg, model, resume=resume)
+    model = build_model(without_clip_weights(cfg))
+    lacking = load_for_evaluation(cfg, model)
     if not lacking:
         return model
     shown = f"{len(lacking)} parameters that were not trained: {_first(lacking)}"
@@ -84,34 +91,27 @@ def build_for_evaluation(
             "trained with"
         )
     logger.info("From MODEL.CLIP.PRETRAINED, as the checkpoint lacks them wholly or partly: %s", shown)
-    model = build(cfg)
-    load_for_evaluation(cfg, model, resume=resume)
+    model = build_model(cfg)
+    load_for_evaluation(cfg, model)
     return model
 
 
-def load_for_evaluation(cfg: CfgNode, model: nn.Module, *, resume: bool) -> list[str]:
-    """Loads weights into a model that is to be evaluated.
-
-    Args:
-        resume: take the last checkpoint of OUTPUT_DIR if there is one; otherwise MODEL.WEIGHTS.
+def load_for_evaluation(cfg: CfgNode, model: nn.Module) -> list[str]:
+    """Loads MODEL.WEIGHTS into a model that is to be evaluated.
 
     Returns:
         Names of frozen parameters that the file does not have, or has with fewer rows; these parameters (rows) keep
         their values.
 
     Raises:
-        ValueError: no weights are named.
+        ValueError: MODEL.WEIGHTS is empty.
         FileNotFoundError: the file does not exist.
         CheckpointError: the file does not fit the model, or lacks a trainable parameter, which would then keep its
             random initial value.
     """
-    checkpointer = _CompleteCheckpointer(model, cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
-        raise ValueError(
-            "--eval-only needs weights: set MODEL.WEIGHTS to a checkpoint, or add --resume to take the last one of "
-            f"OUTPUT_DIR ({cfg.OUTPUT_DIR})"
-        )
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    require_weights(cfg)
+    checkpointer = _CompleteCheckpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS, checkpointables=[])
     return checkpointer.lacking
 
 

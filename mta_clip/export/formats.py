@@ -3,7 +3,6 @@
 Shapes: as in `graphs`.
 """
 
-import importlib
 import json
 import logging
 import re
@@ -11,12 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
+from ..extras import import_extra
 from ..files import complete_file
 
 OPSET = 20  # the first whose GridSample is the one that PyTorch has
@@ -32,28 +31,14 @@ def require_format(name: str, path: str | Path) -> None:
 
     Raises:
         ValueError: unknown format, or another suffix than the format's.
-        ImportError: a library is missing; the message names the extra that has it.
+        ModuleNotFoundError: a library is missing; see `import_extra`.
     """
     if name not in SUFFIXES:
         raise ValueError(f"unknown format {name!r}: one of {', '.join(SUFFIXES)}")
     if Path(path).suffix != SUFFIXES[name]:
         raise ValueError(f"{path}: a file of format {name} ends in {SUFFIXES[name]}")
     for module in EXTRAS[name]:
-        require_extra(module, name)
-
-
-def require_extra(module: str, extra: str) -> ModuleType:
-    """Imports an optional library.
-
-    Raises:
-        ImportError: it is not installed; the message names the extra.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{module} is not installed; it comes with an extra of this package: pip install 'mta-clip[{extra}]'"
-        ) from error
+        import_extra(module, name, f"the format {name}")
 
 
 def write_graph(
@@ -75,7 +60,7 @@ def write_graph(
         The files.
 
     Raises:
-        ImportError, ValueError: see `require_format`.
+        ModuleNotFoundError, ValueError: see `require_format`.
         OSError: a file cannot be written.
     """
     require_format(name, path)
@@ -103,7 +88,7 @@ def _write_onnx(
 
 def _name_axes(graph: Any) -> None:
     """Gives the free axes of inputs and outputs the names of AXES, instead of numbered ones."""
-    ir = require_extra("onnx_ir", "onnx")
+    ir = import_extra("onnx_ir", "onnx", "the format onnx")
     names = {
         str(value.shape[axis].value): name
         for value in graph.inputs
@@ -129,7 +114,7 @@ def _write_torch(
 def _write_openvino(
     program: ExportedProgram, path: Path, description: Mapping[str, Any], inputs: Sequence[str], outputs: Sequence[str]
 ) -> list[Path]:
-    openvino = require_extra("openvino", "openvino")
+    openvino = import_extra("openvino", "openvino", "the format openvino")
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         onnx = Path(folder) / "graph.onnx"

@@ -62,7 +62,7 @@ def export_model(
     Raises:
         ValueError: an unknown option, the frozen CLIP, the maximum over synonyms, a size that is not positive, an open
             vocabulary or other names for a model without text, or a model of another meta-architecture.
-        ImportError: a library is missing; the message names the extra that has it.
+        ModuleNotFoundError: a library is missing; see `import_extra`.
         OSError: a file cannot be written.
     """
     path = Path(path)

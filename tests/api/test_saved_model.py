@@ -84,5 +84,10 @@ def test_cards_say_what_the_model_knows():
     assert "not pretrained on language" in card
     cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "RN50", "openai"
     assert "labels=[...]" in model_card(cfg, {}) and "without metrics" in model_card(cfg, {})
+    assert "| image encoder | CLIP RN50 |" in model_card(cfg, {})
+    cfg.MODEL.CLIP.IMAGE_NAME = "timm:resnet18"
+    assert "| image encoder | timm:resnet18 |" in model_card(cfg, {})
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    assert "| image encoder | build_resnet_backbone |" in model_card(cfg, {})
     assert "no text side" in model_card(mta_clip_config(text=False), {})
     assert "| held out of training | green square |" in model_card(tag_clip_config(), {})

@@ -1,4 +1,5 @@
 import collections
+import os
 
 import numpy as np
 import pytest
@@ -31,6 +32,17 @@ def test_weights_in_both_formats(tmp_path, name, wrapped):
     content = read_checkpoint(tmp_path / name)
     assert_same(content["model"] if name == "a.pth" and wrapped else content)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_follows_the_umask(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        for name in ("a.safetensors", "a.pth"):
+            save_weights(STATE, tmp_path / name)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
 def test_tied_transposed_and_trained_weights_become_plain_ones(tmp_path):

@@ -66,7 +66,9 @@ def test_a_folder_that_was_moved(run, output, tmp_path):
 
 def test_without_weights(run, capsys):
     assert run("evaluate") == 1
-    assert "an evaluation needs weights" in capsys.readouterr().err
+    assert "MODEL.WEIGHTS is empty: name a trained model" in capsys.readouterr().err
+    assert run("evaluate", "--resume") == 1
+    assert "this folder has no checkpoint" in capsys.readouterr().err
     assert main(["evaluate"]) == 1
     assert "no model is named" in capsys.readouterr().err
 

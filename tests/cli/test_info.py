@@ -5,6 +5,7 @@ import torch
 from noise_config import make_noise_config
 
 from mta_clip.cli.main import main
+from mta_clip.config_loader import load_config
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def test_a_config(said):
     assert "million" in rows["parameters"]
 
 
+def test_weights_of_towers_are_not_read(said, tmp_path):
+    towers = {"IMAGE_PRETRAINED": "gone.pth", "TEXT_PRETRAINED": "gone.pth", "IMAGE_NAME": "mta-tiny-vit"}
+    base = load_config("shapes/mta_clip_tiny", [])
+    base.MODEL.CLIP.update(towers)
+    (tmp_path / "a.yaml").write_text(base.dump())
+    rows = said(str(tmp_path / "a.yaml"))
+    assert "million" in rows["parameters"] and "image encoder CLIP mta-tiny-vit" in rows["architecture"]
+
+
 def test_a_run_and_its_checkpoint(said, tmp_path):
     assert main(["train", "--config-file", str(make_noise_config(tmp_path))]) == 0
     folder = tmp_path / "output"
@@ -41,10 +51,16 @@ def test_a_run_and_its_checkpoint(said, tmp_path):
     assert "2: green, red" in rows["classes"] and rows["iteration"].endswith(" 4")
 
 
+def test_a_checkpoint_beside_its_config(said, tmp_path):
+    make_noise_config(tmp_path)
+    torch.save({"model": {"weight": torch.zeros(2, 3)}}, tmp_path / "model.pth")
+    assert "2: green, red" in said(str(tmp_path / "model.pth"))["classes"]
+
+
 def test_weights_without_config(said, tmp_path):
     torch.save({"model": {"weight": torch.zeros(2, 3)}}, tmp_path / "model.pth")
     rows = said(str(tmp_path / "model.pth"))
-    assert "none in this file" in rows["config"] and "1 tensors" in rows["weights"]
+    assert "none in this file or beside it" in rows["config"] and "1 tensors" in rows["weights"]
 
 
 def test_a_misspelt_name(capsys):

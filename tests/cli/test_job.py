@@ -1,6 +1,6 @@
 import argparse
 
-from mta_clip.cli.job import print_mean_iou, run_job
+from mta_clip.cli.job import run_job, write_mean_iou
 from mta_clip.cli.options import add_process_options
 from mta_clip.config import get_cfg
 
@@ -16,6 +16,6 @@ def test_one_process_runs_here():
 
 
 def test_the_last_line(capsys):
-    print_mean_iou({"sem_seg": {"mIoU": 48.379}})
-    print_mean_iou({})
+    write_mean_iou({"sem_seg": {"mIoU": 48.379}})
+    write_mean_iou({})
     assert capsys.readouterr().out == "mIoU 48.38\n"

@@ -3,7 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import write_photos
 from PIL import Image
+from saved_models import mta_clip_config, segmenter
 from toy_predictor import make_config
 
 from mta_clip.cli.main import main
@@ -16,15 +18,7 @@ def predict(arguments):
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three images, one of them in a subfolder, and a text file."""
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
-    for index, name in enumerate(("a.png", "b.jpg", "sub/a.png")):
-        picture = np.full((20, 30, 3), 20, np.uint8)
-        picture[:, : 10 + index] = 230
-        Image.fromarray(picture).save(folder / name)
-    (folder / "notes.txt").write_text("not an image")
-    return folder
+    return write_photos(tmp_path / "photos")
 
 
 @pytest.fixture
@@ -131,6 +125,16 @@ def test_the_checkpoint_alone_is_enough(photos, command, tmp_path):
     assert (tmp_path / "out" / "sub" / "a.png").is_file()
 
 
-def test_a_checkpoint_without_config_needs_one(photos, command, capsys):
-    assert predict([*command[2:], "--input", str(photos)]) == 1
-    assert "holds no config: add --config-file" in capsys.readouterr().err
+def test_a_checkpoint_without_config_takes_the_one_beside_it(photos, command, tmp_path, capsys):
+    assert predict([*command[2:], "--input", str(photos / "a.png")]) == 0
+    Path(command[1]).rename(tmp_path / "another.yaml")
+    assert predict([*command[2:], "--input", str(photos / "a.png")]) == 1
+    assert "holds no config" in capsys.readouterr().err
+
+
+def test_a_saved_model(photos, tmp_path, caplog):
+    saved = segmenter(mta_clip_config()).save(tmp_path / "saved")
+    output = ["--output", str(tmp_path / "out")]
+    assert predict(["--config-file", str(saved), "--input", str(photos / "a.png"), *output, "MODEL.DEVICE", "cpu"]) == 0
+    assert (tmp_path / "out" / "a.png").is_file()
+    assert f"Loading from {saved / 'model.safetensors'}" in caplog.text

@@ -3,6 +3,7 @@ import zlib
 
 import numpy as np
 import pytest
+from dataset_files import write_photos
 from PIL import Image
 
 from mta_clip.data.image_files import find_images, image_depth, read_image
@@ -10,15 +11,7 @@ from mta_clip.data.image_files import find_images, image_depth, read_image
 
 @pytest.fixture
 def photos(tmp_path):
-    """Three images, one of them in a subfolder, and a text file."""
-    folder = tmp_path / "photos"
-    (folder / "sub").mkdir(parents=True)
-    for index, name in enumerate(("a.png", "b.jpg", "sub/a.png")):
-        picture = np.full((20, 30, 3), 20, np.uint8)
-        picture[:, : 10 + index] = 230
-        Image.fromarray(picture).save(folder / name)
-    (folder / "notes.txt").write_text("not an image")
-    return folder
+    return write_photos(tmp_path / "photos")
 
 
 def test_files_folders_and_globs(photos):

@@ -83,6 +83,32 @@ def test_parts_in_other_places(streets, tmp_path):
     assert with_classes(own_config(get_cfg(), data=streets, **parts)).DATASETS.TRAIN == ("own_streets_train",)
 
 
+@pytest.mark.parametrize("label_suffix", [".png", "_mask.png"])
+def test_photos_and_label_maps_in_one_folder(streets, label_suffix, caplog):
+    write_pairs(streets, streets, NAMES, label_suffix=label_suffix)
+    link = streets.with_name("link")
+    link.symlink_to(streets)
+    cfg = own_config(get_cfg(), data=streets, images=streets, labels=link)
+    found = images_of(cfg)
+    assert len(found["val"]) == 2 and sorted(found["train"] + found["val"]) == NAMES
+    for record in DatasetCatalog.get("own_streets_train"):
+        name = str(streets / record["image_id"])
+        assert (record["file_name"], record["sem_seg_file_name"]) == (f"{name}.jpg", name + label_suffix)
+    assert not caplog.records, "nothing is unused"
+
+
+def test_photos_that_cannot_be_told_from_label_maps(streets):
+    write_pairs(streets, streets, NAMES)
+    parts = {"data": streets, "images": streets, "labels": streets}
+    (streets / "photo 0.jpg").rename(streets / "photo 0.JPG")
+    with pytest.raises(ValueError, match=r"in one folder \(1 \.JPG, 9 \.jpg, 10 \.png\).* all photos have one ending"):
+        own_config(get_cfg(), **parts)
+    for path in streets.glob("*.[jJ]*"):
+        path.rename(path.with_name(f"{path.stem}_photo.png"))
+    with pytest.raises(ValueError, match=r"\(20 \.png\).*into a folder of their own"):
+        own_config(get_cfg(), **parts)
+
+
 def test_endings_when_names_begin_alike(streets):
     write_pairs(streets / "images", streets / "labels", ["a1", "a10", "a100"], label_suffix="0.png")
     cfg = own_config(get_cfg(), data=streets, val_share=0)

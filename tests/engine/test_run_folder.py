@@ -63,6 +63,9 @@ def test_checkpoints_of_a_run(run, tmp_path):
     assert last_checkpoint(str(run)) == str(run / "model_0000003.pth")
     assert newest_weights(str(run)) == str(run / "model_0000003.pth")
     (run / "model_0000003.pth").unlink()
+    with pytest.raises(FileNotFoundError, match=r"model_0000003\.pth does not exist, but .*last_checkpoint names it"):
+        newest_weights(str(run))
+    (run / "last_checkpoint").unlink()
     assert newest_weights(str(run)) == str(run / "model_final.pth")
     assert last_checkpoint(str(tmp_path / "eval")) is None
     with pytest.raises(FileNotFoundError, match="no checkpoint"):

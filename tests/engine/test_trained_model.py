@@ -27,29 +27,20 @@ def test_named_weights_are_loaded(tmp_path):
     trained = train_toy(tmp_path, MAX_ITER=2)
     cfg = evaluation_cfg(tmp_path / "elsewhere", str(tmp_path / "model_final.pth"))
     model = ToySegmentor(cfg)
-    load_for_evaluation(cfg, model, resume=False)
+    load_for_evaluation(cfg, model)
     assert all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
 
-def test_resume_takes_the_last_checkpoint(tmp_path):
-    trained = train_toy(tmp_path, MAX_ITER=2)
+def test_no_weights_is_an_error(tmp_path):
     cfg = evaluation_cfg(tmp_path)
-    model = ToySegmentor(cfg)
-    load_for_evaluation(cfg, model, resume=True)
-    assert torch.equal(model.queries.weight, trained["queries.weight"])
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_no_weights_is_an_error(tmp_path, resume):
-    cfg = evaluation_cfg(tmp_path)
-    with pytest.raises(ValueError, match=r"--eval-only needs weights: set MODEL\.WEIGHTS"):
-        load_for_evaluation(cfg, ToySegmentor(cfg), resume=resume)
+    with pytest.raises(ValueError, match=r"MODEL\.WEIGHTS is empty: name a trained model"):
+        load_for_evaluation(cfg, ToySegmentor(cfg))
 
 
 def test_missing_file_is_an_error(tmp_path):
     cfg = evaluation_cfg(tmp_path, str(tmp_path / "nothing.pth"))
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
-        load_for_evaluation(cfg, ToySegmentor(cfg), resume=False)
+        load_for_evaluation(cfg, ToySegmentor(cfg))
 
 
 def test_lacking_trained_parameters_is_an_error_but_frozen_ones_may_lack(tmp_path):
@@ -59,9 +50,9 @@ def test_lacking_trained_parameters_is_an_error_but_frozen_ones_may_lack(tmp_pat
     del weights["norm.weight"]
     torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
     with pytest.raises(CheckpointError, match=r"lacks 1 trained parameters of the model: norm\.weight"):
-        load_for_evaluation(cfg, model, resume=False)
+        load_for_evaluation(cfg, model)
     model.norm.requires_grad_(False)
-    assert load_for_evaluation(cfg, model, resume=False) == ["norm.weight"]
+    assert load_for_evaluation(cfg, model) == ["norm.weight"]
 
 
 def test_classes_travel_with_the_checkpoint(tmp_path):

@@ -1,4 +1,4 @@
-"""Label maps of miniatures, as they are stored and as a dataset reads them."""
+"""Label maps of miniatures, as they are stored and as a dataset reads them, and folders of photos."""
 
 import miniatures
 import numpy as np
@@ -35,3 +35,14 @@ def write_pairs(images, labels, names, *, values=(0, 1), label_suffix=".png"):
             path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (5, 4)).save(images / f"{name}.jpg")
         Image.fromarray(np.resize(np.array(values, np.uint8), (4, 5))).save(labels / f"{name}{label_suffix}")
+
+
+def write_photos(folder):
+    """Three images, bright on the left, one of them in a subfolder, and a text file; returns the folder."""
+    (folder / "sub").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "b.jpg", "sub/a.png")):
+        picture = np.full((20, 30, 3), 20, np.uint8)
+        picture[:, : 10 + index] = 230
+        Image.fromarray(picture).save(folder / name)
+    (folder / "notes.txt").write_text("not an image")
+    return folder

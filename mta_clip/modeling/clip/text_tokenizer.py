@@ -8,7 +8,7 @@ from typing import Any
 
 import open_clip
 
-from ...extras import import_transformers
+from ...extras import import_extra
 from .text_towers.hugging_face import PREFIX, load_tokenizer
 from .towers import clip_config
 
@@ -70,7 +70,7 @@ def build_tokenizer(name: str) -> TextTokenizer:
     """The tokenizer of an open_clip architecture, or of a Hugging Face model (`hf:<folder or id>`).
 
     Raises:
-        ImportError: it needs transformers, which is not installed.
+        ModuleNotFoundError: it needs transformers, which is not installed.
         OSError: its files could not be downloaded.
         ValueError: unknown architecture, or a way of tokenizing that is not known here.
     """
@@ -81,7 +81,7 @@ def build_tokenizer(name: str) -> TextTokenizer:
         return CLIPTokenizer(open_clip.get_tokenizer(name))
     if config.get("tokenizer_mode"):
         raise ValueError(f"{name}: tokenizer_mode {config['tokenizer_mode']!r} is not supported")
-    import_transformers(f"the tokenizer of {name}")
+    import_extra("transformers", "hf", f"the tokenizer of {name}")
     try:
         tokenizer = open_clip.get_tokenizer(name)
     except (OSError, ValueError) as error:

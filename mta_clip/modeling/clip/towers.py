@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ...checkpoint.readers import read_checkpoint
 from ...checkpoint.sources import OPENAI_CLIP, Dropped, translate
-from ...extras import import_transformers
+from ...extras import import_extra
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
     Raises:
         ValueError: unknown architecture or tag, a file that does not fit the architecture, or `quick_gelu` where the
             architecture has an activation of its own.
-        ImportError: the text tower needs transformers, which is not installed.
+        ModuleNotFoundError: the text tower needs transformers, which is not installed.
         FileNotFoundError: `pretrained` looks like a path, but there is no such file.
         OSError: the weights of a tag could not be downloaded.
     """
@@ -61,7 +61,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
     if quick_gelu and config["text_cfg"].get("act_kwargs"):
         raise ValueError(f"{name} has an activation of its own: set MODEL.CLIP.QUICK_GELU False")
     if "hf_model_name" in config["text_cfg"]:
-        import_transformers(f"the text tower of {name}")
+        import_extra("transformers", "hf", f"the text tower of {name}")
         config["text_cfg"]["hf_model_pretrained"] = False  # its weights come with those of the image tower
     custom_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
     plain = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP

@@ -13,7 +13,7 @@ from open_clip import hf_model
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ....extras import import_transformers
+from ....extras import import_extra
 from .tower import TEXT_TOWERS, TextTower, insert_contexts
 
 PREFIX = "hf:"  # in MODEL.CLIP.TEXT_NAME: hf:<folder> or hf:<id on the hub>
@@ -93,7 +93,7 @@ class HuggingFaceModel(nn.Module):
         random_weights: the same architecture and tokenizer without what it has learned, for comparison.
 
     Raises:
-        ImportError: transformers is not installed.
+        ModuleNotFoundError: transformers is not installed.
         FileNotFoundError: the name looks like a folder, but there is none.
         OSError: the folder or the download is not a model.
         ValueError: unknown `pooling`, or a model that does not read embeddings of tokens.
@@ -132,7 +132,7 @@ def load_tokenizer(name: str) -> Any:
 
 
 def _from_pretrained(auto_class: str, name: str) -> Any:
-    transformers = import_transformers(f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
+    transformers = import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
     folder = Path(name).expanduser()
     if name.startswith(("/", ".", "~")) and not folder.is_dir():
         raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {folder}")
@@ -148,7 +148,7 @@ def _from_pretrained(auto_class: str, name: str) -> Any:
 
 def _own_pooling(name: str) -> str:
     """The pooling that sentence-transformers stores with a model; "mean" if it is not one of these."""
-    transformers = import_transformers(f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
+    transformers = import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
     file = transformers.utils.cached_file(
         name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
