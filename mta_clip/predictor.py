@@ -26,6 +26,7 @@ from torch import nn
 from .api.result import Segmentation
 from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, with_trained_classes
+from .modeling.clip import knows_language
 from .modeling.inference import AugmentedModel
 from .modeling.inference.output import scores_of
 from .visualization import class_colors, distinct_colors
@@ -180,11 +181,6 @@ class SegmentationPredictor:
             trusty=None if trusty is None else _to_numpy(trusty),
             unseen_classes=self.unseen_classes,
         )
-
-
-def knows_language(cfg: CfgNode) -> bool:
-    """Whether the text tower of a config was pretrained on language: neither random nor one of our tiny ones."""
-    return bool(cfg.MODEL.CLIP.PRETRAINED) and not cfg.MODEL.CLIP.NAME.startswith("mta-tiny")
 
 
 def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
