@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ..config import get_cfg
+from ..config import get_cfg, value_of
 from .synonyms import SEPARATOR, find_classes
 
 # Keys that say all about the classes of a model; they travel with its weights.
@@ -46,7 +46,7 @@ def with_classes(cfg: CfgNode) -> CfgNode:
 
 def with_classes_of(cfg: CfgNode, trained: CfgNode) -> CfgNode:
     """A copy of a config with the CLASS_KEYS of another one, frozen if `cfg` is."""
-    return _with(cfg, {key: _value(trained, key) for key in CLASS_KEYS})
+    return _with(cfg, {key: value_of(trained, key) for key in CLASS_KEYS})
 
 
 def has_other_classes(cfg: CfgNode, names: Sequence[str]) -> bool:
@@ -89,9 +89,3 @@ def _with(cfg: CfgNode, values: dict[str, object]) -> CfgNode:
     if cfg.is_frozen():
         copy.freeze()
     return copy
-
-
-def _value(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
