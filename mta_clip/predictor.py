@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from .api.result import Segmentation
+from .data.synonyms import are_seen
 from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, with_trained_classes
 from .modeling.clip import knows_language
@@ -69,7 +70,7 @@ class SegmentationPredictor:
         knows_language: bool = True,
     ):
         self.model = model.eval()
-        self.seen_classes = frozenset(class_names) - frozenset(unseen_classes)
+        self.held_out = frozenset(unseen_classes)
         self.model_classes = tuple(class_names)
         self.model_colors = class_colors(len(class_names), colors)
         self.class_names, self.colors = self.model_classes, self.model_colors
@@ -99,8 +100,9 @@ class SegmentationPredictor:
 
     @property
     def unseen_classes(self) -> tuple[str, ...]:
-        """Names in use that the model was not trained on."""
-        return tuple(name for name in self.class_names if name not in self.seen_classes)
+        """Names in use that the model was not trained on, in any of their synonyms."""
+        seen = are_seen(self.class_names, trained=self.model_classes, held_out=self.held_out)
+        return tuple(name for name, known in zip(self.class_names, seen, strict=True) if not known)
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Changes the classes, in label order; those of the training keep their colours. None: all as in training.

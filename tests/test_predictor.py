@@ -91,7 +91,10 @@ def test_vocabulary_sets_names_colors_and_seen_classes(cfg, image):
 
 def test_held_out_classes_are_unseen(cfg):
     cfg.DATASETS.UNSEEN_CLASSES = ["bright thing"]
-    assert SegmentationPredictor(cfg).unseen_classes == ("bright thing",)
+    predictor = SegmentationPredictor(cfg)
+    assert predictor.unseen_classes == ("bright thing",)
+    predictor.set_vocabulary(["BRIGHT thing", "shade; Dark thing", "a cat"])
+    assert predictor.unseen_classes == ("BRIGHT thing", "a cat")
 
 
 def test_draws_input_prediction_and_trusty_map(cfg, image):

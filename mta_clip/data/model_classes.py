@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg, value_of
-from .synonyms import SEPARATOR, find_classes
+from .synonyms import SEPARATOR, are_seen
 
 # Keys that say all about the classes of a model; they travel with its weights.
 CLASS_KEYS = (
@@ -59,7 +59,7 @@ def has_other_classes(cfg: CfgNode, names: Sequence[str]) -> bool:
 
 
 def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
-    """Which of the names of a test dataset count as unseen.
+    """Which of the names of a test dataset, or of a vocabulary, count as unseen.
 
     If they are the model's, DATASETS.UNSEEN_CLASSES; else those that no class with labels in training is called, in any
     of its synonyms. A class may be called as in MODEL.PROMPT.CLASS_NAMES or as in the training dataset.
@@ -69,8 +69,8 @@ def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     own, of_dataset = list(with_classes(cfg).MODEL.PROMPT.CLASS_NAMES), _names_of_dataset(cfg)
     both = zip(own, of_dataset if len(of_dataset) == len(own) else own, strict=True)
     held_out = set(cfg.DATASETS.UNSEEN_CLASSES)
-    seen = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
-    return [name for name, position in zip(names, find_classes(names, seen), strict=True) if position < 0]
+    with_labels = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
+    return [name for name, seen in zip(names, are_seen(names, trained=with_labels), strict=True) if not seen]
 
 
 def _names_of_dataset(cfg: CfgNode) -> list[str]:
