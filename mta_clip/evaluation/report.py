@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ..data.classes import short_name
 from ..files import complete_file
 from .metrics import ClassMetrics
 
@@ -20,7 +21,7 @@ TABLE_BLOCKS = 3  # the table of classes has at most this number of blocks side 
 def format_table(
     summary: Mapping[str, float], metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
 ) -> str:
-    """Summary line and per-class lines, in percent, as text.
+    """Summary line and per-class lines, in percent, as text; of several names of a class, the first.
 
     Args:
         summary: metrics over all classes, in percent.
@@ -30,7 +31,7 @@ def format_table(
     total = max(int(metrics.true_pixels.sum()), 1)
     rows = [
         (
-            f"{name} *" if index in unseen else name,
+            short_name(name) + (" *" if index in unseen else ""),
             _percent(metrics.iou[index]),
             _percent(metrics.accuracy[index]),
             f"{100 * metrics.true_pixels[index] / total:.2f}",
