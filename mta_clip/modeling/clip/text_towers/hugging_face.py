@@ -128,11 +128,11 @@ def load_tokenizer(name: str) -> Any:
 
 def _from_pretrained(auto_class: str, name: str) -> Any:
     transformers = import_transformers(f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
-    folder = Path(name).expanduser()
-    if name.startswith(("/", ".", "~")) and not folder.is_dir():
-        raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {folder}")
+    source = _folder_or_id(name)
+    if name.startswith(("/", ".", "~")) and not Path(source).is_dir():
+        raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {Path(name).expanduser()}")
     try:
-        return getattr(transformers, auto_class).from_pretrained(str(folder) if folder.is_dir() else name)
+        return getattr(transformers, auto_class).from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise OSError(
             f"MODEL.CLIP.TEXT_NAME: {PREFIX}{name} could not be loaded ({error}). Expected a folder with config.json, "
@@ -145,9 +145,14 @@ def _own_pooling(name: str) -> str:
     """The pooling that sentence-transformers stores with a model; "mean" if it is not one of these."""
     transformers = import_transformers(f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
     file = transformers.utils.cached_file(
-        name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
+        _folder_or_id(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )  # fmt: skip
     stored = json.loads(Path(file).read_text()) if file else {}
     wanted = {"pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean"}
     return next((pooling for key, pooling in wanted.items() if stored.get(key)), "mean")
+
+
+def _folder_or_id(name: str) -> str:
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
