@@ -33,8 +33,8 @@ def join_opinions(class_probs: Tensor, clip_logits: Tensor, exponents: Tensor) -
     Returns:
         (B, Q, C) float32.
     """
-    total = class_probs.sum(-1, keepdim=True)
-    own = (class_probs / total).clamp_min(torch.finfo(torch.float32).tiny).log()
+    total, tiny = class_probs.sum(-1, keepdim=True), torch.finfo(torch.float32).tiny
+    own = (class_probs / total.clamp_min(tiny)).clamp_min(tiny).log()  # a mask may be of no object for certain
     return torch.lerp(own, clip_logits.float().log_softmax(-1), exponents.expand_as(own)).softmax(-1) * total
 
 
