@@ -70,7 +70,8 @@ def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     both = zip(own, of_dataset if len(of_dataset) == len(own) else own, strict=True)
     held_out = set(cfg.DATASETS.UNSEEN_CLASSES)
     with_labels = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
-    return [name for name, seen in zip(names, are_seen(names, trained=with_labels), strict=True) if not seen]
+    seen = are_seen(names, trained=with_labels, held_out=held_out)
+    return [name for name, known in zip(names, seen, strict=True) if not known]
 
 
 def _names_of_dataset(cfg: CfgNode) -> list[str]:
