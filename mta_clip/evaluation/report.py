@@ -60,8 +60,8 @@ def format_datasets(results: Mapping[str, Mapping[str, float]]) -> str:
     lines = []
     for name, metrics in results.items():
         miou = metrics["mIoU"]
-        means = (metrics.get("mIoU_seen", miou), *(metrics.get(key, math.nan) for key in ("mIoU_unseen", "hIoU")))
-        lines.append((name, sum(key.startswith("IoU-") for key in metrics), miou, *means))
+        split = (metrics.get("mIoU_seen", miou), metrics.get("mIoU_unseen", math.nan), metrics.get("hIoU", math.nan))
+        lines.append((name, sum(key.startswith("IoU-") for key in metrics), miou, *split))
     columns = [[x for x in column if not math.isnan(x)] for column in list(zip(*lines, strict=True))[2:]]
     means = [sum(column) / len(column) if column else math.nan for column in columns]
     rows = [
