@@ -8,6 +8,10 @@ Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21
 a key of Detectron2 with another default; its own is given.
 """
 
+import functools
+import operator
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode as CN
 
@@ -50,6 +54,11 @@ def get_cfg() -> CN:
     cfg = get_detectron2_cfg()
     add_mta_clip_config(cfg)
     return cfg
+
+
+def value_of(cfg: CN, key: str) -> Any:
+    """The value of a key such as "SOLVER.BASE_LR"; KeyError if there is none."""
+    return functools.reduce(operator.getitem, key.split("."), cfg)
 
 
 def _add_clip(cfg: CN) -> None:

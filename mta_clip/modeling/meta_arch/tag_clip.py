@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_classes import with_classes
-from ...data.synonyms import find_classes
+from ...data.synonyms import are_seen
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
 from ..tagclip.losses import TrustyCriterion
@@ -132,8 +132,9 @@ class TagCLIP(SegmentationModel):
 
     def seen_mask(self, names: Sequence[str]) -> Tensor:
         """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
-        trained = [self.split.class_names[i] for i in self.split.seen]
-        return torch.tensor([position >= 0 for position in find_classes(names, trained)], device=self.device)
+        trained = self.split.class_names
+        held_out = [trained[i] for i in self.split.unseen]
+        return torch.tensor(are_seen(names, trained=trained, held_out=held_out), device=self.device)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""

@@ -19,13 +19,12 @@ class BidirectionalTextTower(OpenCLIPTextTower):
     All texts have the full context length, as in training: contexts take the place of padding.
     """
 
+    kind = "bidirectional"
     padding = "seen"
 
     def __init__(self, source: nn.Module, checkpointing: bool = False):
         super().__init__(source, checkpointing)
         self.kind = f"bidirectional, {'end token' if self.pool in ('argmax', 'eos') else f'{self.pool} token'}"
-
-    kind = "bidirectional"
 
     @staticmethod
     def problems(source: nn.Module) -> list[str]:
