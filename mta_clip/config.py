@@ -148,6 +148,9 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    # How the deformable attention samples. triton: a kernel for NVIDIA GPUs, whose gradients are not deterministic |
+    # embedding_bag: sparse sums, on any device | grid_sample: PyTorch's, the definition | auto: embedding_bag
+    node.SAMPLING = "auto"
     # True: the whole pixel decoder runs in float32 even under AMP [M2F]; False: its linear layers and convolutions
     # follow AMP, and only the deformable sampling stays in float32
     node.PIXEL_DECODER_FULL_PRECISION = True

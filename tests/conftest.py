@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where Triton is imported, which happens with mta_clip
+
 import mta_clip  # noqa: F401  first, as it makes detectron2 importable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of processes that tests start: tiny models gain nothing by threads

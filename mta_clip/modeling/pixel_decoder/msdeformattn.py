@@ -33,7 +33,7 @@ class DeformableEncoderLayer(nn.Module):
         ValueError: see MSDeformAttn.
     """
 
-    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int):
+    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int | str):
         super().__init__()
         self.self_attn = MSDeformAttn(embed_dim=embed_dim, **attention)
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -92,11 +92,13 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers, num_heads, num_points, feedforward_dim, dropout: settings of the transformer encoder.
         norm: norm of the FPN step; see ConvNorm.
         norm_groups: groups of every GroupNorm.
+        sampling: form of the deformable sampling, see MSDeformAttn.
         full_precision: runs everything in float32, even inside autocast, as Mask2Former does. Otherwise linear layers
             and convolutions follow autocast, and only the deformable sampling stays in float32.
 
     Raises:
-        ValueError: `transformer_in_features` names a map that is not in `input_shape`, or all maps.
+        ValueError: `transformer_in_features` names a map that is not in `input_shape`, or all maps; see also
+            MSDeformAttn.
     """
 
     @configurable
@@ -114,6 +116,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         dropout: float = 0.0,
         norm: str = "GN",
         norm_groups: int = 32,
+        sampling: str = "auto",
         full_precision: bool = True,
     ):
         super().__init__()
@@ -146,6 +149,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 num_heads=num_heads,
                 num_levels=num_levels,
                 num_points=num_points,
+                sampling=sampling,
                 dropout=dropout,
             )
             for _ in range(num_layers)
@@ -176,6 +180,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "norm": node.NORM,
             "norm_groups": node.NORM_GROUPS,
+            "sampling": node.SAMPLING,
             "full_precision": node.PIXEL_DECODER_FULL_PRECISION,
         }
 
