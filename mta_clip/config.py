@@ -247,6 +247,10 @@ def _add_datasets(cfg: CN) -> None:
 
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Parts in which a step takes its batch, one after the other, to save memory: their gradients are added up.
+    # IMS_PER_BATCH stays the batch of a step, which is the same up to rounding, except for what depends on the images
+    # of a part: padding to one size, random points, BatchNorm in BN_MODE train and sync, normalisers of pseudo-labels
+    cfg.SOLVER.ACCUMULATE = 1
     cfg.SOLVER.BASE_LR = 1e-4
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0

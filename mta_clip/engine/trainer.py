@@ -77,6 +77,7 @@ class Trainer(TrainLoop):
             precision=precision,
             clipper=GradientClipper(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+            accumulate=cfg.SOLVER.ACCUMULATE,
         )
         self.cfg = cfg
         self.scheduler = build_lr_scheduler(cfg, optimizer)

@@ -4,9 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from tiny_models import NAMES, batch, tiny_config
-
-from mta_clip.config import get_cfg
+from tiny_models import batch, tiny_config, tiny_tag_clip_config
 
 
 @pytest.fixture(autouse=True)
@@ -15,18 +13,7 @@ def forget_compiled_code():
     torch.compiler.reset()
 
 
-def tag_clip_config():
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.DEVICE = "TagCLIP", "cpu"
-    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "mta-tiny-vit", ""
-    cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = NAMES, NAMES[:1]
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(NAMES)
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "PromptedImageEncoder", "TrustyHead"
-    cfg.MODEL.TAGCLIP.NUM_PROMPTS, cfg.MODEL.TAGCLIP.IMAGE_SIZE, cfg.MODEL.TAGCLIP.DROPOUT = 2, [64, 64], 0.0
-    return cfg
-
-
-CONFIGS = {"MTACLIP": tiny_config, "Mask2Former": lambda: tiny_config(text=False), "TagCLIP": tag_clip_config}
+CONFIGS = {"MTACLIP": tiny_config, "Mask2Former": lambda: tiny_config(text=False), "TagCLIP": tiny_tag_clip_config}
 
 
 def model_of(name: str) -> torch.nn.Module:

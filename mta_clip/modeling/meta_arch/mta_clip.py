@@ -122,11 +122,12 @@ class MTACLIP(SegmentationModel):
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return self.sem_seg_head(features, text)
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """See SegmentationModel."""
         targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
-        return self.criterion(self.predict_masks(images), targets, temperature)
+        masks = None if step_labels is None else [len(x[x != self.ignore_label].unique()) for x in step_labels]
+        return self.criterion(self.predict_masks(images), targets, temperature, masks_of_step=masks)
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""
