@@ -271,6 +271,11 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # one L2 norm over all trainable parameters [M2F]
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    # Exponential moving average of the weights. It is what evaluations use, and the model that checkpoints hold, which
+    # keep the weights in training beside it, for --resume
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    cfg.SOLVER.EMA.DECAY = 0.999  # per step, as in Detectron2's MODEL_EMA; less in the first steps
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
     # True: the lr scales linearly, and all counts of training steps inversely, with IMS_PER_BATCH relative to
     # REFERENCE_BATCH; see mta_clip/engine/batch_scaling.py

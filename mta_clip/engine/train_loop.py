@@ -11,11 +11,12 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .distributed import gather_rows
+from .distributed import gather_rows, unwrap_model
 from .gradients import GradientClipper
 from .interrupts import Interrupts
 from .precision import Precision
 from .seeding import seed_step
+from .weight_average import WeightAverage
 
 
 class TrainLoop(TrainerBase):
@@ -32,6 +33,7 @@ class TrainLoop(TrainerBase):
         clipper: clips unscaled gradients before the step.
         seed: of the run, the same on all processes, at least 0.
         accumulate: number of equal parts in which the batch of a step goes through the model, one after the other.
+        average: of the model's weights, updated after every step.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class TrainLoop(TrainerBase):
         clipper: GradientClipper,
         seed: int,
         accumulate: int = 1,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -51,6 +54,7 @@ class TrainLoop(TrainerBase):
         self.clipper = clipper
         self.seed = seed
         self.accumulate = accumulate
+        self.average = average
         self.interrupts = Interrupts(once=comm.get_world_size() > 1)
         self.stop_signal = 0  # that one of the processes has received
         self.batches = iter(())  # set before training, when the first iteration is known
@@ -71,6 +75,8 @@ class TrainLoop(TrainerBase):
         gradient_norm = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
         self._record(losses, gradient_norm, data_time)
         self.precision.step(self.optimizer)
+        if self.average:
+            self.average.update(self.iter)
 
     def _backward(self, *batch: Any) -> dict[str, Tensor]:
         """The losses, divided by the number of parts, after their gradients have been added up."""
@@ -117,16 +123,26 @@ class TrainLoop(TrainerBase):
                 self.storage.put_scalar("grad_norm", norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration and hooks (detectron2's), optimizer, loss scaler and seed."""
+        """Iteration and hooks (detectron2's), optimizer, loss scaler and seed.
+
+        Also the weights that the model does not have, if there is an average: a checkpoint is saved while the model has
+        the average, so these are the weights in training.
+        """
         state = super().state_dict()
         state["optimizer"] = self.optimizer.state_dict()
         state["grad_scaler"] = self.precision.state_dict()
         state["seed"] = self.seed
+        if self.average:
+            state["weights"] = self.average.others()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` has saved."""
+        """Restores what `state_dict` has saved; the model already has the weights of the checkpoint."""
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.precision.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
+        if self.average:
+            self.average.start()
+        if "weights" in state_dict:  # then the model has an average, whether this run goes on averaging or not
+            unwrap_model(self.model).load_state_dict(state_dict["weights"], strict=False)

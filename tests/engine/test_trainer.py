@@ -33,7 +33,7 @@ def assert_equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("change", [{"seed": 7}, {"seed": -1}, {"ACCUMULATE": 2}])
+@pytest.mark.parametrize("change", [{"seed": 7}, {"seed": -1}, {"ACCUMULATE": 2}, {"EMA.ENABLED": True}])
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, change):
     """Bit-equal, with augmentation, a model that draws random numbers, and evaluations that draw some in between."""
     settings = {"arch": "NoisyToySegmentor"} | change
@@ -43,6 +43,8 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, change):
     resumed = train_toy(tmp_path / "interrupted", resume=True, **settings)
     whole = train_toy(tmp_path / "whole", **(settings | {"seed": saved["trainer"]["seed"]}))
     assert_equal_states(resumed, whole)
+    files = [torch.load(tmp_path / run / "model_final.pth", weights_only=True) for run in ("interrupted", "whole")]
+    assert_equal_states(*(file["model"] for file in files))
     assert not torch.equal(resumed["queries.weight"], saved["model"]["queries.weight"])
 
 
