@@ -151,6 +151,9 @@ def _add_sem_seg_head(cfg: CN) -> None:
     # How the deformable attention samples. triton: a kernel for NVIDIA GPUs, whose gradients are not deterministic |
     # embedding_bag: sparse sums, on any device | grid_sample: PyTorch's, the definition | auto: embedding_bag
     node.SAMPLING = "auto"
+    # Gradient checkpointing of the layers of pixel decoder and transformer decoder: their activations are computed
+    # again in the backward pass instead of being kept
+    node.CHECKPOINTING = False
     # True: the whole pixel decoder runs in float32 even under AMP [M2F]; False: its linear layers and convolutions
     # follow AMP, and only the deformable sampling stays in float32
     node.PIXEL_DECODER_FULL_PRECISION = True
