@@ -250,6 +250,7 @@ def _add_datasets(cfg: CN) -> None:
 
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.FUSED = False  # True: PyTorch's fused optimizer step, one kernel per group; the same up to rounding
     # Parts in which a step takes its batch, one after the other, to save memory: their gradients are added up.
     # IMS_PER_BATCH stays the batch of a step, which is the same up to rounding, except for what depends on the images
     # of a part: padding to one size, random points, BatchNorm in BN_MODE train and sync, normalisers of pseudo-labels

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .distributed import gather_rows, unwrap_model
 from .gradients import GradientClipper
 from .interrupts import Interrupts
+from .optimizer import load_optimizer_state
 from .precision import Precision
 from .seeding import seed_step
 from .weight_average import WeightAverage
@@ -139,7 +140,7 @@ class TrainLoop(TrainerBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores what `state_dict` has saved; the model already has the weights of the checkpoint."""
         super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer_state(self.optimizer, state_dict["optimizer"])
         self.precision.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
         if self.average:
