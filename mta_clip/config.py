@@ -25,6 +25,9 @@ def add_mta_clip_config(cfg: CN) -> None:
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
     # needs a C++ compiler
     cfg.MODEL.COMPILE = False
+    # True: weights of convolutions have channels last in memory, as MTA-CLIP's maps always have, which can spare a
+    # conversion at each call; numbers are the same up to rounding
+    cfg.MODEL.CHANNELS_LAST = False
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
         116.28,

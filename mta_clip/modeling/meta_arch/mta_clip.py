@@ -40,6 +40,7 @@ class MTACLIP(SegmentationModel):
         mask_classifier: predictions of the last layer -> class probabilities, at inference.
         frozen_clip: joins the class probabilities with those of the frozen CLIP, at inference.
         compile_networks: compiles the image encoder, pixel decoder and transformer decoder at their first call.
+        channels_last: memory layout of the convolutions' weights.
         common: arguments of SegmentationModel.
     """
 
@@ -54,6 +55,7 @@ class MTACLIP(SegmentationModel):
         mask_classifier: MaskClassifier,
         frozen_clip: FrozenCLIP | None = None,
         compile_networks: bool = False,
+        channels_last: bool = False,
         **common,
     ):
         super().__init__(**common)
@@ -63,6 +65,8 @@ class MTACLIP(SegmentationModel):
         self.criterion = criterion
         self.mask_classifier = mask_classifier
         self.frozen_clip = frozen_clip
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile_networks:
             self.compile()
 
@@ -87,6 +91,7 @@ class MTACLIP(SegmentationModel):
             "frozen_clip": FrozenCLIP(cfg) if cfg.MODEL.MTA.FROZEN_CLIP.ENABLED else None,
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "compile_networks": cfg.MODEL.COMPILE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property

@@ -41,6 +41,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: classes whose scores are weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles the image encoder and the head at their first call.
+        channels_last: memory layout of the convolutions' weights.
         common: arguments of SegmentationModel, except `ignore_label`.
 
     Raises:
@@ -60,6 +61,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: str = "both",
         gamma: float = 0.1,
         compile_networks: bool = False,
+        channels_last: bool = False,
         **common,
     ):
         super().__init__(ignore_label=labels.ignore_label, **common)
@@ -75,6 +77,8 @@ class TagCLIP(SegmentationModel):
         self.pseudo_labels_from_iter = pseudo_labels_from_iter
         self.trusty_eval = trusty_eval
         self.gamma = gamma
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile_networks:
             self.compile()
 
@@ -118,6 +122,7 @@ class TagCLIP(SegmentationModel):
             "trusty_eval": node.TRUSTY_EVAL,
             "gamma": node.GAMMA,
             "compile_networks": cfg.MODEL.COMPILE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
