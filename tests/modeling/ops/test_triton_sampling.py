@@ -12,7 +12,6 @@ from mta_clip.modeling.ops import triton_sampling
 from mta_clip.modeling.ops.sampling import deformable_sampling as plain_sampling
 from mta_clip.modeling.ops.triton_sampling import deformable_sampling
 
-CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 CASES = {  # images, heads, channels, queries, points, sizes
     "one pixel": (1, 1, 1, 1, 1, [(1, 1)]),
     "odd channels": (2, 3, 5, 5, 2, [(2, 3), (5, 4)]),
@@ -20,6 +19,14 @@ CASES = {  # images, heads, channels, queries, points, sizes
     "three levels": (3, 2, 8, 7, 4, [(1, 6), (7, 1), (3, 3)]),
     "no queries": (2, 2, 4, 0, 1, [(2, 2)]),
 }
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """With a GPU the kernels are compiled, so that they do not run on the CPU."""
+    if (request.param == "cpu") != triton_sampling.INTERPRETED:
+        pytest.skip("TRITON_INTERPRET decides for the whole process whether kernels are interpreted")
+    return request.param
 
 
 def random_inputs(images, heads, channels, queries, points, sizes, device="cpu"):
@@ -43,7 +50,6 @@ def without_empty_levels(inputs, sizes):
     return value, *samples, [sizes[level] for level in kept]
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize(("case", "tile"), [*((case, 1024) for case in CASES), ("odd channels", 64)])
 def test_equals_the_plain_form_forward_and_backward(case, tile, device, monkeypatch):
     monkeypatch.setattr(triton_sampling, "_TILE", tile)  # small: several programs, the last one not full
@@ -57,7 +63,6 @@ def test_equals_the_plain_form_forward_and_backward(case, tile, device, monkeypa
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_float32(dtype, device):
     (value, *samples), sizes = random_inputs(*CASES["odd channels"], device=device)
@@ -71,16 +76,18 @@ def test_half_precision_is_summed_in_float32(dtype, device):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=torch.finfo(one.dtype).eps * 8)
 
 
-def test_gradients_equal_finite_differences():
+def test_gradients_equal_finite_differences(device):
     """Between pixel centres the sum is linear in each input, so that steps may be large: rounding does not matter."""
     sizes, step = [(2, 3), (3, 2)], 0.125
     value = torch.randn(1, 12, 1, 2)
     cells, inside = torch.randint(-1, 3, (2, 1, 2, 4)), 0.25 + 0.5 * torch.rand(2, 1, 2, 4)
     x, y = cells + inside
-    inputs = [t.requires_grad_() for t in (value, x, y, torch.rand(1, 2, 4))]
+    inputs = [t.to(device).requires_grad_() for t in (value, x, y, torch.rand(1, 2, 4))]
     gradients = torch.autograd.grad(deformable_sampling(*inputs, sizes).sum(), inputs)
     for index, gradient in enumerate(gradients):
-        steps = step * torch.eye(gradient.numel()).unflatten(1, gradient.shape[1:])  # one image per entry moves it
+        steps = step * torch.eye(gradient.numel(), device=device).unflatten(
+            1, gradient.shape[1:]
+        )  # one image per entry moves it
         outputs = []
         for sign in (1, -1):
             moved = [t.detach().expand(len(steps), *t.shape[1:]) for t in inputs]
@@ -90,42 +97,42 @@ def test_gradients_equal_finite_differences():
         torch.testing.assert_close(difference, gradient.flatten(), atol=1e-4, rtol=1e-4)
 
 
-def test_far_outside_is_zero_and_has_no_slope():
-    value = torch.full((1, 4, 1, 1), 8.0)
-    x = torch.tensor([-1e30, 1e30, -2.0, 2.0, 3e9]).view(1, 5, 1).requires_grad_()
+def test_far_outside_is_zero_and_has_no_slope(device):
+    value = torch.full((1, 4, 1, 1), 8.0, device=device)
+    x = torch.tensor([-1e30, 1e30, -2.0, 2.0, 3e9], device=device).view(1, 5, 1).requires_grad_()
     output = deformable_sampling(value, x, torch.zeros_like(x), torch.ones_like(x), [(2, 2)])
     output.sum().backward()
     assert output.eq(0).all() and x.grad.eq(0).all()
 
 
-def test_layouts_do_not_matter():
-    inputs, sizes = random_inputs(*CASES["odd channels"])
+def test_layouts_do_not_matter(device):
+    inputs, sizes = random_inputs(*CASES["odd channels"], device=device)
     strided = [t.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_() for t in inputs]
-    gradient = torch.randn(5, 2, 15).transpose(0, 1)
+    gradient = torch.randn(5, 2, 15, device=device).transpose(0, 1)
     expected = with_gradients(deformable_sampling, inputs, sizes, gradient.contiguous())
     for one, other in zip(with_gradients(deformable_sampling, strided, sizes, gradient), expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_what_compilers_and_fake_tensors_are_told_is_true():
+def test_what_compilers_and_fake_tensors_are_told_is_true(device):
     """Schema, shapes and dtypes without running, registration of the gradient."""
-    inputs, sizes = random_inputs(1, 2, 4, 2, 1, [(2, 2), (1, 1)])
+    inputs, sizes = random_inputs(1, 2, 4, 2, 1, [(2, 2), (1, 1)], device=device)
     arguments = *inputs, [side for size in sizes for side in size]
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     torch.library.opcheck(triton_sampling._forward, arguments, test_utils=checks)
 
 
-def test_it_compiles_into_one_graph_with_its_backward_pass():
-    inputs, sizes = random_inputs(1, 2, 4, 2, 1, [(2, 2), (1, 1)])
-    gradient = torch.randn(1, 2, 8)
+def test_it_compiles_into_one_graph_with_its_backward_pass(device):
+    inputs, sizes = random_inputs(1, 2, 4, 2, 1, [(2, 2), (1, 1)], device=device)
+    gradient = torch.randn(1, 2, 8, device=device)
     expected = with_gradients(deformable_sampling, inputs, sizes, gradient)
     compiled = torch.compile(deformable_sampling, backend="aot_eager", fullgraph=True)
     for one, other in zip(with_gradients(compiled, inputs, sizes, gradient), expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_a_deterministic_run_gets_an_error():
-    inputs, sizes = random_inputs(*CASES["one pixel"])
+def test_a_deterministic_run_gets_an_error(device):
+    inputs, sizes = random_inputs(*CASES["one pixel"], device=device)
     output = deformable_sampling(*inputs, sizes).sum()
     torch.use_deterministic_algorithms(True)
     try:

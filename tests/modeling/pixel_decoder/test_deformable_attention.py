@@ -1,3 +1,4 @@
+import os
 from unittest import mock
 
 import pytest
@@ -174,8 +175,8 @@ class TestModule:
 
     @pytest.mark.parametrize("sampling", deformable_sampling.forms)
     def test_every_form_of_sampling_gives_the_same(self, sampling):
-        if sampling == "triton":
-            pytest.importorskip("triton")
+        if sampling == "triton" and not os.environ.get("TRITON_INTERPRET"):
+            pytest.skip("the kernel is for GPUs")
         value, outputs = torch.randn(1, 26, 16), []
         for form in (sampling, "grid_sample"):
             torch.manual_seed(0)
