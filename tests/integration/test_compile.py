@@ -50,6 +50,16 @@ def test_traced_networks_give_the_same(name, sizes):
 
 
 @pytest.mark.slow
+def test_compiled_networks_train_on_a_second_size():
+    model = model_of("MTACLIP").train()
+    model.compile()
+    for size in ((64, 72), (96, 64)):
+        losses = model(batch(size=size))
+        sum(losses.values()).backward()
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+@pytest.mark.slow
 def test_compiled_networks_give_the_same():
     check_equal("MTACLIP", "inductor", tolerance=1e-2)
 

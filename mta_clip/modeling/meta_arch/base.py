@@ -6,7 +6,8 @@ At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or window
 Shapes: B images, C classes, H and W = an image: before padding in dicts, after padding in batches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from ..inference import ScoreMap, SlidingWindow, WindowScores, build_sliding_window, make_output
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _call_by_mode(network: nn.Module, by_mode: dict[bool, Callable], *args, **kwargs):
+    return by_mode[network.training](*args, **kwargs)
 
 
 class SegmentationModel(nn.Module):
@@ -107,10 +112,18 @@ class SegmentationModel(nn.Module):
         """The modules that take most of the time; targets, matching and output are not among them."""
         raise NotImplementedError
 
-    def compile(self, *args, **kwargs) -> None:
-        """`nn.Module.compile` of each network; the code in between is left out: its shapes change with the labels."""
+    def compile(self, *args, dynamic: bool | None = None, **kwargs) -> None:
+        """Compiles each network at its first call; the code in between is left out: its shapes change with the labels.
+
+        Training compiles again for each size of images, whatever `dynamic` says: with graphs for any size, Inductor's
+        backward pass fails (PyTorch 2.15). All arguments are those of `torch.compile`.
+        """
         for network in self.networks():
-            network.compile(*args, **kwargs)
+            by_mode = {
+                mode: torch.compile(network._call_impl, *args, dynamic=choice, **kwargs)
+                for mode, choice in ((True, False), (False, dynamic))
+            }
+            network._compiled_call_impl = partial(_call_by_mode, network, by_mode)  # as nn.Module.compile sets it
 
     def forward(
         self, batched_inputs: list[dict], step_inputs: list[dict] | None = None
