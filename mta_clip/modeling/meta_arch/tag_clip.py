@@ -18,7 +18,7 @@ from ...data.model_classes import with_classes
 from ...data.synonyms import are_seen
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
-from ..tagclip.losses import TrustyCriterion
+from ..tagclip.losses import TrustyCriterion, class_targets
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
 from ..tagclip.trusty_scores import TrustyScores, check_weighting
@@ -41,6 +41,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: classes whose scores are weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles the image encoder and the head at their first call.
+        channels_last: memory layout of the convolutions' weights.
         common: arguments of SegmentationModel, except `ignore_label`.
 
     Raises:
@@ -60,6 +61,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: str = "both",
         gamma: float = 0.1,
         compile_networks: bool = False,
+        channels_last: bool = False,
         **common,
     ):
         super().__init__(ignore_label=labels.ignore_label, **common)
@@ -75,6 +77,8 @@ class TagCLIP(SegmentationModel):
         self.pseudo_labels_from_iter = pseudo_labels_from_iter
         self.trusty_eval = trusty_eval
         self.gamma = gamma
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile_networks:
             self.compile()
 
@@ -118,6 +122,7 @@ class TagCLIP(SegmentationModel):
             "trusty_eval": node.TRUSTY_EVAL,
             "gamma": node.GAMMA,
             "compile_networks": cfg.MODEL.COMPILE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -165,8 +170,8 @@ class TagCLIP(SegmentationModel):
         masks, trusty = self.head(*self.backbone(images), self.class_text.ensemble(texts))
         return best_of_synonyms(masks, owners, dim=1), trusty
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """See SegmentationModel."""
+    def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """See SegmentationModel. With pseudo-labels, which are not known before, each part of a step is by itself."""
         view = self.labels
         if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
             view = self.first_labels
@@ -177,9 +182,14 @@ class TagCLIP(SegmentationModel):
             for x in logits
         )
         trusty_target = None if trusty is None else view.trusty_target(labels)
+        present = None
         if view.pseudo_labels:
             visible = fill_pseudo_labels(visible, masks, self.split.unseen)
-        return self.criterion(masks, visible, trusty, trusty_target)
+        elif step_labels is not None:
+            maps = (view(x[None].to(labels)) for x in step_labels)
+            per_image = torch.stack([class_targets(x, masks.shape[1]).flatten(2).any(-1).sum() for x in maps])
+            present = per_image.float().mean() * len(images)
+        return self.criterion(masks, visible, trusty, trusty_target, num_present=present)
 
     def predict(self, images: ImageList) -> list[TrustyScores]:
         """See SegmentationModel."""

@@ -58,18 +58,31 @@ class MSDeformAttn(nn.Module):
 
     Args:
         embed_dim, num_heads, num_levels, num_points: D, A, L, P.
+        sampling: form of the sampling, auto | triton | embedding_bag | grid_sample; see modeling/ops.
 
     Raises:
-        ValueError: D is not a multiple of A.
+        ValueError: D is not a multiple of A, or `sampling` is unknown.
     """
 
-    def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, num_levels: int = 3, num_points: int = 4):
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 3,
+        num_points: int = 4,
+        sampling: str = "auto",
+    ):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} must be a multiple of num_heads {num_heads}")
+        if sampling not in deformable_sampling.forms:
+            known = ", ".join(deformable_sampling.forms)
+            raise ValueError(f"MODEL.SEM_SEG_HEAD.SAMPLING is {sampling!r}, expected one of {known}")
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points
+        self.sampling = sampling
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
         self.attention_weights = nn.Linear(embed_dim, samples)
@@ -121,5 +134,5 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets  # rows alternate between x and y: two products keep each contiguous
         x, y = (F.linear(query, offsets.weight[i::2], offsets.bias[i::2]).float() + reference[i] for i in (0, 1))
         weights = short_softmax(self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)))
-        sampled = deformable_sampling(value, x, y, weights.flatten(2), sizes)
+        sampled = deformable_sampling(value, x, y, weights.flatten(2), sizes, form=self.sampling)
         return self.output_proj(sampled)
