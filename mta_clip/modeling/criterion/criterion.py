@@ -185,16 +185,16 @@ class MaskTextCriterion(nn.Module):
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
         """Labels of all queries, (I, B, Q) int64; C where a query is unmatched."""
-        labels = torch.full(shape, self.num_classes, dtype=torch.int64, device=self.empty_weight.device)
+        labels = torch.full(shape, self.num_classes, dtype=torch.int64)
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             layer, index = match.matched.nonzero(as_tuple=True)
             labels[layer, image, match.queries[layer, index]] = target["labels"][index]
-        return labels
+        return labels.to(self.empty_weight.device, non_blocking=True)
 
     def _normalizers(self, targets: list[Target], query_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Averages over processes: the number of masks (a scalar, at least 1) and the sums of query weights, (I,)."""
         num_masks = sum(len(target["labels"]) for target in targets)
-        sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
+        sums = torch.cat([query_weights.new_full((1,), num_masks), query_weights.sum((1, 2))])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(sums)
             sums = sums / comm.get_world_size()

@@ -124,9 +124,10 @@ class MTACLIP(SegmentationModel):
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """See SegmentationModel."""
-        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label)
+        output = self.predict_masks(images)  # first: a GPU computes it while the CPU reads the labels
+        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
-        return self.criterion(self.predict_masks(images), targets, temperature)
+        return self.criterion(output, targets, temperature)
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""

@@ -133,7 +133,8 @@ class TagCLIP(SegmentationModel):
     def seen_mask(self, names: Sequence[str]) -> Tensor:
         """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
         trained = [self.split.class_names[i] for i in self.split.seen]
-        return torch.tensor([position >= 0 for position in find_classes(names, trained)], device=self.device)
+        seen = torch.tensor([position >= 0 for position in find_classes(names, trained)])
+        return seen.to(self.device, non_blocking=True)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
@@ -169,8 +170,10 @@ class TagCLIP(SegmentationModel):
         view = self.labels
         if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
             view = self.first_labels
-        visible = view(labels)
         logits = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
+        view.check(labels)  # here: a GPU computes the logits while the CPU reads the labels
+        labels = labels.to(images.device, non_blocking=True)
+        visible = view(labels)
         masks, trusty = (
             None if x is None else F.interpolate(x.float(), images.shape[-2:], mode="bilinear", align_corners=False)
             for x in logits
