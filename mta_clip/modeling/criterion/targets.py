@@ -56,7 +56,8 @@ def _target_of_image(
 ) -> Target:
     if sem_seg.dim() != 2 or sem_seg.is_floating_point() or sem_seg.dtype == torch.bool:
         raise ValueError(
-            f"{where} must be an integer (height, width) label map, got shape {tuple(sem_seg.shape)} and type {sem_seg.dtype}"
+            f"{where} must be an integer (height, width) label map, got shape {tuple(sem_seg.shape)} and type "
+            f"{sem_seg.dtype}"
         )
     height, width = sem_seg.shape
     if height > size[0] or width > size[1]:

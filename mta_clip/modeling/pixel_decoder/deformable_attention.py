@@ -103,10 +103,8 @@ class MSDeformAttn(nn.Module):
             x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
         """
         x, y = reference_points(sizes, device)[:, None].unbind(-1)
-        per_level = (
-            torch.tensor(sizes).to(device, non_blocking=True)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
-        )
-        per_sample = per_level.repeat(self.num_heads, 1)
+        per_level = torch.tensor(sizes)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
+        per_sample = per_level.repeat(self.num_heads, 1).to(device, non_blocking=True)
         return x * per_sample[:, 1] - 0.5, y * per_sample[:, 0] - 0.5
 
     def forward(
