@@ -5,7 +5,7 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from fake_cuda import FakeCuda, fake_cuda
-from tiny_models import NAMES, batch, tiny_config
+from tiny_models import NAMES, TAG_CLIP, batch, tiny_config
 from torch import nn
 
 from mta_clip.data import LabelReader
@@ -17,15 +17,7 @@ from mta_clip.evaluation import SemanticEvaluator
 from mta_clip.modeling.inference import AugmentedModel
 
 SMALL = ("MODEL.MASK_FORMER.DEC_LAYERS", 2)
-OVERRIDES = {
-    "mask2former": SMALL,
-    "mta-clip": SMALL,
-    "tagclip": (
-        *("MODEL.META_ARCHITECTURE", "TagCLIP", "MODEL.BACKBONE.NAME", "PromptedImageEncoder"),
-        *("MODEL.SEM_SEG_HEAD.NAME", "TrustyHead", "MODEL.CLIP.NAME", "mta-tiny-vit", "MODEL.TAGCLIP.NUM_PROMPTS", 2),
-        *("MODEL.TAGCLIP.IMAGE_SIZE", [64, 64], "DATASETS.UNSEEN_CLASSES", NAMES[2:]),
-    ),
-}
+OVERRIDES = {"mask2former": SMALL, "mta-clip": SMALL, "tagclip": TAG_CLIP}
 MATCHING = {"modeling/criterion/matcher.py:__call__: _to_copy": 1}
 RECORD = {"engine/train_loop.py:_record: _to_copy": 1}
 LOSS_SCALER = {"engine/precision.py:step: _local_scalar_dense": 1}  # whether gradients overflowed

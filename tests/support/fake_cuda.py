@@ -20,7 +20,6 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-aten = torch.ops.aten
 # The size of their result is a number on the GPU. `repeat_interleave` with a tensor has a parameter for it.
 SIZED_BY_DATA = {"nonzero", "unique_dim", "_unique2", "unique_consecutive", "masked_select", "bincount"}
 COPIES = {"_to_copy", "copy_"}
@@ -31,13 +30,15 @@ class FakeCuda(TorchDispatchMode):
     """See above; entered by `fake_cuda`.
 
     Attributes:
-        waits: how often the CPU waited, by "file:function of mta_clip: operator"; backward passes are "backward: ...".
+        waits: how often the CPU waited, by "file:function of mta_clip: operator".
+        ran: operators that ran on the GPU, with the dtypes of their tensors.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.fake_mode = FakeTensorMode()
         self.waits: Counter[str] = Counter()
+        self.ran: set[tuple[Any, torch.dtype]] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if func is torch.ops.prim.device.default:
@@ -46,11 +47,13 @@ class FakeCuda(TorchDispatchMode):
         if not any(_is_on_gpu(x) for x in flat):
             with unset_fake_temporarily():
                 return func(*args, **(kwargs or {}))
+        self.ran |= {(func, x.dtype) for x in flat if isinstance(x, FakeTensor)}
         name = func.overloadpacket.__name__
         if waits_for_gpu(name, flat, kwargs or {}):
             self.waits[f"{_place()}: {name}"] += 1
         if name == "_local_scalar_dense":
-            return 0.0 if flat[0].dtype.is_floating_point else flat[0].dtype != torch.bool and 0
+            with unset_fake_temporarily():
+                return torch.zeros((), dtype=flat[0].dtype).item()
         if name == "copy_" and not isinstance(args[0], FakeTensor):
             return args[0]
         flat = [self._faked(x) if isinstance(x, Tensor) else x for x in flat]
@@ -65,7 +68,7 @@ class FakeCuda(TorchDispatchMode):
 
 
 def _is_on_gpu(x: Any) -> bool:
-    return isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type == "cuda")
+    return isinstance(x, FakeTensor) or (isinstance(x, torch.device) and x.type != "cpu")
 
 
 def _zeros_on_cpu(x: FakeTensor) -> Tensor:
@@ -81,8 +84,8 @@ def waits_for_gpu(name: str, flat: Sequence[Any], kwargs: dict) -> bool:
     if name in COPIES:
         target = tensors[0].device if name == "copy_" else kwargs.get("device") or tensors[0].device
         crosses = target.type != tensors[-1].device.type
-        # Without memory of its own for it, the CPU waits for what it gets, whatever `non_blocking` says.
-        return crosses and not (target.type == "cuda" and (True in flat[2:] or kwargs.get("non_blocking", False)))
+        non_blocking = kwargs.get("non_blocking", name == "copy_" and True in flat[2:])
+        return crosses and (target.type == "cpu" or not non_blocking)  # what arrives on the CPU is waited for anyhow
     if name in INDEXING:  # bool masks become indices; indices on the CPU are copied
         return any(x.dtype in (torch.bool, torch.uint8) or x.device.type == "cpu" for x in _indices(name, tensors))
     if name == "repeat_interleave":
