@@ -100,7 +100,7 @@ def training(args: argparse.Namespace, *options: object, plain: bool = False) ->
 
     model = build_ours(args, True, *options).train()
     blocks = torch.randint(0, args.classes, (args.batch, 1, *LABELLED_REGIONS)).float()
-    labels = torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0].to(args.device)
+    labels = torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0]
 
     def forward(values: dict) -> dict:
         losses = plain_losses(model, values["images"], labels) if plain else model.losses(values["images"], labels)

@@ -100,8 +100,8 @@ class TrainLoop(TrainerBase):
     def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> None:
         """Averages the numbers of this step over all processes, checks and stores them, in a single exchange."""
         scalars = [*(loss.float() for loss in losses.values()), gradient_norm.float()]
-        row = torch.stack([*scalars, *scalars[0].new_tensor([data_time, self.interrupts.received])])
-        rows = gather_rows(row)
+        others = torch.tensor([data_time, self.interrupts.received]).to(gradient_norm.device, non_blocking=True)
+        rows = gather_rows(torch.cat([torch.stack(scalars), others])).cpu()  # waits for the device; the rest does not
         *means, norm, _, _ = rows.mean(dim=0).tolist()
         slowest, self.stop_signal = rows[:, -2].max().item(), int(rows[:, -1].max())
         metrics = dict(zip(losses, means, strict=True))

@@ -140,7 +140,8 @@ class FrozenCLIP(nn.Module):
         names = prompts.class_names if prompts.vocabulary is None else prompts.vocabulary
         regions = self.pooler(images * self.factor + self.offset, mask_logits)
         clip_logits = self.logit_scale * self._cosines(regions.float(), names, prompts)
-        return join_opinions(class_probs, clip_logits, self._exponents(names, prompts).to(images.device))
+        exponents = self._exponents(names, prompts).to(images.device, non_blocking=True)
+        return join_opinions(class_probs, clip_logits, exponents)
 
     def _cosines(self, regions: Tensor, names: Sequence[str], prompts: PromptLearner) -> Tensor:
         texts, owners = prompts.texts_of(names)

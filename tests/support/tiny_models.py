@@ -13,6 +13,11 @@ from mta_clip.modeling import MTACLIP
 
 NAMES = ["sky", "red car", "tree", "a long house"]
 IGNORE = 255
+TAG_CLIP = (  # overrides that make a TagCLIP of a tiny MTA-CLIP
+    *("MODEL.META_ARCHITECTURE", "TagCLIP", "MODEL.BACKBONE.NAME", "PromptedImageEncoder"),
+    *("MODEL.SEM_SEG_HEAD.NAME", "TrustyHead", "MODEL.CLIP.NAME", "mta-tiny-vit", "MODEL.TAGCLIP.NUM_PROMPTS", 2),
+    *("MODEL.TAGCLIP.IMAGE_SIZE", [64, 64], "DATASETS.UNSEEN_CLASSES", NAMES[2:]),
+)
 
 
 def tiny_config(*overrides, text: bool = True) -> CfgNode:

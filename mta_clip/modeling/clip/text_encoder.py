@@ -94,7 +94,7 @@ class CLIPTextEncoder(nn.Module):
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str], *, reserved: int = 0) -> Tensor:
-        """Token ids (K, T) int64 of K texts, on the device of the tower: start token, text, end token, padding.
+        """Token ids (K, T) int64 of K texts, on the CPU: start token, text, end token, padding.
 
         Args:
             texts: K texts; T is the length of the longest, or all that `reserved` leaves if the tower sees padding.
@@ -118,7 +118,7 @@ class CLIPTextEncoder(nn.Module):
             length = self.context_length - reserved
         pad = {"unseen": 0, "seen": self.tokenizer.pad_id, "masked": -1}[self.tower.padding]
         rows = [row + [pad] * (length - len(row)) for row in rows]
-        return torch.tensor(rows, device=next(self.tower.parameters()).device)
+        return torch.tensor(rows)
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`.

@@ -199,11 +199,11 @@ class MaskTextCriterion(nn.Module):
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
         """Labels of all queries, (I, B, Q) int64; C where a query is unmatched."""
-        labels = torch.full(shape, self.num_classes, dtype=torch.int64, device=self.empty_weight.device)
+        labels = torch.full(shape, self.num_classes, dtype=torch.int64)
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             layer, index = match.matched.nonzero(as_tuple=True)
             labels[layer, image, match.queries[layer, index]] = target["labels"][index]
-        return labels
+        return labels.to(self.empty_weight.device, non_blocking=True)
 
     def _normalizers(
         self, targets: list[Target], query_weights: Tensor, masks_of_step: Sequence[int] | None
@@ -211,11 +211,11 @@ class MaskTextCriterion(nn.Module):
         """Averages over processes and parts: number of masks (a scalar, at least 1), sums of query weights, (I,)."""
         if masks_of_step is None:
             num_masks = sum(len(target["labels"]) for target in targets)
-            sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
+            sums = torch.cat([query_weights.new_full((1,), num_masks), query_weights.sum((1, 2))])
         else:
             # As many queries have a target as there are masks, or all of them: their weights are known in advance.
             layers, _, queries = query_weights.shape
-            masks = torch.tensor(masks_of_step, dtype=torch.float32, device=query_weights.device)
+            masks = torch.tensor(masks_of_step, dtype=torch.float32).to(query_weights.device, non_blocking=True)
             matched = masks.clamp(max=queries)
             weights = matched + (queries - matched) * self.empty_weight[-1].float()
             sums = torch.cat([masks.mean()[None], weights.mean().expand(layers)]) * len(targets)

@@ -98,7 +98,8 @@ class SegmentationModel(nn.Module):
 
         Args:
             images: (B, 3, H, W), normalised and padded.
-            labels: (B, H, W) int64, padded with the ignore label.
+            labels: (B, H, W) int64, padded with the ignore label; on the CPU, unless the dataset gave them elsewhere,
+                since reading values from a GPU would wait for all that it has to do.
             step_labels: not padded, on any device, if the batch is one of several equal parts of a step: the label maps
                 (h, w) of all parts. The mean of the losses over the parts is then the loss of the step.
         """
@@ -158,7 +159,7 @@ class SegmentationModel(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """The normalised, padded batch on the model's device, from dicts with `image` (3, H, W) RGB, values 0..255."""
-        images = [x["image"].to(self.device, torch.float32) for x in batched_inputs]
+        images = [x["image"].to(self.device, torch.float32, non_blocking=True) for x in batched_inputs]
         return self._stack([(image - self.pixel_mean) / self.pixel_std for image in images])
 
     def score_maps(self, images: ImageList) -> Iterable[ScoreMap]:
@@ -184,7 +185,7 @@ class SegmentationModel(nn.Module):
                     f"{tuple(x['image'].shape[-2:])}, the label map of {x.get('file_name', 'an image')} is "
                     f"{'missing' if label_map is None else tuple(label_map.shape)}"
                 )
-        labels = [x["sem_seg"].to(self.device, torch.int64) for x in batched_inputs]
+        labels = [x["sem_seg"].long() for x in batched_inputs]
         labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=self.ignore_label)
         images = self.preprocess(batched_inputs).tensor
         if step_inputs is None:

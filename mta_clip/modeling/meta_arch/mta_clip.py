@@ -129,10 +129,11 @@ class MTACLIP(SegmentationModel):
 
     def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """See SegmentationModel."""
-        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label)
+        output = self.predict_masks(images)  # first: a GPU computes it while the CPU reads the labels
+        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
         masks = None if step_labels is None else [len(x[x != self.ignore_label].unique()) for x in step_labels]
-        return self.criterion(self.predict_masks(images), targets, temperature, masks_of_step=masks)
+        return self.criterion(output, targets, temperature, masks_of_step=masks)
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""

@@ -139,7 +139,8 @@ class TagCLIP(SegmentationModel):
         """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
         trained = self.split.class_names
         held_out = [trained[i] for i in self.split.unseen]
-        return torch.tensor(are_seen(names, trained=trained, held_out=held_out), device=self.device)
+        seen = torch.tensor(are_seen(names, trained=trained, held_out=held_out))
+        return seen.to(self.device, non_blocking=True)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
@@ -175,8 +176,10 @@ class TagCLIP(SegmentationModel):
         view = self.labels
         if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
             view = self.first_labels
-        visible = view(labels)
         logits = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
+        view.check(labels)  # here: a GPU computes the logits while the CPU reads the labels
+        labels = labels.to(images.device, non_blocking=True)
+        visible = view(labels)
         masks, trusty = (
             None if x is None else F.interpolate(x.float(), images.shape[-2:], mode="bilinear", align_corners=False)
             for x in logits

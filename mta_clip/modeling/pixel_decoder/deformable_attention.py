@@ -35,7 +35,8 @@ def multi_scale_deformable_attention(
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
     if sum(h * w for h, w in sizes) != value.shape[1]:
         raise ValueError(f"the levels {sizes} do not add up to the {value.shape[1]} pixels of value")
-    in_pixels = sampling_locations * sampling_locations.new_tensor([(w, h) for h, w in sizes])[:, None] - 0.5
+    scale = torch.tensor([(w, h) for h, w in sizes])[:, None].to(sampling_locations, non_blocking=True)
+    in_pixels = sampling_locations * scale - 0.5
     x, y = in_pixels.float().flatten(2, 4).unbind(-1)
     return deformable_sampling(value.float(), x, y, attention_weights.float().flatten(2), sizes)
 
@@ -115,8 +116,8 @@ class MSDeformAttn(nn.Module):
             x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
         """
         x, y = reference_points(sizes, device)[:, None].unbind(-1)
-        per_level = torch.tensor(sizes, device=device)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
-        per_sample = per_level.repeat(self.num_heads, 1)
+        per_level = torch.tensor(sizes)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
+        per_sample = per_level.repeat(self.num_heads, 1).to(device, non_blocking=True)
         return x * per_sample[:, 1] - 0.5, y * per_sample[:, 0] - 0.5
 
     def forward(

@@ -41,6 +41,7 @@ class BidirectionalTextTower(OpenCLIPTextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
+        tokens = tokens.to(self.positional_embedding.device, non_blocking=True)
         hidden = insert_contexts(self.token_embedding(tokens), contexts, start)
         count, texts, length = hidden.shape[:3]
         self.check_length(length)

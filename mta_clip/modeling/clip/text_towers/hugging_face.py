@@ -56,7 +56,9 @@ class HuggingFaceTextTower(TextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
-        embedded = insert_contexts(self.transformer.get_input_embeddings()(tokens.clamp(min=0)), contexts, start)
+        embedding = self.transformer.get_input_embeddings()
+        tokens = tokens.to(embedding.weight.device, non_blocking=True)
+        embedded = insert_contexts(embedding(tokens.clamp(min=0)), contexts, start)
         self.check_length(embedded.shape[2])
         # True for contexts: what is in front of the text is never padding.
         attended = nn.functional.pad(tokens >= 0, (embedded.shape[2] - tokens.shape[1], 0), value=True).long()
