@@ -163,6 +163,9 @@ def _add_mta(cfg: CN) -> None:
     node.TEMPERATURE = 0.07
     node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)
     node.GAMMA_INIT = 1e-4  # of the residual text update, text' = text + gamma * u [Dense] [MTA]
+    # Weight of the cross-entropy of pixel-text score maps (mta_clip/modeling/pixel_text.py): 0.4 [Dense] | 0 = no such
+    # maps. For [Dense]'s alignment alone, set SIMILARITY_WEIGHT to 0 and choose [M2F]'s transformer decoder
+    node.PIXEL_TEXT_WEIGHT = 0.0
     node.TEXT_QUERIES = True  # text rows take part in the decoder as queries; False: ablation
     # How masks are classified at inference: linear [MTA] | text (similarity to any names) | ensemble of both
     node.CLASSIFIER = "linear"

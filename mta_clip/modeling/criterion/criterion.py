@@ -5,12 +5,11 @@ object), Z contexts, Dm mask embedding width, h and w = a quarter of the padded 
 """
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..averages import mean_over_processes
 from ..check_labels import check_labels
 from ..outputs import HeadOutput, LayerPrediction
 from .mask_losses import PointMaskLoss
@@ -194,10 +193,7 @@ class MaskTextCriterion(nn.Module):
     def _normalizers(self, targets: list[Target], query_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Averages over processes: the number of masks (a scalar, at least 1) and the sums of query weights, (I,)."""
         num_masks = sum(len(target["labels"]) for target in targets)
-        sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(sums)
-            sums = sums / comm.get_world_size()
+        sums = mean_over_processes(torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))]))
         # Weights sum to 0 only if no_object_weight is 0 and there are no targets; the dividend is then 0, too.
         return sums[0].clamp(min=1.0), sums[1:].clamp(min=torch.finfo(sums.dtype).eps)
 

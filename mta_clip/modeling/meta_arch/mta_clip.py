@@ -126,7 +126,12 @@ class MTACLIP(SegmentationModel):
         """See SegmentationModel."""
         targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
-        return self.criterion(self.predict_masks(images), targets, temperature)
+        output = self.predict_masks(images)
+        losses = self.criterion(output, targets, temperature)
+        if output.pixel_scores is not None:
+            pixel_text = self.sem_seg_head.pixel_text
+            losses["loss_pixel_text"] = pixel_text.loss(output.pixel_scores, labels, temperature, self.ignore_label)
+        return losses
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""
