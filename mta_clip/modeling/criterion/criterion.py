@@ -15,7 +15,7 @@ from ..outputs import HeadOutput, LayerPrediction
 from .mask_losses import PointMaskLoss
 from .matcher import HungarianMatcher, Match
 from .point_sampling import PointSource, uniform_points
-from .similarity_loss import SimilarityLoss
+from .similarity_loss import SimilarityLoss, context_imbalance
 from .targets import Target
 
 NORMALIZERS = ("num_masks", "class_weight_sum")
@@ -35,6 +35,7 @@ class MaskTextCriterion(nn.Module):
         num_classes: C.
         class_weight, mask_weight, dice_weight: weights of loss_ce, loss_mask and loss_dice, and of the matching costs.
         similarity_weight: weight of loss_sim; 0 leaves it out.
+        balance_weight: weight of loss_balance, `context_imbalance` over the images of one process; 0 leaves it out.
         no_object_weight: weight of queries without a target in loss_ce and loss_sim; those with a target have 1.
         num_points: points per mask, in matching and losses.
         oversample_ratio, importance_sample_ratio: of the points of the mask losses, see `uncertain_points`.
@@ -46,7 +47,8 @@ class MaskTextCriterion(nn.Module):
         draw_points: source of random points.
 
     Raises:
-        ValueError: unknown `normalizer` or `ignored_pixels`; see also HungarianMatcher and PointMaskLoss.
+        ValueError: unknown `normalizer` or `ignored_pixels`, or a `balance_weight` without a similarity loss; see also
+            HungarianMatcher and PointMaskLoss.
     """
 
     @configurable
@@ -58,6 +60,7 @@ class MaskTextCriterion(nn.Module):
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
         similarity_weight: float = 1.0,
+        balance_weight: float = 0.0,
         no_object_weight: float = 0.1,
         num_points: int = 12544,
         oversample_ratio: float = 3.0,
@@ -79,10 +82,16 @@ class MaskTextCriterion(nn.Module):
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
         self.similarity_weight = similarity_weight
+        self.balance_weight = balance_weight
         self.deep_supervision = deep_supervision
         self.supervise_initial = supervise_initial
         self.normalizer = normalizer
         self.similarity_loss = similarity_loss if similarity_weight else None
+        if balance_weight and self.similarity_loss is None:
+            raise ValueError(
+                f"MODEL.MTA.CONTEXT_BALANCE {balance_weight} balances the contexts of the similarity loss, but there "
+                "is none; set it to 0, or MODEL.MTA.SIMILARITY_WEIGHT above 0 and MODEL.PROMPT.NAME"
+            )
         exclude = ignored_pixels == "excluded"
         points = {"num_points": num_points, "exclude_ignored": exclude, "draw_points": draw_points}
         self.matcher = HungarianMatcher(
@@ -109,6 +118,7 @@ class MaskTextCriterion(nn.Module):
             "mask_weight": node.MASK_WEIGHT,
             "dice_weight": node.DICE_WEIGHT,
             "similarity_weight": mta.SIMILARITY_WEIGHT,
+            "balance_weight": mta.CONTEXT_BALANCE,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "num_points": node.TRAIN_NUM_POINTS,
             "oversample_ratio": node.OVERSAMPLE_RATIO,
@@ -131,8 +141,8 @@ class MaskTextCriterion(nn.Module):
             temperature: tau of the similarity loss, above 0; 1 = raw cosines.
 
         Returns:
-            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim for the last prediction; the same with suffix
-            _i for `output.layers[i]` (_0 = before the first decoder layer).
+            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim and, with its weight, loss_balance for the
+            last prediction; the same with suffix _i for `output.layers[i]` (_0 = before the first decoder layer).
 
         Raises:
             ValueError: a target's label is not in 0..C-1, the head predicts another number of classes, or it predicts
@@ -180,6 +190,10 @@ class MaskTextCriterion(nn.Module):
             similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, I, B, Q, K)
             contrast = (self.similarity_loss(similarity, labels, temperature) * query_weights).sum((1, 2))
             losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
+            if self.balance_weight:
+                losses["loss_balance"] = self.balance_weight * context_imbalance(
+                    similarity.float() / temperature, labels
+                )
         return losses
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:

@@ -55,7 +55,7 @@ class HuggingFaceTextTower(TextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
-        embedded = insert_contexts(self.transformer.get_input_embeddings()(tokens.clamp(min=0)), contexts, start)
+        embedded = insert_contexts(self.embed(tokens.clamp(min=0)), contexts, start)
         self.check_length(embedded.shape[2])
         # True for contexts: what is in front of the text is never padding.
         attended = nn.functional.pad(tokens >= 0, (embedded.shape[2] - tokens.shape[1], 0), value=True).long()
@@ -66,6 +66,10 @@ class HuggingFaceTextTower(TextTower):
             else:
                 features.append(self._run(texts, attended))
         return torch.stack(features)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See TextTower."""
+        return self.transformer.get_input_embeddings()(tokens)
 
     def _run(self, embedded: Tensor, attended: Tensor) -> Tensor:
         """(K, Dt) from (K, n + T, E) and (K, n + T) int64, 1 where there is a token."""
