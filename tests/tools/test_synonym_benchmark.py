@@ -11,6 +11,7 @@ from scripts import ROOT, load_script
 from torch import nn
 
 from mta_clip.config import get_cfg
+from mta_clip.config_loader import load_config
 from mta_clip.data import register_folders
 from mta_clip.data.classes import builtin_classes
 from mta_clip.data.datasets.shapes import CLASSES, synonym_of
@@ -89,9 +90,7 @@ def test_the_command(tool, config, tmp_path, capsys):
         "synonyms, each taken for the next class": [0, 0, 0, 0],
         "own names and 2 distractors": [66.67, 66.67, 100, 0],  # "snow" takes every bright pixel
     }
-    assert lines[8] == "| IoU | dark | grey | bright |" and lines[-1].endswith(
-        "| 100.0 | 100.0 | 0.0 |".replace(".0", ".00")
-    )
+    assert lines[8] == "| IoU | dark | grey | bright |" and lines[-1].endswith(" | 100.00 | 100.00 | 0.00 |")
     content = json.loads((out / "words.json").read_text())
     assert content["distractors"] == ["wet", "snow"] and content["unseen"] == ["bright"]
     assert content["results"]["synonyms"]["IoU"] == dict.fromkeys(NAMES, 100)
@@ -104,9 +103,7 @@ def test_absent_classes_have_no_iou(tool):
 
 
 def test_a_dataset_by_other_names_keeps_its_labels(tool, config):
-    cfg = get_cfg()
-    cfg.merge_from_file(str(config))
-    register_folders(cfg)
+    register_folders(load_config(str(config), []))
     for names in (["x", "y", "z"], ["x", "y", "z", "w"]):  # again under the same title
         new = tool.renamed("words_test", "letters", names)
         assert MetadataCatalog.get(new).stuff_classes == names
