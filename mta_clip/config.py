@@ -104,6 +104,8 @@ def _add_prompt(cfg: CN) -> None:
     cfg.MODEL.PROMPT.NUM_CONTEXTS = 3  # Z, prompts per class [MTA]
     cfg.MODEL.PROMPT.CONTEXT_LENGTH = 8  # learned vectors per context [MTA] [Dense]
     cfg.MODEL.PROMPT.INIT_STD = 0.02  # std of the truncated normal that contexts start from; the [MTA] code has 1.0
+    # One text per context, such as "a photo of a", whose token embeddings its last vectors start as (CoOp); [] = none
+    cfg.MODEL.PROMPT.INIT_TEMPLATES = []
     # Of TemplatePrompt; {} stands for the class name. An entry can also name a set, whose prompts are averaged: vild |
     # imagenet80 | single; see mta_clip/modeling/text/templates
     cfg.MODEL.PROMPT.TEMPLATES = ["a photo of a {}."]
@@ -177,10 +179,15 @@ def _add_mta(cfg: CN) -> None:
     node = cfg.MODEL.MTA
     node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA]
     node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 removes the loss and every parameter that only it would train
+    # Weight of a loss that is 0 if masks choose all contexts equally often, 1 if always the same one; 0 = none [MTA]
+    node.CONTEXT_BALANCE = 0.0
     # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code; docs/experiments.md shows that 0.07 is better
     node.TEMPERATURE = 0.07
     node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)
     node.GAMMA_INIT = 1e-4  # of the residual text update, text' = text + gamma * u [Dense] [MTA]
+    # Weight of the cross-entropy of pixel-text score maps (mta_clip/modeling/pixel_text.py): 0.4 [Dense] | 0 = no such
+    # maps. For [Dense]'s alignment alone, set SIMILARITY_WEIGHT to 0 and choose [M2F]'s transformer decoder
+    node.PIXEL_TEXT_WEIGHT = 0.0
     node.TEXT_QUERIES = True  # text rows take part in the decoder as queries; False: ablation
     # How masks are classified at inference: linear [MTA] | text (similarity to any names) | ensemble of both
     node.CLASSIFIER = "linear"

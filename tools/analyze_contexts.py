@@ -4,8 +4,10 @@
 python tools/analyze_contexts.py --config-file configs/shapes/mta_clip_tiny.yaml \\
     --weights output/demo/model_final.pth --output output/demo/contexts
 
-Prints a table and writes to --output: contexts.csv (masks and pixels per class and context), contexts.png (shares as
-bars), examples/*.png (the largest masks per class and context).
+Prints a table: masks, share of each context, entropy of these shares (1 = all alike, 0 = one takes all) and mean cosine
+between the contexts' texts (1 = twins; the line below has that of different classes). Writes to --output: contexts.csv
+(masks and pixels per class and context), contexts.png (shares as bars), examples/*.png (the largest masks per class and
+context).
 """
 
 import argparse
@@ -15,10 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from mta_clip.analysis.context_report import draw_usage, format_usage, save_examples, write_usage
-from mta_clip.analysis.contexts import analyze_contexts
+from mta_clip.analysis.contexts import analyze_contexts, mean_cosines
 from mta_clip.config_loader import load_config
 from mta_clip.data import build_test_loader, register_folders
 from mta_clip.predictor import build_trained_model
@@ -57,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     total = min(len(loader), args.max_images or len(loader))
     progress = tqdm(itertools.islice(loader, total), total=total, unit="image", disable=None)
     usage = analyze_contexts(model, progress, max_examples=args.examples)
-    print(format_usage(usage, class_names))
+    with torch.no_grad():
+        text = model.prompt_learner()[:, :-1]
+    print(format_usage(usage, class_names, mean_cosines(text).tolist()))
+    print(f"for comparison, mean cosine between classes: {mean_cosines(text.transpose(0, 1)).mean():.3f}")
     write_usage(args.output / "contexts.csv", usage, class_names)
     draw_usage(args.output / "contexts.png", usage, class_names)
     save_examples(args.output / "examples", usage, class_names)

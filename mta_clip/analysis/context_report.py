@@ -23,15 +23,24 @@ GAP = 10
 FONT_SIZE = 15
 
 
-def format_usage(usage: ContextUsage, class_names: Sequence[str]) -> str:
-    """A table of each class that has masks, and of all: number of masks, and the share of each context in percent."""
-    rows = [(name, counts) for name, counts in zip(class_names, usage.masks, strict=True) if counts.sum()]
-    rows.append(("all classes", usage.masks.sum(0)))
+def format_usage(usage: ContextUsage, class_names: Sequence[str], cosines: Sequence[float]) -> str:
+    """A table of each class that has masks, and of all: masks, share of each context in percent, entropy and cosine.
+
+    Args:
+        cosines: mean cosine between the contexts' texts of each of the C classes; of all, their mean is shown.
+    """
+    counts = np.vstack([usage.masks, usage.masks.sum(0)])
+    names, cosines = [*class_names, "all classes"], [*cosines, np.mean(cosines)]
+    rows = [
+        [name, int(own.sum()), *_percents(own), "-" if np.isnan(entropy) else f"{entropy:.2f}", f"{cosine:.3f}"]
+        for name, own, entropy, cosine in zip(names, counts, usage.entropy(), cosines, strict=True)
+        if own.sum() or name == "all classes"
+    ]
     return tabulate(
-        [[name, int(counts.sum()), *_percents(counts)] for name, counts in rows],
-        headers=["class", "masks", *(f"context {z}" for z in range(usage.masks.shape[1]))],
+        rows,
+        headers=["class", "masks", *(f"context {z}" for z in range(counts.shape[1])), "entropy", "cosine"],
         tablefmt="simple",
-        colalign=("left", *["right"] * (1 + usage.masks.shape[1])),
+        colalign=("left", *["right"] * (3 + counts.shape[1])),
         disable_numparse=True,
     )
 

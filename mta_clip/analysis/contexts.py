@@ -5,7 +5,7 @@ specialise (MTA-CLIP, section on Mask-Text Prompt Learning). Here the same choic
 similarity[z, q, y] for query q and class y, is counted over a dataset for the masks that make up the label maps.
 
 Shapes: Q mask queries, C classes, K = C + 1 (last = no object), Z contexts, H and W = an image before padding, h and w
-= its mask logits.
+= its mask logits, Dt text width.
 """
 
 import heapq
@@ -18,7 +18,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import entr
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 THUMBNAIL = 128  # side of an example crop, in pixels
 CROP_MARGIN = 0.1  # margin on each side of a mask, as a share of its bounding box
@@ -70,6 +72,16 @@ class ContextUsage:
         else:
             heapq.heapreplace(heap, example)
 
+    def entropy(self) -> NDArray[np.float64]:
+        """Entropy / log Z of each class's choices, and last of all: 1 = all contexts alike, 0 = one; NaN = no masks.
+
+        Returns:
+            (C + 1,).
+        """
+        counts = np.vstack([self.masks, self.masks.sum(0)]).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return entr(counts / counts.sum(1, keepdims=True)).sum(1) / np.log(counts.shape[1])
+
     def largest(self, label: int, context: int) -> list[Example]:
         """Examples of a class and context, with the largest mask first."""
         return sorted(self.examples.get((label, context), []), reverse=True)
@@ -112,6 +124,18 @@ def analyze_contexts(
     if usage is None:
         raise ValueError("there is no image to analyse: the data loader is empty; check DATASETS.TEST")
     return usage
+
+
+def mean_cosines(text: Tensor) -> Tensor:
+    """Mean cosine (...) of all pairs along the first axis of (N, ..., Dt): are they different, or twins? NaN if N = 1.
+
+    Of text (Z, K, Dt) these are the cosines between the contexts of each class; of its transpose (K, Z, Dt), between
+    the classes in each context, a scale to compare with.
+    """
+    units = F.normalize(text.float(), dim=-1)
+    count = len(units)
+    total = units.sum(0).square().sum(-1) - count
+    return total / (count * (count - 1)) if count > 1 else torch.full_like(total, torch.nan)
 
 
 def _count_image(

@@ -64,9 +64,10 @@ def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     If they are the model's, DATASETS.UNSEEN_CLASSES; else those that no class with labels in training is called, in any
     of its synonyms. A class may be called as in MODEL.PROMPT.CLASS_NAMES or as in the training dataset.
     """
-    if not has_other_classes(cfg, names):
-        return list(cfg.DATASETS.UNSEEN_CLASSES)
     own, of_dataset = list(with_classes(cfg).MODEL.PROMPT.CLASS_NAMES), _names_of_dataset(cfg)
+    if not has_other_classes(cfg, names):
+        called = dict(zip(own, names, strict=False))
+        return [called.get(name, name) for name in cfg.DATASETS.UNSEEN_CLASSES]
     both = zip(own, of_dataset if len(of_dataset) == len(own) else own, strict=True)
     held_out = set(cfg.DATASETS.UNSEEN_CLASSES)
     with_labels = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]

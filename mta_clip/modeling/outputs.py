@@ -1,7 +1,7 @@
 """What a mask classification head returns; the criterion and inference read it.
 
 Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z contexts per class, Dm mask embedding
-width, Dt text width, h and w = a quarter of the padded input.
+width, Dt text width, h and w = a quarter of the padded input, h' and w' = the encoder's coarsest map.
 """
 
 from dataclasses import dataclass
@@ -51,6 +51,7 @@ class HeadOutput:
 
     mask_features: Tensor  # (B, Dm, h, w)
     layers: list[LayerPrediction]  # [0] = before the first layer, [i] = after layer i; at inference only the last
+    pixel_scores: Tensor | None = None  # (B, C, h', w'), see PixelTextHead; None without one
 
     @property
     def final(self) -> LayerPrediction:

@@ -14,9 +14,10 @@ def usage():
 
 
 def test_table(usage):
-    lines = format_usage(usage, NAMES).splitlines()
-    assert lines[-2].split() == ["road/way", "4", "50.0", "0.0", "50.0"]
-    assert lines[-1].split() == ["all", "classes", "6", "33.3", "33.3", "33.3"]
+    lines = format_usage(usage, NAMES, [0.5, 0.25, 0.3]).splitlines()
+    assert lines[0].split()[-2:] == ["entropy", "cosine"]
+    assert lines[-2].split() == ["road/way", "4", "50.0", "0.0", "50.0", "0.63", "0.250"]
+    assert lines[-1].split() == ["all", "classes", "6", "33.3", "33.3", "33.3", "1.00", "0.350"]
     assert not any(line.startswith("cat") for line in lines)
 
 
@@ -34,7 +35,8 @@ def test_files(usage, tmp_path):
 
 def test_without_masks_nothing_is_divided_by_zero(usage, tmp_path):
     usage.masks[:] = 0
-    assert format_usage(usage, NAMES).splitlines()[-1].split() == ["all", "classes", "0", "0.0", "0.0", "0.0"]
+    last = format_usage(usage, NAMES, [0, 0, 0]).splitlines()[-1].split()
+    assert last == ["all", "classes", "0", "0.0", "0.0", "0.0", "-", "0.000"]
     draw_usage(tmp_path / "contexts.png", usage, NAMES)
     save_examples(tmp_path / "examples", usage, NAMES)
     assert (tmp_path / "contexts.png").is_file() and not (tmp_path / "examples").exists()

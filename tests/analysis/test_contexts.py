@@ -3,7 +3,7 @@ import pytest
 import torch
 from fake_usage import FakeModel, batch
 
-from mta_clip.analysis.contexts import THUMBNAIL, analyze_contexts, cut_out, mask_owners
+from mta_clip.analysis.contexts import THUMBNAIL, ContextUsage, analyze_contexts, cut_out, mask_owners, mean_cosines
 
 STRIDE = 4
 
@@ -13,6 +13,23 @@ def test_counts_masks_and_pixels_by_class_and_context():
     assert usage.images == 3
     assert usage.masks.tolist() == [[0, 3, 0], [3, 0, 3], [0, 0, 0]]
     assert usage.pixels.tolist() == [[0, 3 * 32, 0], [3 * 32, 0, 3 * 64], [0, 0, 0]]
+
+
+def test_entropy():
+    usage = ContextUsage.zeros(4, 3)
+    usage.masks[:3] = [[5, 0, 0], [4, 4, 4], [0, 2, 2]]
+    expected = [0, 1, np.log(2) / np.log(3), np.nan]
+    np.testing.assert_allclose(usage.entropy()[:4], expected, atol=1e-12)
+    shares = np.array([9, 6, 6]) / 21
+    assert usage.entropy()[4] == pytest.approx(-(shares * np.log(shares)).sum() / np.log(3))
+
+
+def test_mean_cosines_equal_a_loop_over_pairs():
+    text = torch.randn(4, 2, 5)
+    pairs = [(a, b) for a in range(4) for b in range(a)]
+    expected = torch.stack([torch.cosine_similarity(text[a], text[b], dim=-1) for a, b in pairs]).mean(0)
+    torch.testing.assert_close(mean_cosines(text), expected)
+    assert mean_cosines(text[:1]).isnan().all()
 
 
 def test_padding_does_not_count():

@@ -68,6 +68,9 @@ class TestClassesOfOtherDatasets:
     def test_own_classes_are_unseen_as_the_config_says(self, cfg):
         cfg.DATASETS.UNSEEN_CLASSES = ["bed"]
         assert unseen_classes(cfg, ["wall", "bed"]) == ["bed"]
+        cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = ["wall", "something"], ["something"]
+        assert unseen_classes(cfg, ["wall", "something"]) == ["something"]
+        assert unseen_classes(cfg, ["wall", "bed"]) == ["bed"]  # as the dataset calls it
 
     def test_other_classes_are_unseen_unless_trained_under_any_of_their_names(self, cfg):
         assert unseen_classes(cfg, ["Bed;couch", "sky", "walls", "wall"]) == ["sky", "walls"]

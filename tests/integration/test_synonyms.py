@@ -1,5 +1,6 @@
 """Masks classified by words that segmentation never met, but the text tower did; both trained here, in six minutes."""
 
+import statistics
 import sys
 
 import pytest
@@ -41,7 +42,9 @@ def results(tmp_path_factory):
             model.prompt_learner.encode([synonym_of(name) for name in names])[:, :-1], dim=-1
         )
         similarities = (other @ text.transpose(1, 2)).mean(0)
-        yield load_script("tools/synonym_benchmark.py").compare(cfg, model, names), similarities
+        synonyms = {name: [synonym_of(name)] for name in names}
+        scores = load_script("tools/synonym_benchmark.py").compare(cfg, model, "shapes_sem_seg_val", synonyms)
+        yield {title: statistics.mean(of["IoU"].values()) for title, of in scores.items()}, similarities
 
 
 def test_a_synonym_is_nearest_to_the_name_it_stands_for(results):
@@ -50,13 +53,8 @@ def test_a_synonym_is_nearest_to_the_name_it_stands_for(results):
 
 def test_synonyms_segment_as_the_names_do(results):
     miou = results[0]
-    assert miou["training names"] > 45  # 57.8 were measured
-    assert miou["synonyms"] > miou["training names"] - MARGIN
-
-
-def test_names_are_followed_wherever_they_stand(results):
-    miou = results[0]
-    assert miou["synonyms, reordered"] == pytest.approx(miou["synonyms"], abs=0.1)
+    assert miou["own names"] > 45  # 57.8 were measured
+    assert miou["synonyms"] > miou["own names"] - MARGIN
 
 
 def test_names_of_another_meaning_fail(results):

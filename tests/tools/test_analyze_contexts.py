@@ -20,6 +20,9 @@ class TwoMaskSegmentor(torch.nn.Module):
         super().__init__()
         self.threshold = torch.nn.Parameter(torch.zeros(()))
 
+    def prompt_learner(self):
+        return torch.tensor([[1.0, 0.0], [0.5, 0.75**0.5], [0.0, 1.0]]).expand(2, 3, 2)  # both contexts say the same
+
     def preprocess(self, batched_inputs):
         return ImageList.from_tensors([item["image"].float() for item in batched_inputs], 32)
 
@@ -66,7 +69,8 @@ def test_table_and_pictures(tool, command, tmp_path, capsys):
     table = capsys.readouterr().out
     assert "bright thing" in table and "3 images" in table
     (line,) = [line for line in table.splitlines() if line.startswith("dark thing")]
-    assert line.split() == ["dark", "thing", "3", "0.0", "100.0"]
+    assert line.split() == ["dark", "thing", "3", "0.0", "100.0", "0.00", "1.000"]
+    assert "between classes: 0.500" in table
     assert (tmp_path / "out" / "contexts.csv").is_file() and (tmp_path / "out" / "contexts.png").is_file()
     assert len(list((tmp_path / "out" / "examples").glob("*.png"))) == 2
 

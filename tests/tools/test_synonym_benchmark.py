@@ -1,9 +1,24 @@
+import json
+
+import numpy as np
 import pytest
 import torch
-from scripts import load_script
+import yaml
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+from PIL import Image
+from scripts import ROOT, load_script
 from torch import nn
 
+from mta_clip.config import get_cfg
+from mta_clip.config_loader import load_config
+from mta_clip.data import register_folders
+from mta_clip.data.classes import builtin_classes
 from mta_clip.data.datasets.shapes import CLASSES, synonym_of
+
+NAMES = ["dark", "grey", "bright"]  # the brightness of their pixels: 0, 1, 2
+MEANING = {"dark": 0, "black": 0, "grey": 1, "ashen": 1, "bright": 2, "white": 2, "snow": 2}
+SYNONYMS = {"dark": ["black"], "grey": "ashen", "bright": ["white", "gleaming"]}
 
 
 @pytest.fixture(scope="module")
@@ -11,31 +26,116 @@ def tool():
     return load_script("tools/synonym_benchmark.py")
 
 
-class ByName(nn.Module):
-    """Knows what names and synonyms mean: gives every pixel the name that stands for the pixel's value."""
+@META_ARCH_REGISTRY.register()
+class ByMeaning(nn.Module):
+    """Gives every pixel the last of the names that mean its brightness, or the first name if none does."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.vocabulary = None
 
     def set_vocabulary(self, names):
         self.vocabulary = names
 
     def forward(self, batched_inputs):
-        labels = torch.stack([x["image"][0] for x in batched_inputs]).long()
-        meant = [next(i for i, n in enumerate(CLASSES.names) if name in (n, synonym_of(n))) for name in self.vocabulary]
-        return [{"sem_seg": torch.stack([(x == i).float() for i in meant])} for x in labels]
+        names = self.vocabulary or NAMES
+        meant = torch.tensor([MEANING.get(name, -1) for name in names])[:, None, None]
+        order = torch.arange(1, len(names) + 1)[:, None, None]
+        return [{"sem_seg": (x["image"][0] // 100 == meant) * order} for x in batched_inputs]
 
 
-def test_a_model_that_follows_names_gets_them_back_in_any_order(tool):
-    labels = torch.randint(len(CLASSES.names), (1, 6, 7))
-    answers = {
-        title: tool.Renamed(ByName(), names, meant)([{"image": labels}])[0]["labels"]
-        for title, names, meant in tool.vocabularies(list(CLASSES.names))
+@pytest.fixture
+def config(tmp_path):
+    """A dataset of two images and a model of it; returns the path of the config."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for index in range(2):
+        labels = np.repeat(np.arange(3, dtype=np.uint8), 8 + index)[None].repeat(16, axis=0)
+        Image.fromarray(100 * labels).convert("RGB").save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(labels).save(tmp_path / "labels" / f"{index}.png")
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.META_ARCHITECTURE = "ByMeaning"
+    cfg.MODEL.PROMPT.CLASS_NAMES = NAMES
+    folders = {"image_dir": str(tmp_path / "images"), "label_dir": str(tmp_path / "labels"), "classes": NAMES}
+    cfg.DATASETS.FOLDERS = [{"name": "words_test", **folders}]
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ["words_test"]
+    cfg.INPUT.MIN_SIZE_TEST = 16
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.OUTPUT_DIR = str(tmp_path / "run")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    torch.save({"model": {"weight": torch.zeros(())}}, tmp_path / "model.pth")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    (tmp_path / "synonyms.yaml").write_text(yaml.safe_dump(SYNONYMS))
+    (tmp_path / "longer.txt").write_text("wet\nsnow\nGleaming\n")
+    return tmp_path / "config.yaml"
+
+
+def test_the_command(tool, config, tmp_path, capsys):
+    files = ["--synonyms", str(tmp_path / "synonyms.yaml"), "--distractors", str(tmp_path / "longer.txt")]
+    unseen = ["DATASETS.UNSEEN_CLASSES", "['bright']", "TEST.SEM_SEG.BOUNDARY_IOU", "True"]
+    out = tmp_path / "out"
+    assert tool.main(["--config-file", str(config), *files, "--output", str(out), *unseen]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "| names | mIoU | boundary mIoU | mIoU, seen | mIoU, unseen |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    means = {line.split(" | ")[0][2:]: [float(x) for x in line[:-2].split(" | ")[1:]] for line in lines[2:7]}
+    assert means == {
+        "linear classifier": [100, 100, 100, 100],
+        "own names": [100, 100, 100, 100],
+        "synonyms": [100, 100, 100, 100],
+        "synonyms, each taken for the next class": [0, 0, 0, 0],
+        "own names and 2 distractors": [66.67, 66.67, 100, 0],  # "snow" takes every bright pixel
     }
-    *follow, control = answers
-    assert len(follow) == 3 and all(torch.equal(answers[title], labels[0]) for title in follow)
-    assert not (answers[control] == labels[0]).any()
+    assert lines[8] == "| IoU | dark | grey | bright |" and lines[-1].endswith(" | 100.00 | 100.00 | 0.00 |")
+    content = json.loads((out / "words.json").read_text())
+    assert content["distractors"] == ["wet", "snow"] and content["unseen"] == ["bright"]
+    assert content["results"]["synonyms"]["IoU"] == dict.fromkeys(NAMES, 100)
+    assert (out / "words.md").read_text().splitlines() == lines
 
 
-def test_the_lists_are_what_their_titles_say(tool):
-    lists = {title: names for title, names, _ in tool.vocabularies(list(CLASSES.names))}
-    assert lists["synonyms"] != lists["synonyms, reordered"]
-    assert sorted(lists["synonyms"]) == sorted(lists["synonyms, reordered"])
-    assert not set(lists["training names"]) & set(lists["synonyms"])
+def test_absent_classes_have_no_iou(tool):
+    tables = tool.summary({"names": {"IoU": {"a": 50.0, "b": None}}}, ["b"]).splitlines()
+    assert tables[2] == "| names | 50.00 | 50.00 | - |" and tables[-1] == "| names | 50.00 | - |"
+
+
+def test_a_dataset_by_other_names_keeps_its_labels(tool, config):
+    register_folders(load_config(str(config), []))
+    for names in (["x", "y", "z"], ["x", "y", "z", "w"]):  # again under the same title
+        new = tool.renamed("words_test", "letters", names)
+        assert MetadataCatalog.get(new).stuff_classes == names
+    assert MetadataCatalog.get(new).ignore_label == 255 and MetadataCatalog.get("words_test").stuff_classes == NAMES
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[black]", "expected a mapping of classes to synonyms, got list"),
+        ("{dark: black, grey: '', bright: white}", r"no synonym for \['grey'\]"),
+        ("{dark: black, grey: ashen, bright: white, loud: noisy}", r"no classes of the dataset: \['loud'\]"),
+    ],
+)
+def test_wrong_synonyms_are_named(tool, tmp_path, content, message):
+    (tmp_path / "file.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        tool.read_synonyms(tmp_path / "file.yaml", NAMES)
+
+
+def test_shipped_synonyms(tool):
+    shapes = tool.read_synonyms(ROOT / "tools" / "synonyms" / "shapes.yaml", CLASSES.names)
+    assert shapes == {name: [synonym_of(name)] for name in CLASSES.names}
+    camvid = builtin_classes("camvid").names
+    synonyms = tool.read_synonyms(ROOT / "tools" / "synonyms" / "camvid.yaml", camvid)
+    words = [word for name in camvid for word in [name, *synonyms[name]]]
+    assert len(words) == len(set(words))
+    distractors = tool.read_distractors("ade20k", camvid, synonyms)
+    assert len(distractors) > 100 and not set(distractors) & {*words, "car", "person", "traffic light"}
+    assert {"sofa", "water", "mountain"} < set(distractors)
+
+
+def test_a_dataset_is_required(tool, config):
+    with pytest.raises(ValueError, match="--dataset"):
+        tool.main(["--config-file", str(config), "--output", "nowhere", "DATASETS.TEST", "()"])

@@ -120,6 +120,13 @@ class CLIPTextEncoder(nn.Module):
         rows = [row + [pad] * (length - len(row)) for row in rows]
         return torch.tensor(rows)
 
+    def embed_words(self, text: str) -> Tensor:
+        """Embeddings (T, E) of the tokens of a text, without start and end: what context vectors can start as."""
+        row, start = self.tokenizer([text])[0], self.tokenizer.start
+        ends = len(self.tokenizer(["a"])[0]) - start - 1
+        words = torch.tensor(row[start : len(row) - ends], device=next(self.tower.parameters()).device)
+        return self.tower.embed(words.long())
+
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`.
 

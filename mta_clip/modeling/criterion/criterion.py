@@ -7,18 +7,17 @@ object), Z contexts, Dm mask embedding width, h and w = a quarter of the padded 
 from collections.abc import Sequence
 
 import torch
-import torch.distributed
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
-from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..averages import mean_over_processes
 from ..check_labels import check_labels
 from ..outputs import HeadOutput, LayerPrediction
 from .mask_losses import PointMaskLoss
 from .matcher import HungarianMatcher, Match
 from .point_sampling import PointSource, uniform_points
-from .similarity_loss import SimilarityLoss
+from .similarity_loss import SimilarityLoss, context_imbalance
 from .targets import Target
 
 NORMALIZERS = ("num_masks", "class_weight_sum")
@@ -38,6 +37,7 @@ class MaskTextCriterion(nn.Module):
         num_classes: C.
         class_weight, mask_weight, dice_weight: weights of loss_ce, loss_mask and loss_dice, and of the matching costs.
         similarity_weight: weight of loss_sim; 0 leaves it out.
+        balance_weight: weight of loss_balance, `context_imbalance` over the images of one process; 0 leaves it out.
         no_object_weight: weight of queries without a target in loss_ce and loss_sim; those with a target have 1.
         num_points: points per mask, in matching and losses.
         oversample_ratio, importance_sample_ratio: of the points of the mask losses, see `uncertain_points`.
@@ -49,7 +49,8 @@ class MaskTextCriterion(nn.Module):
         draw_points: source of random points.
 
     Raises:
-        ValueError: unknown `normalizer` or `ignored_pixels`; see also HungarianMatcher and PointMaskLoss.
+        ValueError: unknown `normalizer` or `ignored_pixels`, or a `balance_weight` without a similarity loss; see also
+            HungarianMatcher and PointMaskLoss.
     """
 
     @configurable
@@ -61,6 +62,7 @@ class MaskTextCriterion(nn.Module):
         mask_weight: float = 5.0,
         dice_weight: float = 5.0,
         similarity_weight: float = 1.0,
+        balance_weight: float = 0.0,
         no_object_weight: float = 0.1,
         num_points: int = 12544,
         oversample_ratio: float = 3.0,
@@ -82,10 +84,16 @@ class MaskTextCriterion(nn.Module):
         self.mask_weight = mask_weight
         self.dice_weight = dice_weight
         self.similarity_weight = similarity_weight
+        self.balance_weight = balance_weight
         self.deep_supervision = deep_supervision
         self.supervise_initial = supervise_initial
         self.normalizer = normalizer
         self.similarity_loss = similarity_loss if similarity_weight else None
+        if balance_weight and self.similarity_loss is None:
+            raise ValueError(
+                f"MODEL.MTA.CONTEXT_BALANCE {balance_weight} balances the contexts of the similarity loss, but there "
+                "is none; set it to 0, or MODEL.MTA.SIMILARITY_WEIGHT above 0 and MODEL.PROMPT.NAME"
+            )
         exclude = ignored_pixels == "excluded"
         points = {"num_points": num_points, "exclude_ignored": exclude, "draw_points": draw_points}
         self.matcher = HungarianMatcher(
@@ -112,6 +120,7 @@ class MaskTextCriterion(nn.Module):
             "mask_weight": node.MASK_WEIGHT,
             "dice_weight": node.DICE_WEIGHT,
             "similarity_weight": mta.SIMILARITY_WEIGHT,
+            "balance_weight": mta.CONTEXT_BALANCE,
             "no_object_weight": node.NO_OBJECT_WEIGHT,
             "num_points": node.TRAIN_NUM_POINTS,
             "oversample_ratio": node.OVERSAMPLE_RATIO,
@@ -141,8 +150,8 @@ class MaskTextCriterion(nn.Module):
                 image of the step. The mean of the losses over the parts is then the loss of the step.
 
         Returns:
-            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim for the last prediction; the same with suffix
-            _i for `output.layers[i]` (_0 = before the first decoder layer).
+            Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim and, with its weight, loss_balance for the
+            last prediction; the same with suffix _i for `output.layers[i]` (_0 = before the first decoder layer).
 
         Raises:
             ValueError: a target's label is not in 0..C-1, the head predicts another number of classes, or it predicts
@@ -195,6 +204,10 @@ class MaskTextCriterion(nn.Module):
             similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, I, B, Q, K)
             contrast = (self.similarity_loss(similarity, labels, temperature) * query_weights).sum((1, 2))
             losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
+            if self.balance_weight:
+                losses["loss_balance"] = self.balance_weight * context_imbalance(
+                    similarity.float() / temperature, labels
+                )
         return losses
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
@@ -219,9 +232,7 @@ class MaskTextCriterion(nn.Module):
             matched = masks.clamp(max=queries)
             weights = matched + (queries - matched) * self.empty_weight[-1].float()
             sums = torch.cat([masks.mean()[None], weights.mean().expand(layers)]) * len(targets)
-        if comm.get_world_size() > 1:
-            torch.distributed.all_reduce(sums)
-            sums = sums / comm.get_world_size()
+        sums = mean_over_processes(sums)
         # Weights sum to 0 only if no_object_weight is 0 and there are no targets; the dividend is then 0, too.
         return sums[0].clamp(min=1.0), sums[1:].clamp(min=torch.finfo(sums.dtype).eps)
 

@@ -1,6 +1,7 @@
 """Contrastive loss between mask embeddings and the text of their classes: L_sim of MTA-CLIP.
 
-Shapes: Z contexts per class, B images, Q mask queries, C classes, K = C + 1 (last = no object).
+Shapes: Z contexts per class, I supervised predictions, B images, Q mask queries, C classes, K = C + 1 (last = no
+object).
 
 With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* the context of class y most similar to it:
 - MixNeg: -log(e[z*, y] / sum of all e). The best context is the positive; everything else is a negative, including the
@@ -9,6 +10,8 @@ With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* th
 - AllPos: -mean over z of log(e[z, y] / sum of all e). Every context of the class is a positive.
 The assignment of the first two names to the two formulas is our reading of the paper and its code.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,24 @@ def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
         return torch.logaddexp(negatives, best) - best
     positive = of_class.amax(0) if kind == "MixNeg" else of_class.mean(0)
     return logits.logsumexp((0, -1)) - positive
+
+
+def context_imbalance(logits: Tensor, labels: Tensor) -> Tensor:
+    """How unequally contexts are used: 1 - entropy / log Z of their mean share in matched queries, (I,) in [0, 1].
+
+    The share of a context in a query is the softmax over contexts of its similarities to the text of the query's class.
+    0 if no query is matched, or Z = 1.
+
+    Args:
+        logits: (Z, I, B, Q, K) floats, similarities divided by the temperature.
+        labels: (I, B, Q) int64 in 0..K-1; K - 1 = no object.
+    """
+    matched = labels < logits.shape[-1] - 1
+    of_class = logits.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    counts = matched.sum((1, 2))
+    usage = (of_class.softmax(0) * matched).sum((2, 3)) / counts.clamp(min=1)  # (Z, I)
+    entropy = torch.special.entr(usage.clamp(min=torch.finfo(usage.dtype).tiny)).sum(0)
+    return (1 - entropy / math.log(len(logits))) * (counts > 0) if len(logits) > 1 else 0 * usage.sum(0)
 
 
 class SimilarityLoss(nn.Module):

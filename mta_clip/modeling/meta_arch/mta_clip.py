@@ -133,7 +133,12 @@ class MTACLIP(SegmentationModel):
         targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
         masks = None if step_labels is None else [len(x[x != self.ignore_label].unique()) for x in step_labels]
-        return self.criterion(output, targets, temperature, masks_of_step=masks)
+        losses = self.criterion(output, targets, temperature, masks_of_step=masks)
+        if output.pixel_scores is not None:
+            losses["loss_pixel_text"] = self.sem_seg_head.pixel_text.loss(
+                output.pixel_scores, labels, temperature, self.ignore_label, step_labels
+            )
+        return losses
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""

@@ -4,10 +4,10 @@ Shapes: B images, C trained classes (the seen ones, or all), H and W = padded im
 """
 
 import torch
-from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..averages import mean_over_processes
 from ..criterion.mask_losses import dice_loss
 
 FOCAL_ALPHA = 0.25  # weight of positives; negatives get 1 - alpha
@@ -101,7 +101,7 @@ class TrustyCriterion(nn.Module):
         targets = class_targets(labels, mask_logits.shape[1])
         present = targets.flatten(2).any(-1)
         targets = targets.to(mask_logits.dtype)
-        normalizer = _mean_over_processes(present.sum() if num_present is None else num_present).clamp(min=1)
+        normalizer = mean_over_processes(present.sum() if num_present is None else num_present).clamp(min=1)
         losses = {
             "loss_mask": self.mask_weight * focal_loss(mask_logits, targets).sum() / normalizer,
             "loss_dice": self.dice_weight * (_map_dice_loss(mask_logits, targets) * present).sum() / normalizer,
@@ -116,11 +116,3 @@ class TrustyCriterion(nn.Module):
 def _map_dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Dice loss (...) of whole maps (..., H, W)."""
     return dice_loss(logits.flatten(-2), targets.flatten(-2))
-
-
-def _mean_over_processes(count: Tensor) -> Tensor:
-    count = count.float()
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(count)
-        count = count / comm.get_world_size()
-    return count

@@ -3,6 +3,7 @@
 Shapes: Z contexts, n vectors per context, E token width of the text tower.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,15 +23,25 @@ class ContextPromptLearner(PromptLearner):
         num_contexts: Z, at least 1.
         context_length: n, at least 1.
         init_std: standard deviation of the initial context vectors: normal, cut off at two standard deviations.
+        init_templates: Z texts, such as "a photo of a", whose tokens the last vectors of the contexts start as; vectors
+            before them start as above. (): all do.
         common: arguments of PromptLearner.
 
     Raises:
-        ValueError: there are no contexts or vectors, or a class name is too long for the text tower with them; see also
-            `PromptLearner`.
+        ValueError: there are no contexts or vectors, a class name is too long for the text tower with them, or there
+            are not Z templates of 1 to n tokens; see also `PromptLearner`.
     """
 
     @configurable
-    def __init__(self, *, num_contexts: int = 3, context_length: int = 8, init_std: float = 0.02, **common: Any):
+    def __init__(
+        self,
+        *,
+        num_contexts: int = 3,
+        context_length: int = 8,
+        init_std: float = 0.02,
+        init_templates: Sequence[str] = (),
+        **common: Any,
+    ):
         super().__init__(**common)
         if num_contexts < 1 or context_length < 1:
             raise ValueError(
@@ -39,6 +50,8 @@ class ContextPromptLearner(PromptLearner):
             )
         self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, self.text_encoder.width))  # (Z, n, E)
         nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
+        if init_templates:
+            self._start_from(init_templates)
         texts, self._owners = all_synonyms(self.class_names)
         self.tokens = self._tokenize([*texts, self.no_object_name])
 
@@ -50,6 +63,7 @@ class ContextPromptLearner(PromptLearner):
             "num_contexts": cfg.MODEL.PROMPT.NUM_CONTEXTS,
             "context_length": cfg.MODEL.PROMPT.CONTEXT_LENGTH,
             "init_std": cfg.MODEL.PROMPT.INIT_STD,
+            "init_templates": cfg.MODEL.PROMPT.INIT_TEMPLATES,
         }
 
     @property
@@ -64,6 +78,22 @@ class ContextPromptLearner(PromptLearner):
     def encode_names(self, names: list[str]) -> Tensor:
         """See PromptLearner."""
         return self.text_encoder(self._tokenize(names), self.contexts)
+
+    @torch.no_grad()
+    def _start_from(self, templates: Sequence[str]) -> None:
+        if len(templates) != self.num_contexts:
+            raise ValueError(
+                f"MODEL.PROMPT.INIT_TEMPLATES has {len(templates)} templates, but MODEL.PROMPT.NUM_CONTEXTS is "
+                f"{self.num_contexts}; give one to each context, or none"
+            )
+        for context, template in zip(self.contexts, templates, strict=True):
+            words = self.text_encoder.embed_words(template)
+            if not 0 < len(words) <= len(context):
+                raise ValueError(
+                    f"MODEL.PROMPT.INIT_TEMPLATES: {template!r} has {len(words)} tokens, expected 1 to "
+                    f"{len(context)} (MODEL.PROMPT.CONTEXT_LENGTH)"
+                )
+            context[-len(words) :] = words
 
     def _tokenize(self, names: list[str]) -> Tensor:
         return self.text_encoder.tokenize(names, reserved=self.contexts.shape[1])

@@ -34,6 +34,8 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         ValueError: text is neither used as queries nor compared; see also MultiScaleMaskedTransformerDecoder.
     """
 
+    takes_text = True
+
     @configurable
     def __init__(
         self,

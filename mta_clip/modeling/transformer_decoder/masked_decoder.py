@@ -39,6 +39,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         ValueError: D is not a multiple of A; see also PositionEmbeddingSine.
     """
 
+    takes_text = False
+
     @configurable
     def __init__(
         self,

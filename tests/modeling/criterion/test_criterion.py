@@ -247,3 +247,16 @@ def test_two_processes_average_to_one(monkeypatch):
     parts = [criterion(half, [target]) for half, target in zip(halves, targets, strict=True)]
     for name, value in whole.items():
         assert torch.allclose((parts[0][name] + parts[1][name]) / 2, value, rtol=1e-5), name
+
+
+def test_balance_of_contexts_is_a_loss_of_its_own():
+    output, targets = make_output(), make_targets()
+    torch.manual_seed(0)
+    plain = make_criterion()(output, targets, 0.07)
+    torch.manual_seed(0)
+    losses = make_criterion(balance_weight=2.0)(output, targets, 0.07)
+    assert sorted(losses.keys() - plain.keys()) == ["loss_balance", "loss_balance_0", "loss_balance_1"]
+    assert all(torch.equal(losses[name], value) for name, value in plain.items())
+    assert all(0 < losses[name] <= 2 for name in losses.keys() - plain.keys())
+    with pytest.raises(ValueError, match=r"CONTEXT_BALANCE 2.0 .* but there is none"):
+        make_criterion(text=False, balance_weight=2.0)

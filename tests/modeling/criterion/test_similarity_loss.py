@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mta_clip.modeling.criterion import SimilarityLoss
-from mta_clip.modeling.criterion.similarity_loss import KINDS, similarity_loss
+from mta_clip.modeling.criterion.similarity_loss import KINDS, context_imbalance, similarity_loss
 
 
 def slow(logits, labels, kind):
@@ -92,3 +92,47 @@ def test_the_temperature_divides_the_cosines():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"'mixneg'.*MixNeg"):
         SimilarityLoss(kind="mixneg")
+
+
+def choices(*contexts: int, num_contexts: int = 3) -> torch.Tensor:
+    """Logits (Z, 1, 1, Q, 3) of queries of class 0 that are sure of their context."""
+    chosen = torch.nn.functional.one_hot(torch.tensor(contexts), num_contexts).T.float()
+    return (50 * chosen)[:, None, None, :, None].repeat(1, 1, 1, 1, 3)
+
+
+class TestContextImbalance:
+    def test_closed_forms(self):
+        class_0 = torch.zeros(1, 1, 6, dtype=torch.int64)
+        for contexts, expected in [
+            ((0, 1, 2, 0, 1, 2), 0),
+            ((1, 1, 1, 1, 1, 1), 1),
+            ((0, 0, 0, 2, 2, 2), 1 - math.log(2) / math.log(3)),
+        ]:
+            assert context_imbalance(choices(*contexts), class_0).item() == pytest.approx(expected, abs=1e-5)
+        assert context_imbalance(choices(0, 0, num_contexts=1), class_0[..., :2]).item() == 0
+
+    def test_only_matched_queries_count_by_the_text_of_their_class(self):
+        logits = choices(0, 1, 2, 1)
+        logits[:, ..., 1] = 0  # every context is as similar to class 1
+        logits.requires_grad_()
+        labels = torch.tensor([[[0, 2, 2, 1]]])  # two of four are no object
+        value = context_imbalance(logits, labels)
+        usage = torch.tensor([2 / 3, 1 / 6, 1 / 6])
+        assert value.item() == pytest.approx(1 + (usage * usage.log()).sum().item() / math.log(3), abs=1e-5)
+        value.sum().backward()
+        assert logits.grad[:, 0, 0, 3, 1].any() and not logits.grad[:, 0, 0, 1:3].any()
+
+    def test_without_matched_queries_it_is_zero_and_so_is_its_gradient(self):
+        logits = choices(0, 1).requires_grad_()
+        context_imbalance(logits, torch.full((1, 1, 2), 2)).sum().backward()
+        assert context_imbalance(logits, torch.full((1, 1, 2), 2)) == 0 and not logits.grad.any()
+
+    def test_its_gradient_leads_to_balance(self):
+        logits = (0.02 * choices(1, 1, 0)).requires_grad_()
+        labels = torch.zeros(1, 1, 3, dtype=torch.int64)
+        optimizer = torch.optim.SGD([logits], lr=2.0)
+        for _ in range(100):
+            optimizer.zero_grad()
+            context_imbalance(logits, labels).sum().backward()
+            optimizer.step()
+        assert context_imbalance(logits, labels).item() < 0.01

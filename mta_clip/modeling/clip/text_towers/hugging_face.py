@@ -56,9 +56,8 @@ class HuggingFaceTextTower(TextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
-        embedding = self.transformer.get_input_embeddings()
-        tokens = tokens.to(embedding.weight.device, non_blocking=True)
-        embedded = insert_contexts(embedding(tokens.clamp(min=0)), contexts, start)
+        tokens = tokens.to(self.transformer.get_input_embeddings().weight.device, non_blocking=True)
+        embedded = insert_contexts(self.embed(tokens.clamp(min=0)), contexts, start)
         self.check_length(embedded.shape[2])
         # True for contexts: what is in front of the text is never padding.
         attended = nn.functional.pad(tokens >= 0, (embedded.shape[2] - tokens.shape[1], 0), value=True).long()
@@ -69,6 +68,10 @@ class HuggingFaceTextTower(TextTower):
             else:
                 features.append(self._run(texts, attended))
         return torch.stack(features)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See TextTower."""
+        return self.transformer.get_input_embeddings()(tokens)
 
     def _run(self, embedded: Tensor, attended: Tensor) -> Tensor:
         """(K, Dt) from (K, n + T, E) and (K, n + T) int64, 1 where there is a token."""

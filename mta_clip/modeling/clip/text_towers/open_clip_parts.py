@@ -38,6 +38,10 @@ class OpenCLIPTextTower(TextTower):
         else:
             self.text_dim = projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """See TextTower."""
+        return self.token_embedding(tokens)
+
     def ends(self, tokens: Tensor) -> Tensor:
         """Index (K,) of the end token of each row of (K, T): the largest id, or the first that is `eos_id`."""
         return tokens.argmax(dim=1) if self.pool == "argmax" else (tokens == self.eos_id).int().argmax(dim=1)

@@ -52,6 +52,10 @@ class TextTower(nn.Module):
         """
         raise NotImplementedError
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings (..., E) of token ids (...), without positions: the space that `contexts` are in."""
+        raise NotImplementedError
+
     def check_length(self, length: int) -> None:
         """Raises ValueError if T + n = `length` is larger than `context_length`."""
         if length > self.context_length:
