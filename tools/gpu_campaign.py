@@ -75,7 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_stage(stage: Stage, limit: float, args: argparse.Namespace) -> None:
     """Runs a stage until it ends or its time is over, and notes in its file which of the two it was."""
     file = args.output / f"{stage.name}.json"
-    command = [sys.executable, str(STAGES_SCRIPT), stage.name, "--json", str(file), "--seconds", f"{limit:.0f}"]
+    command = [
+        sys.executable,
+        str(STAGES_SCRIPT),
+        stage.name,
+        "--json",
+        str(file),
+        "--until",
+        f"{time.time() + limit:.1f}",
+    ]
     command += ["--rehearse"] if args.rehearse else []
     command += ["--official", str(args.official)] if args.official else []
     start, status = time.monotonic(), "cut off"  # whatever ends this process leaves that behind

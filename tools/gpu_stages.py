@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -48,7 +49,8 @@ class Plan:
     workers: tuple[int, ...]  # processes that load data
     camvid: str  # config
     camvid_options: tuple[str, ...]
-    probe_iterations: int  # that tell how long an iteration takes
+    probe_iterations: int  # that tell how long an iteration takes; times are logged every 20
+    most_iterations: int
 
 
 CORES = len(os.sched_getaffinity(0))
@@ -79,6 +81,7 @@ ON_A_GPU = Plan(
     camvid="camvid/mta_clip_rn50",
     camvid_options=("DATALOADER.NUM_WORKERS", str(CORES)),
     probe_iterations=40,
+    most_iterations=10_000,
 )
 TINY = ("INPUT.CROP.SIZE", "(64, 64)", "INPUT.MIN_SIZE_TRAIN", "(64, 64)", "INPUT.MIN_SIZE_TEST", "64")
 REHEARSAL = Plan(
@@ -97,7 +100,8 @@ REHEARSAL = Plan(
     workers=(0,),
     camvid="camvid/mta_clip_small",
     camvid_options=(*TINY, "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
-    probe_iterations=2,
+    probe_iterations=20,
+    most_iterations=5,
 )
 
 
@@ -174,11 +178,16 @@ def environment(device: str) -> list[str]:
     if device == "cuda":
         gpu = torch.cuda.get_device_properties(0)
         query = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+        driver = output_of(query)
         lines.insert(0, f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB; driver, power limit, clock: {driver}")
-    describe = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    return [*lines, f"commit {commit or 'unknown'}"]
+    return [*lines, f"commit {output_of(['git', 'describe', '--always', '--dirty', '--exclude=*'])}"]
+
+
+def output_of(command: list[str]) -> str:
+    """What a command prints; "unknown" if it fails or is not installed."""
+    if not shutil.which(command[0]):
+        return "unknown"
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def one_step(name: str, plan: Plan) -> Cells:
@@ -344,10 +353,9 @@ def train_camvid(folder: Path, plan: Plan, opts: list[str], deadline: float) -> 
     overhead = time.monotonic() - start - probe * seconds
     # starting again, evaluating (assumed to take as long as starting), and a reserve
     iterations = int(0.9 * (deadline - time.monotonic() - 2 * overhead) / seconds)
-    if probe < 10:  # a rehearsal
-        iterations = probe
-    if iterations < probe:
+    if iterations < min(probe, plan.most_iterations):
         raise TimeoutError(f"an iteration takes {seconds:.2f} s: no time is left for {probe} of them")
+    iterations = min(iterations, plan.most_iterations)
     train(folder / "run", plan.camvid, options, iterations)
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     return {"iterations": iterations, "s/iteration": seconds, "mIoU": metrics["sem_seg/mIoU"]}
@@ -371,11 +379,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=sorted(stages()))
     parser.add_argument("--json", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, required=True, help="after which the process will be killed")
+    parser.add_argument("--until", type=float, required=True, help="Unix time at which the process will be killed")
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--official", type=Path)
     parser.add_argument("opts", nargs="*", default=[])
     args = parser.parse_args(arguments)
+    args.seconds = args.until - time.time()
     if not args.rehearse and not torch.cuda.is_available():
         parser.error("no CUDA device: --rehearse runs the stages on the CPU")
     stages()[args.stage](Record(args.json), REHEARSAL if args.rehearse else ON_A_GPU, args)

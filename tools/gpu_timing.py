@@ -220,7 +220,7 @@ def kernels(mode: str, side: int, batch: int, plan: "Plan") -> "list[Cells]":
         for _ in range(plan.rounds):
             benchmark_worker.run(stages, images, settings)
     kind = DeviceType.CUDA if on_cuda else DeviceType.CPU
-    events = [e for e in profiler.events() if e.device_type == kind and not e.is_user_annotation]
+    events = [e for e in profiler.events() if e.device_type == kind and not getattr(e, "is_user_annotation", False)]
     span, busy = busy_time([(e.time_range.start, e.time_range.end) for e in events])
     times: dict[str, list[float]] = {}
     for event in events:

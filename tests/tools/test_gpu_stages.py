@@ -1,6 +1,7 @@
 import argparse
 import json
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ def stages(monkeypatch):
 def rehearse(stages, tmp_path, stage, *options):
     """Runs a stage in this process; returns its record."""
     file = tmp_path / f"{stage}.json"
-    stages.main([stage, "--json", str(file), "--seconds", "100", "--rehearse", *options])
+    stages.main([stage, "--json", str(file), "--until", str(time.time() + 100), "--rehearse", *options])
     record = json.loads(file.read_text())
     assert [row["error"] for row in record["rows"] if "error" in row] == []
     return record
@@ -63,6 +64,11 @@ def test_models_take_a_step(stages, tmp_path, monkeypatch):
 def test_the_models_on_a_gpu_are_shipped(stages):
     for name in (*stages.ON_A_GPU.models, stages.ON_A_GPU.camvid):
         assert (ROOT / "configs" / f"{name}.yaml").is_file(), name
+
+
+def test_commands_that_are_missing_stop_nothing(stages):
+    assert stages.output_of(["no-such-command"]) == stages.output_of(["false"]) == "unknown"
+    assert stages.output_of(["echo", "there"]) == "there"
 
 
 def test_losses_that_are_not_finite_fail(stages, tmp_path, monkeypatch):
@@ -148,5 +154,5 @@ def test_without_a_gpu_there_is_only_the_rehearsal(stages, tmp_path, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     with pytest.raises(SystemExit):
-        stages.main(["smoke", "--json", str(tmp_path / "x.json"), "--seconds", "1"])
+        stages.main(["smoke", "--json", str(tmp_path / "x.json"), "--until", "1"])
     assert "--rehearse" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 import argparse
 import json
+import time
 from typing import ClassVar
 
 import pytest
@@ -23,7 +24,7 @@ def timing(stages):
 def rehearse(stages, tmp_path, stage):
     """Runs a stage in this process; returns its rows."""
     file = tmp_path / f"{stage}.json"
-    stages.main([stage, "--json", str(file), "--seconds", "100", "--rehearse"])
+    stages.main([stage, "--json", str(file), "--until", str(time.time() + 100), "--rehearse"])
     rows = json.loads(file.read_text())["rows"]
     assert [row["error"] for row in rows if "error" in row] == []
     return rows
