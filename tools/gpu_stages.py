@@ -42,6 +42,7 @@ class Plan:
     dtypes: tuple[str, ...]
     compiled: tuple[tuple[int, int, str], ...]  # (side, batch, dtype)
     training: tuple[tuple[int, int, str], ...]  # the same
+    warm_up: int  # runs before those that count
     rounds: int
     classes: int
     photos: int
@@ -73,6 +74,7 @@ ON_A_GPU = Plan(
     dtypes=("float32", "bfloat16", "tf32", "float16"),
     compiled=((512, 1, "bfloat16"), (512, 8, "bfloat16"), (512, 1, "float32"), (1024, 8, "bfloat16")),
     training=((512, 8, "bfloat16"), (512, 8, "float16"), (512, 8, "float32"), (512, 8, "tf32"), (512, 2, "bfloat16")),
+    warm_up=3,
     rounds=10,
     classes=150,
     photos=64,
@@ -93,6 +95,7 @@ REHEARSAL = Plan(
     dtypes=("float32", "tf32", "bfloat16"),
     compiled=(),
     training=((64, 1, "bfloat16"),),
+    warm_up=0,
     rounds=1,
     classes=5,
     photos=6,

@@ -20,7 +20,6 @@ from torch.autograd import DeviceType
 if TYPE_CHECKING:
     from gpu_stages import Cells, Plan, Record
 
-WARM_UP = 3  # runs before those that count
 OURS = ("mask2former-r50", "mta-clip-rn50")
 HEADS, CHANNELS, POINTS = 8, 32, 4  # of deformable attention in all configs
 STRIDES = (32, 16, 8)
@@ -32,7 +31,7 @@ class Peers:
 
     def __init__(self, mode: str, plan: "Plan", args: argparse.Namespace) -> None:
         side, batch, *_ = (plan.inference if mode == "infer" else plan.training)[0]
-        self.rounds = plan.rounds
+        self.warm_up, self.rounds = plan.warm_up, plan.rounds
         self.settings = argparse.Namespace(
             mode=mode, device=plan.device, clock="wall", size=side, batch=batch, dtype="float32",
             threads=os.cpu_count(), classes=plan.classes, contexts=3, official=args.official,
@@ -59,12 +58,12 @@ class Peers:
         worker = self.workers[peer]
         worker.rounds.clear()
         try:
-            for _ in range(WARM_UP + self.rounds):
+            for _ in range(self.warm_up + self.rounds):
                 worker.run_round(**settings)
         except (RuntimeError, BrokenPipeError):
             del self.workers[peer]
             raise
-        del worker.rounds[:WARM_UP]
+        del worker.rounds[: self.warm_up]
         result = worker.summary()
         seconds = result["seconds"]["median"]
         same = settings | {"model": benchmark.TRANSFORMERS}
@@ -187,14 +186,14 @@ def memory_mib(device: str, *, reset: bool = False) -> float:
 def median_seconds(job: Callable[[], object], plan: "Plan") -> float:
     clock = argparse.Namespace(device=plan.device, clock="wall")
     times = []
-    for _ in range(WARM_UP + plan.rounds):
+    for _ in range(plan.warm_up + plan.rounds):
         start = benchmark_worker.mark(clock)
         job()
         end = benchmark_worker.mark(clock)
         if plan.device == "cuda":
             torch.cuda.synchronize()
         times.append(benchmark_worker.between(start, end))
-    return statistics.median(times[WARM_UP:])
+    return statistics.median(times[plan.warm_up :])
 
 
 def profile(record: "Record", plan: "Plan", args: argparse.Namespace) -> None:
@@ -213,7 +212,7 @@ def kernels(mode: str, side: int, batch: int, plan: "Plan") -> "list[Cells]":
     stages = benchmark_worker.PEERS[mode]["mta-clip-rn50"](settings)
     images = torch.randn(batch, 3, side, side, device=plan.device)
     on_cuda = plan.device == "cuda"
-    for _ in range(WARM_UP):
+    for _ in range(plan.warm_up):
         benchmark_worker.run(stages, images, settings)
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_cuda else [])]) as profiler:
