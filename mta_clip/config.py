@@ -8,6 +8,10 @@ Sources: [M2F] Mask2Former (CVPR 2022), [MTA] MTA-CLIP (ECCV 2024, arXiv 2407.21
 a key of Detectron2 with another default; its own is given.
 """
 
+import functools
+import operator
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode as CN
 
@@ -25,6 +29,9 @@ def add_mta_clip_config(cfg: CN) -> None:
     # torch.compile of the networks: takes minutes at the first call, and again when image sizes change; on a CPU it
     # needs a C++ compiler
     cfg.MODEL.COMPILE = False
+    # True: weights of convolutions have channels last in memory, as MTA-CLIP's maps always have, which can spare a
+    # conversion at each call; numbers are the same up to rounding
+    cfg.MODEL.CHANNELS_LAST = False
     cfg.MODEL.PIXEL_MEAN = [
         123.675,
         116.28,
@@ -50,6 +57,11 @@ def get_cfg() -> CN:
     cfg = get_detectron2_cfg()
     add_mta_clip_config(cfg)
     return cfg
+
+
+def value_of(cfg: CN, key: str) -> Any:
+    """The value of a key such as "SOLVER.BASE_LR"; KeyError if there is none."""
+    return functools.reduce(operator.getitem, key.split("."), cfg)
 
 
 def _add_clip(cfg: CN) -> None:
@@ -149,6 +161,12 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES = ["res3", "res4", "res5"]
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
+    # How the deformable attention samples. triton: a kernel for NVIDIA GPUs, whose gradients are not deterministic |
+    # embedding_bag: sparse sums, on any device | grid_sample: PyTorch's, the definition | auto: embedding_bag
+    node.SAMPLING = "auto"
+    # Gradient checkpointing of the layers of pixel decoder and transformer decoder: their activations are computed
+    # again in the backward pass instead of being kept
+    node.CHECKPOINTING = False
     # True: the whole pixel decoder runs in float32 even under AMP [M2F]; False: its linear layers and convolutions
     # follow AMP, and only the deformable sampling stays in float32
     node.PIXEL_DECODER_FULL_PRECISION = True
@@ -245,6 +263,11 @@ def _add_datasets(cfg: CN) -> None:
 
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.FUSED = False  # True: PyTorch's fused optimizer step, one kernel per group; the same up to rounding
+    # Parts in which a step takes its batch, one after the other, to save memory: their gradients are added up.
+    # IMS_PER_BATCH stays the batch of a step, which is the same up to rounding, except for what depends on the images
+    # of a part: padding to one size, random points, BatchNorm in BN_MODE train and sync, normalisers of pseudo-labels
+    cfg.SOLVER.ACCUMULATE = 1
     cfg.SOLVER.BASE_LR = 1e-4
     cfg.SOLVER.WEIGHT_DECAY = 0.05
     cfg.SOLVER.WEIGHT_DECAY_NORM = 0.0
@@ -265,6 +288,11 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # one L2 norm over all trainable parameters [M2F]
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    # Exponential moving average of the weights. It is what evaluations use, and the model that checkpoints hold, which
+    # keep the weights in training beside it, for --resume
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    cfg.SOLVER.EMA.DECAY = 0.999  # per step, as in Detectron2's MODEL_EMA; less in the first steps
     cfg.SOLVER.AMP.DTYPE = "float16"  # float16 (loss scaler, CUDA) | bfloat16 (no scaler, any device)
     # True: the lr scales linearly, and all counts of training steps inversely, with IMS_PER_BATCH relative to
     # REFERENCE_BATCH; see mta_clip/engine/batch_scaling.py

@@ -24,9 +24,10 @@ from PIL import Image
 from torch import nn
 
 from .api.result import Segmentation
+from .data.synonyms import are_seen
 from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, require_weights, with_trained_classes
-from .modeling.clip.text_towers.hugging_face import PREFIX
+from .modeling.clip import knows_language
 from .modeling.inference import AugmentedModel
 from .modeling.inference.output import scores_of
 from .visualization import class_colors, distinct_colors
@@ -69,7 +70,7 @@ class SegmentationPredictor:
         knows_language: bool = True,
     ):
         self.model = model.eval()
-        self.seen_classes = frozenset(class_names) - frozenset(unseen_classes)
+        self.held_out = frozenset(unseen_classes)
         self.model_classes = tuple(class_names)
         self.model_colors = class_colors(len(class_names), colors)
         self.class_names, self.colors = self.model_classes, self.model_colors
@@ -99,8 +100,9 @@ class SegmentationPredictor:
 
     @property
     def unseen_classes(self) -> tuple[str, ...]:
-        """Names in use that the model was not trained on."""
-        return tuple(name for name in self.class_names if name not in self.seen_classes)
+        """Names in use that the model was not trained on, in any of their synonyms."""
+        seen = are_seen(self.class_names, trained=self.model_classes, held_out=self.held_out)
+        return tuple(name for name, known in zip(self.class_names, seen, strict=True) if not known)
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Changes the classes, in label order; those of the training keep their colours. None: all as in training.
@@ -181,16 +183,6 @@ class SegmentationPredictor:
             trusty=None if trusty is None else _to_numpy(trusty),
             unseen_classes=self.unseen_classes,
         )
-
-
-def knows_language(cfg: CfgNode) -> bool:
-    """Whether the text tower of a config was pretrained on language: neither random nor one of our tiny ones."""
-    clip = cfg.MODEL.CLIP
-    name = clip.TEXT_NAME or clip.NAME
-    if name.startswith(PREFIX):
-        return True  # it brings its own weights
-    pretrained = clip.TEXT_PRETRAINED or (clip.PRETRAINED if name == clip.NAME else "")
-    return bool(pretrained) and not name.startswith("mta-tiny")
 
 
 def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:

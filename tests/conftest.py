@@ -1,6 +1,7 @@
 """Shared fixtures: seeds, and a datasets folder of the tests' own."""
 
 import contextlib
+import importlib.util
 import os
 import random
 
@@ -9,6 +10,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read at import; no test reaches 
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
+    os.environ["TRITON_INTERPRET"] = "1"  # read where Triton is imported, which happens with mta_clip
 
 import mta_clip  # noqa: F401  first, as it makes detectron2 importable
 

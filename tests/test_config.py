@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_cfg
 from scripts import ROOT
 
-from mta_clip.config import add_mta_clip_config, get_cfg
+from mta_clip.config import add_mta_clip_config, get_cfg, value_of
 
 
 def keys_of(node: CfgNode, prefix: str = "") -> dict:
@@ -35,6 +35,12 @@ def test_keys_can_be_added_to_an_existing_config():
     cfg.SOLVER.MAX_ITER = 7
     add_mta_clip_config(cfg)
     assert keys_of(cfg) == keys_of(get_cfg()) | {"SOLVER.MAX_ITER": 7}
+
+
+def test_values_are_found_by_their_keys():
+    assert value_of(get_cfg(), "MODEL.CLIP.NAME") == "RN50"
+    with pytest.raises(KeyError, match="NAMES"):
+        value_of(get_cfg(), "MODEL.CLIP.NAMES")
 
 
 @pytest.mark.parametrize("available", [True, False])

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 from toy_predictor import NAMES, BrightnessSegmentor, make_config
 
-from mta_clip.config import get_cfg
 from mta_clip.config_loader import load_config
-from mta_clip.predictor import SegmentationPredictor, knows_language
+from mta_clip.predictor import SegmentationPredictor
 from mta_clip.visualization import distinct_colors
 
 
@@ -92,7 +91,10 @@ def test_vocabulary_sets_names_colors_and_seen_classes(cfg, image):
 
 def test_held_out_classes_are_unseen(cfg):
     cfg.DATASETS.UNSEEN_CLASSES = ["bright thing"]
-    assert SegmentationPredictor(cfg).unseen_classes == ("bright thing",)
+    predictor = SegmentationPredictor(cfg)
+    assert predictor.unseen_classes == ("bright thing",)
+    predictor.set_vocabulary(["BRIGHT thing", "shade; Dark thing", "a cat"])
+    assert predictor.unseen_classes == ("BRIGHT thing", "a cat")
 
 
 def test_draws_input_prediction_and_trusty_map(cfg, image):
@@ -114,23 +116,3 @@ def test_weights_are_required(cfg, tmp_path):
     cfg.MODEL.WEIGHTS = str(tmp_path / "gone.pth")
     with pytest.raises(FileNotFoundError, match=r"gone\.pth"):
         SegmentationPredictor(cfg)
-
-
-@pytest.mark.parametrize(
-    ("tower", "known"),
-    [
-        ({"PRETRAINED": "openai"}, True),
-        ({"PRETRAINED": ""}, False),
-        ({"PRETRAINED": "", "TEXT_PRETRAINED": "openai"}, True),
-        ({"NAME": "mta-tiny", "PRETRAINED": "tiny.pth"}, False),
-        ({"PRETRAINED": "openai", "TEXT_NAME": "ViT-B-16"}, False),
-        ({"PRETRAINED": "openai", "TEXT_NAME": "ViT-B-16", "TEXT_PRETRAINED": "openai"}, True),
-        ({"PRETRAINED": "", "TEXT_NAME": "hf:some/model"}, True),
-        ({"PRETRAINED": "openai", "TEXT_NAME": "mta-tiny", "TEXT_PRETRAINED": "tiny.pth"}, False),
-    ],
-)
-def test_what_knows_language(tower, known):
-    cfg = get_cfg()
-    for key, value in ({"NAME": "RN50"} | tower).items():
-        cfg.MODEL.CLIP[key] = value
-    assert knows_language(cfg) is known

@@ -105,7 +105,7 @@ def training(args: argparse.Namespace, *options: object, text: bool = True, plai
     model = build_ours(args, text, *options).train()
 
     def loss(images: Tensor) -> Tensor:
-        labels = label_maps(images, args.classes)
+        labels = label_maps(images.shape, args.classes)
         losses = plain_losses(model, images, labels) if plain else model.losses(images, labels)
         return sum(losses.values())
 
@@ -118,7 +118,7 @@ def transformers_training(args: argparse.Namespace) -> Stages:
 
     @functools.cache
     def targets(shape: torch.Size) -> dict[str, list[Tensor]]:
-        maps = label_maps(torch.empty(shape, device=args.device), args.classes)
+        maps = label_maps(shape, args.classes).to(args.device)
         present = [labels.unique() for labels in maps]
         masks = [(labels == classes[:, None, None]).float() for labels, classes in zip(maps, present, strict=True)]
         return {"mask_labels": masks, "class_labels": present}
@@ -136,14 +136,10 @@ def training_step(model: torch.nn.Module, loss: Callable[[Tensor], Tensor]) -> S
 
 
 @functools.cache
-def _label_maps(shape: torch.Size, classes: int, device: torch.device) -> Tensor:
+def label_maps(shape: torch.Size, classes: int) -> Tensor:
+    """(B, H, W) int64 on the CPU, as a loader gives them, for images of shape (B, 3, H, W)."""
     blocks = torch.randint(0, classes, (shape[0], 1, *LABELLED_REGIONS)).float()
-    return torch.nn.functional.interpolate(blocks, shape[-2:]).long()[:, 0].to(device)
-
-
-def label_maps(images: Tensor, classes: int) -> Tensor:
-    """(B, H, W) int64 for images (B, 3, H, W), the same for each size."""
-    return _label_maps(images.shape, classes, images.device)
+    return torch.nn.functional.interpolate(blocks, shape[-2:]).long()[:, 0]
 
 
 def build_ours(args: argparse.Namespace, text: bool, *options: object, config: str = "") -> torch.nn.Module:

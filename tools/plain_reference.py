@@ -25,7 +25,7 @@ from mta_clip.modeling.transformer_decoder import MaskTextDecoder
 
 def plain_losses(model: MTACLIP, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The losses that `model.losses` returns, for a model with learned contexts and the default losses."""
-    targets = targets_from_sem_seg(list(labels), images.shape[-2:], model.ignore_label)
+    targets = targets_from_sem_seg(list(labels), images.shape[-2:], model.ignore_label, device=images.device)
     text = prompt_features(model.prompt_learner)
     head = model.sem_seg_head
     mask_features, memories = pixel_decoder(head.pixel_decoder, model.backbone(images))
@@ -41,7 +41,7 @@ def plain_losses(model: MTACLIP, images: Tensor, labels: Tensor) -> dict[str, Te
 
 def prompt_features(learner: PromptLearner) -> Tensor:
     """Text features (Z, K, Dt): every class in every context as a full sequence."""
-    tower, tokens = learner.text_encoder.tower, learner.tokens
+    tower, tokens = learner.text_encoder.tower, learner.tokens.to(learner.contexts.device)
     features = []
     for context in learner.contexts:
         embedded = tower.token_embedding(tokens)
@@ -200,7 +200,7 @@ def layer_losses(
     mask_loss = dice_loss = masks[:, :, :0, :0].sum()
     for image, target in enumerate(targets):
         rows, columns = match(model, logits[image], masks[image], target, points[image]["matching"])
-        labels[image, rows] = target["labels"][columns]
+        labels[image, rows] = target["labels"][columns].to(labels.device)
         chosen = masks[image, rows]
         sampled = least_certain(chosen, points[image]["candidates"][columns], criterion.mask_loss)
         sampled = torch.cat([sampled, points[image]["fresh"][columns]], dim=1)

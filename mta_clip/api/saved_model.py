@@ -20,7 +20,7 @@ from torch import nn
 from .. import __version__
 from ..checkpoint.writers import save_weights
 from ..files import complete_file
-from ..predictor import knows_language
+from ..modeling.clip import knows_language
 
 CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
     "config.yaml",

@@ -1,9 +1,10 @@
 """Detectron2's checkpointer, made strict about shapes and unable to run code from a file."""
 
+import contextlib
 import fnmatch
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         reset_classes: whether the file that `resume_or_load` starts from has other classes: what it has learned of
             classes that are not the model's is dropped, see `with_rows_of_classes`. A resumed run takes all.
         config: of the model, as YAML; saved with it, so that the file alone is enough to build the model again.
+        weights_to_save: a context in which the model has the weights that are saved, such as an average.
         save_to_disk: whether this process writes files; default: only the main process does.
         checkpointables: by name, objects with `state_dict` and `load_state_dict` that are saved with the model.
     """
@@ -54,6 +56,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         skip: Sequence[str] = (),
         reset_classes: bool = False,
         config: str = "",
+        weights_to_save: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ) -> None:
@@ -62,6 +65,7 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         self.skip = tuple(skip)
         self.reset_classes = reset_classes
         self.config = config
+        self.weights_to_save = weights_to_save
 
     def save(self, name: str, **extra: Any) -> None:
         """Saves the model, the states of the checkpointables and `extra` to `<save_dir>/<name>.pth`.
@@ -72,8 +76,9 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
-        self.save_weights(name, **(states | extra))
+        with self.weights_to_save():
+            states = {key: checkpointable.state_dict() for key, checkpointable in self.checkpointables.items()}
+            self._write(name, states | extra)
         self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **extra: Any) -> None:
@@ -82,6 +87,10 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         Raises:
             TypeError, OSError: see `save`.
         """
+        with self.weights_to_save():
+            self._write(name, extra)
+
+    def _write(self, name: str, extra: dict[str, Any]) -> None:
         path = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", path)
         config = {"config": self.config} if self.config else {}

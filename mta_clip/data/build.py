@@ -157,6 +157,12 @@ def check_training_config(cfg: CfgNode) -> None:
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {comm.get_world_size()} processes cannot "
             "share equally. Make it a multiple of their number."
         )
+    if cfg.SOLVER.ACCUMULATE < 1 or cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size() % cfg.SOLVER.ACCUMULATE:
+        raise ValueError(
+            f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}, which is no number of equal parts of the "
+            f"{cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()} images that a process has per step "
+            "(SOLVER.IMS_PER_BATCH / processes)."
+        )
     for name in names:
         check_registered(name)
     if cfg.INPUT.DATASET_MAPPER_NAME != "mask_former_semantic":

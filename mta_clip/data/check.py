@@ -14,7 +14,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from tabulate import tabulate
 
 from .build import check_training_config, load_dataset_dicts
@@ -104,7 +103,7 @@ class DatasetFindings:
 
     def notes(self) -> list[str]:
         """What may be intended but is worth a look, one sentence each."""
-        absent = [name for index, name in enumerate(self.class_names) if not self.pixels[index]]
+        absent = [short_name(name) for index, name in enumerate(self.class_names) if not self.pixels[index]]
         notes = [f"{len(absent)} classes have no pixel: {', '.join(absent)}"] if absent else []
         if not self.pixels[self.ignore_label]:
             notes.append(f"no pixel has the ignore label {self.ignore_label}")
@@ -215,7 +214,7 @@ def draw_findings(findings: DatasetFindings, colors: Iterable[Sequence[int]], ti
     """Draws bars of every class, in its RGB color: its share of the pixels (logarithmic) and of the images, percent."""
     names = [*map(short_name, findings.class_names), "(ignored)"]
     values = [*range(len(findings.class_names)), findings.ignore_label]
-    fills: NDArray = np.array([*colors, (0, 0, 0)]) / 255
+    fills = np.array([*colors, (0, 0, 0)]) / 255
     figure = Figure(figsize=(12, 1.5 + 0.2 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     of_pixels = [100 * findings.pixels[value] / max(findings.pixels.total(), 1) for value in values]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ..config import get_cfg
-from .synonyms import SEPARATOR, find_classes
+from ..config import get_cfg, value_of
+from .synonyms import SEPARATOR, are_seen
 
 # Keys that say all about the classes of a model; they travel with its weights.
 CLASS_KEYS = (
@@ -46,7 +46,7 @@ def with_classes(cfg: CfgNode) -> CfgNode:
 
 def with_classes_of(cfg: CfgNode, trained: CfgNode) -> CfgNode:
     """A copy of a config with the CLASS_KEYS of another one, frozen if `cfg` is."""
-    return _with(cfg, {key: _value(trained, key) for key in CLASS_KEYS})
+    return _with(cfg, {key: value_of(trained, key) for key in CLASS_KEYS})
 
 
 def has_other_classes(cfg: CfgNode, names: Sequence[str]) -> bool:
@@ -59,7 +59,7 @@ def has_other_classes(cfg: CfgNode, names: Sequence[str]) -> bool:
 
 
 def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
-    """Which of the names of a test dataset count as unseen.
+    """Which of the names of a test dataset, or of a vocabulary, count as unseen.
 
     If they are the model's, DATASETS.UNSEEN_CLASSES; else those that no class with labels in training is called, in any
     of its synonyms. A class may be called as in MODEL.PROMPT.CLASS_NAMES or as in the training dataset.
@@ -69,8 +69,9 @@ def unseen_classes(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     own, of_dataset = list(with_classes(cfg).MODEL.PROMPT.CLASS_NAMES), _names_of_dataset(cfg)
     both = zip(own, of_dataset if len(of_dataset) == len(own) else own, strict=True)
     held_out = set(cfg.DATASETS.UNSEEN_CLASSES)
-    seen = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
-    return [name for name, position in zip(names, find_classes(names, seen), strict=True) if position < 0]
+    with_labels = [SEPARATOR.join(pair) for pair in both if not held_out.intersection(pair)]
+    seen = are_seen(names, trained=with_labels, held_out=held_out)
+    return [name for name, known in zip(names, seen, strict=True) if not known]
 
 
 def _names_of_dataset(cfg: CfgNode) -> list[str]:
@@ -89,9 +90,3 @@ def _with(cfg: CfgNode, values: dict[str, object]) -> CfgNode:
     if cfg.is_frozen():
         copy.freeze()
     return copy
-
-
-def _value(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

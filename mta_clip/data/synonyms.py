@@ -1,6 +1,6 @@
 """Several names of one class, separated by `;` as in "person;man;woman", and classes that two lists have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 SEPARATOR = ";"
 
@@ -18,14 +18,38 @@ def split_synonyms(name: str) -> list[str]:
 
 
 def find_classes(names: Sequence[str], among: Sequence[str]) -> list[int]:
-    """For each name, the index of the first class in `among` that shares a synonym with it, whatever their case; or -1.
+    """For each name, the index of its class in `among`, whatever the case of letters; -1 if there is none.
+
+    That is the class of the same synonyms, or else the first one that shares a synonym with the name.
 
     Raises:
         ValueError: see `split_synonyms`.
     """
-    index: dict[str, int] = {}
-    for position, name in enumerate(among):
-        for synonym in split_synonyms(name):
-            index.setdefault(synonym.casefold(), position)
-    found = ([index[s] for s in map(str.casefold, split_synonyms(name)) if s in index] for name in names)
-    return [min(positions, default=-1) for positions in found]
+    whole: dict[tuple[str, ...], int] = {}
+    single: dict[str, int] = {}
+    for position, synonyms in enumerate(map(_folded, among)):
+        whole.setdefault(synonyms, position)
+        for synonym in synonyms:
+            single.setdefault(synonym, position)
+    return [
+        whole.get(synonyms, min((single[s] for s in synonyms if s in single), default=-1))
+        for synonyms in map(_folded, names)
+    ]
+
+
+def are_seen(names: Sequence[str], *, trained: Sequence[str], held_out: Collection[str] = ()) -> list[bool]:
+    """For each name, whether a class that had labels in training is called so, see `find_classes`.
+
+    Args:
+        trained: the classes of the model.
+        held_out: those of them that had no labels; they are unseen even if they share a synonym with one that had.
+
+    Raises:
+        ValueError: see `split_synonyms`.
+    """
+    positions = find_classes(names, [name for name in trained if name not in held_out])
+    return [position >= 0 and name not in held_out for name, position in zip(names, positions, strict=True)]
+
+
+def _folded(name: str) -> tuple[str, ...]:
+    return tuple(synonym.casefold() for synonym in split_synonyms(name))

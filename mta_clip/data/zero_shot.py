@@ -7,10 +7,8 @@ import difflib
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
-from torch import Tensor
 
 PROTOCOLS = ("inductive", "inductive_released", "transductive", "supervised")
 UNLABELLED = -1  # a pixel of an unseen class, without saying which one
@@ -51,12 +49,6 @@ class ClassSplit:
     def num_classes(self) -> int:
         """C."""
         return len(self.class_names)
-
-    def seen_mask(self) -> Tensor:
-        """(C,) bool, True at seen classes."""
-        mask = torch.ones(self.num_classes, dtype=torch.bool)
-        mask[self.unseen] = False
-        return mask
 
 
 class VisibleLabels:

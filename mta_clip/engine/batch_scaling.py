@@ -1,10 +1,11 @@
 """Adapts learning rate and schedule to another batch size, by the linear scaling rule (Goyal et al., 2017)."""
 
 import logging
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+
+from ..config import value_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def scale_to_batch(cfg: CfgNode) -> None:
     factor = batch / reference
     solver.BASE_LR *= factor
     solver.POLY_LR_MIN *= factor
-    scaled = {key: _scaled(_value(cfg, key), factor) for key in ITERATION_KEYS}
+    scaled = {key: _scaled(value_of(cfg, key), factor) for key in ITERATION_KEYS}
     solver.REFERENCE_BATCH = batch
     cfg.merge_from_list([part for pair in scaled.items() for part in pair])
     logger.info(
@@ -63,12 +64,6 @@ def scale_to_batch(cfg: CfgNode) -> None:
         solver.BASE_LR,
         ", ".join(f"{key} {value}" for key, value in scaled.items()),
     )
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
 
 
 def _scaled(iterations: int | tuple[int, ...], factor: float) -> int | tuple[int, ...]:

@@ -23,10 +23,9 @@ def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.
     """
     if comm.get_world_size() == 1:
         return model
-    on_cuda = next(model.parameters()).device.type == "cuda"
+    # Without `device_ids`: with them it would move label maps to the GPU, but models read them on the CPU.
     return DistributedDataParallel(
         model,
-        device_ids=[torch.cuda.current_device()] if on_cuda else None,  # gloo on the CPU refuses device ids
         **{max(_BUFFERS): False},
         find_unused_parameters=find_unused_parameters,
     )

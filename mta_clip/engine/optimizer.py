@@ -85,11 +85,19 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     torch_groups = [
         {"params": g.parameters, "lr": g.lr, "weight_decay": g.weight_decay, "name": g.name} for g in groups
     ]
+    shared = {"lr": solver.BASE_LR, "fused": solver.FUSED or None}  # None = PyTorch's choice, False = one by one
     if solver.OPTIMIZER == "ADAMW":
-        return torch.optim.AdamW(torch_groups, lr=solver.BASE_LR)
+        return torch.optim.AdamW(torch_groups, **shared)
     if solver.OPTIMIZER == "SGD":
-        return torch.optim.SGD(torch_groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+        return torch.optim.SGD(torch_groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **shared)
     raise ValueError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}, expected ADAMW or SGD")
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads a state_dict, but keeps how steps are computed (SOLVER.FUSED), which is no state of the training."""
+    fused = optimizer.param_groups[0]["fused"]
+    groups = [group | {"fused": fused} for group in state["param_groups"]]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def group_parameters(

@@ -56,9 +56,12 @@ class Precision:
             return torch.autocast(self.device_type, enabled=False)
         return torch.autocast(self.device_type, dtype=self.dtype)
 
-    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Computes the gradients of `loss` and leaves them unscaled in the parameters, ready for clipping and logs."""
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of `loss`, times the loss scale, to those in the parameters."""
         self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divides the gradients by the loss scale: ready for clipping and logs."""
         self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -1,5 +1,6 @@
 """One training step in any precision on any number of processes; detectron2's TrainerBase runs the loop and hooks."""
 
+import contextlib
 import math
 import time
 from typing import Any
@@ -8,12 +9,15 @@ import torch
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from .distributed import gather_rows
+from .distributed import gather_rows, unwrap_model
 from .gradients import GradientClipper
 from .interrupts import Interrupts
+from .optimizer import load_optimizer_state
 from .precision import Precision
 from .seeding import seed_step
+from .weight_average import WeightAverage
 
 
 class TrainLoop(TrainerBase):
@@ -23,11 +27,14 @@ class TrainLoop(TrainerBase):
     that no weight is damaged and no process is left waiting.
 
     Args:
-        model: in training mode maps a batch to a dict of scalar losses, already weighted.
+        model: in training mode maps a batch to a dict of scalar losses, already weighted. With `accumulate` above 1 it
+            gets a part of the batch, and the whole of it: the mean over the parts has to be the loss of the whole.
         optimizer: over the model's trainable parameters.
         precision: of forward and backward pass, with the loss scaler if there is one.
         clipper: clips unscaled gradients before the step.
         seed: of the run, the same on all processes, at least 0.
+        accumulate: number of equal parts in which the batch of a step goes through the model, one after the other.
+        average: of the model's weights, updated after every step.
     """
 
     def __init__(
@@ -38,6 +45,8 @@ class TrainLoop(TrainerBase):
         precision: Precision,
         clipper: GradientClipper,
         seed: int,
+        accumulate: int = 1,
+        average: WeightAverage | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -45,6 +54,8 @@ class TrainLoop(TrainerBase):
         self.precision = precision
         self.clipper = clipper
         self.seed = seed
+        self.accumulate = accumulate
+        self.average = average
         self.interrupts = Interrupts(once=comm.get_world_size() > 1)
         self.stop_signal = 0  # that one of the processes has received
         self.batches = iter(())  # set before training, when the first iteration is known
@@ -59,19 +70,38 @@ class TrainLoop(TrainerBase):
         batch = next(self.batches)
         data_time = time.perf_counter() - start
         seed_step(self.seed, self.iter, comm.get_rank())
-        with self.precision.autocast():
-            losses = self.model(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.precision.backward(sum(losses.values()), self.optimizer)
+        losses = self._backward_in_parts(batch) if self.accumulate > 1 else self._backward(batch)
+        self.precision.unscale(self.optimizer)
         gradient_norm = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
         self._record(losses, gradient_norm, data_time)
         self.precision.step(self.optimizer)
+        if self.average:
+            self.average.update(self.iter)
+
+    def _backward(self, *batch: Any) -> dict[str, Tensor]:
+        """The losses, divided by the number of parts, after their gradients have been added up."""
+        with self.precision.autocast():
+            losses = {name: loss / self.accumulate for name, loss in self.model(*batch).items()}
+        self.precision.backward(sum(losses.values()))
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _backward_in_parts(self, batch: list[dict]) -> dict[str, Tensor]:
+        size, last = len(batch) // self.accumulate, self.accumulate - 1
+        total: dict[str, Tensor] = {}
+        for index in range(self.accumulate):
+            # Processes exchange gradients once, with the last part.
+            local = index < last and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if local else contextlib.nullcontext():
+                losses = self._backward(batch[index * size : (index + 1) * size], batch)
+            total = {name: loss + total.get(name, 0) for name, loss in losses.items()}
+        return total
 
     def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> None:
         """Averages the numbers of this step over all processes, checks and stores them, in a single exchange."""
-        scalars = [*(loss.detach().float() for loss in losses.values()), gradient_norm.float()]
-        row = torch.stack([*scalars, *scalars[0].new_tensor([data_time, self.interrupts.received])])
-        rows = gather_rows(row)
+        scalars = [*(loss.float() for loss in losses.values()), gradient_norm.float()]
+        others = torch.tensor([data_time, self.interrupts.received]).to(gradient_norm.device, non_blocking=True)
+        rows = gather_rows(torch.cat([torch.stack(scalars), others])).cpu()  # waits for the device; the rest does not
         *means, norm, _, _ = rows.mean(dim=0).tolist()
         slowest, self.stop_signal = rows[:, -2].max().item(), int(rows[:, -1].max())
         metrics = dict(zip(losses, means, strict=True))
@@ -94,16 +124,26 @@ class TrainLoop(TrainerBase):
                 self.storage.put_scalar("grad_norm", norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration and hooks (detectron2's), optimizer, loss scaler and seed."""
+        """Iteration and hooks (detectron2's), optimizer, loss scaler and seed.
+
+        Also the weights that the model does not have, if there is an average: a checkpoint is saved while the model has
+        the average, so these are the weights in training.
+        """
         state = super().state_dict()
         state["optimizer"] = self.optimizer.state_dict()
         state["grad_scaler"] = self.precision.state_dict()
         state["seed"] = self.seed
+        if self.average:
+            state["weights"] = self.average.others()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` has saved."""
+        """Restores what `state_dict` has saved; the model already has the weights of the checkpoint."""
         super().load_state_dict(state_dict)
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer_state(self.optimizer, state_dict["optimizer"])
         self.precision.load_state_dict(state_dict["grad_scaler"])
         self.seed = state_dict["seed"]
+        if self.average:
+            self.average.start()
+        if "weights" in state_dict:  # then the model has an average, whether this run goes on averaging or not
+            unwrap_model(self.model).load_state_dict(state_dict["weights"], strict=False)

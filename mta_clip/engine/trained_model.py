@@ -77,7 +77,7 @@ def build_for_evaluation(cfg: CfgNode) -> nn.Module:
         The model, on MODEL.DEVICE.
 
     Raises:
-        CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.PRETRAINED is empty.
+        CheckpointError: the checkpoint lacks frozen parameters, and MODEL.CLIP.*PRETRAINED are empty.
         ValueError, FileNotFoundError, CheckpointError: see `load_for_evaluation`.
     """
     model = build_model(without_clip_weights(cfg))
@@ -85,12 +85,13 @@ def build_for_evaluation(cfg: CfgNode) -> nn.Module:
     if not lacking:
         return model
     shown = f"{len(lacking)} parameters that were not trained: {_first(lacking)}"
-    if not (cfg.MODEL.CLIP.PRETRAINED or cfg.MODEL.CLIP.TEXT_PRETRAINED):
+    clip = cfg.MODEL.CLIP
+    if not (clip.PRETRAINED or clip.IMAGE_PRETRAINED or clip.TEXT_PRETRAINED):
         raise CheckpointError(
-            f"the checkpoint lacks, wholly or partly, {shown}. Set MODEL.CLIP.PRETRAINED to the CLIP weights it was "
-            "trained with"
+            f"the checkpoint lacks, wholly or partly, {shown}. Set MODEL.CLIP.PRETRAINED (IMAGE_PRETRAINED, "
+            "TEXT_PRETRAINED for a tower of its own) to the weights it was trained with"
         )
-    logger.info("From MODEL.CLIP.PRETRAINED, as the checkpoint lacks them wholly or partly: %s", shown)
+    logger.info("From MODEL.CLIP.*PRETRAINED, as the checkpoint lacks them wholly or partly: %s", shown)
     model = build_model(cfg)
     load_for_evaluation(cfg, model)
     return model

@@ -1,5 +1,6 @@
 """The training run that a config describes: model, data, schedule, checkpoints, evaluation, logs."""
 
+import contextlib
 import logging
 import weakref
 from pathlib import Path
@@ -25,6 +26,7 @@ from .lr_scheduler import build_lr_scheduler, continue_schedule
 from .optimizer import build_optimizer, describe_groups
 from .precision import Precision
 from .train_loop import TrainLoop
+from .weight_average import build_weight_average
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +56,8 @@ class Trainer(TrainLoop):
         cfg: of the run; everything the trainer needs is built from it.
 
     Raises:
-        ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `build_optimizer`,
-            `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot be trained on, see
+        ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `WeightAverage`,
+            `build_optimizer`, `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot be trained on, see
             `check_training_data`.
         FileNotFoundError, KeyError: a dataset or its files are missing.
 
@@ -77,6 +79,8 @@ class Trainer(TrainLoop):
             precision=precision,
             clipper=GradientClipper(cfg),
             seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+            accumulate=cfg.SOLVER.ACCUMULATE,
+            average=build_weight_average(cfg, model),
         )
         self.cfg = cfg
         self.scheduler = build_lr_scheduler(cfg, optimizer)
@@ -86,6 +90,7 @@ class Trainer(TrainLoop):
             skip=cfg.MODEL.WEIGHTS_SKIP,
             reset_classes=cfg.MODEL.WEIGHTS_RESET_CLASSES,
             config=with_classes(cfg).dump(),
+            weights_to_save=self.weights_in_use,
             trainer=weakref.proxy(self),
         )
         self.best_checkpoint = build_best_checkpoint(cfg, self.checkpointer)
@@ -119,6 +124,10 @@ class Trainer(TrainLoop):
         """
         return evaluate(self.cfg, self.model)
 
+    def weights_in_use(self) -> contextlib.AbstractContextManager:
+        """A context in which the model has the weights to evaluate and to save: the average if there is one."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
+
     def resume_or_load(self, *, resume: bool) -> None:
         """Continues from the last checkpoint of OUTPUT_DIR, or starts from MODEL.WEIGHTS.
 
@@ -148,6 +157,8 @@ class Trainer(TrainLoop):
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         if resume and found:
             self._continue()
+        elif self.average:
+            self.average.start()
 
     def _continue(self) -> None:
         self.start_iter = self.iter + 1  # a checkpoint names the iteration it has finished
@@ -213,7 +224,7 @@ class Trainer(TrainLoop):
 
     def _test_and_keep(self) -> Results:
         try:
-            with self.interrupts.at_once():
+            with self.weights_in_use(), self.interrupts.at_once():
                 self.results = self.test()
         except Interrupted as error:
             self.save_and_stop(error.signum)

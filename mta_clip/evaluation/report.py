@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ..data.classes import short_name
 from ..files import complete_file
 from .metrics import ClassMetrics
 
@@ -20,7 +21,7 @@ TABLE_BLOCKS = 3  # the table of classes has at most this number of blocks side 
 def format_table(
     summary: Mapping[str, float], metrics: ClassMetrics, class_names: Sequence[str], unseen: Collection[int] = ()
 ) -> str:
-    """Summary line and per-class lines, in percent, as text.
+    """Summary line and per-class lines, in percent, as text; of several names of a class, the first.
 
     Args:
         summary: metrics over all classes, in percent.
@@ -30,7 +31,7 @@ def format_table(
     total = max(int(metrics.true_pixels.sum()), 1)
     rows = [
         (
-            f"{name} *" if index in unseen else name,
+            short_name(name) + (" *" if index in unseen else ""),
             _percent(metrics.iou[index]),
             _percent(metrics.accuracy[index]),
             f"{100 * metrics.true_pixels[index] / total:.2f}",
@@ -59,8 +60,8 @@ def format_datasets(results: Mapping[str, Mapping[str, float]]) -> str:
     lines = []
     for name, metrics in results.items():
         miou = metrics["mIoU"]
-        means = (metrics.get("mIoU_seen", miou), *(metrics.get(key, math.nan) for key in ("mIoU_unseen", "hIoU")))
-        lines.append((name, sum(key.startswith("IoU-") for key in metrics), miou, *means))
+        split = (metrics.get("mIoU_seen", miou), metrics.get("mIoU_unseen", math.nan), metrics.get("hIoU", math.nan))
+        lines.append((name, sum(key.startswith("IoU-") for key in metrics), miou, *split))
     columns = [[x for x in column if not math.isnan(x)] for column in list(zip(*lines, strict=True))[2:]]
     means = [sum(column) / len(column) if column else math.nan for column in columns]
     rows = [

@@ -161,10 +161,10 @@ class SemanticEvaluator(DatasetEvaluator):
 
     def _predicted_labels(self, output: Mapping[str, Tensor], image: str) -> NDArray[np.int64]:
         if "labels" in output:
-            labels, num_classes = output["labels"], len(self.class_names)
+            labels, num_classes = output["labels"].cpu().numpy(), len(self.class_names)
             if labels.min() < 0 or labels.max() >= num_classes:
-                raise ValueError(f"{image}: predicted labels must be in 0..{num_classes - 1}, got {labels.unique()}")
-            return labels.cpu().numpy()
+                raise ValueError(f"{image}: predicted labels must be in 0..{num_classes - 1}, got {np.unique(labels)}")
+            return labels
         scores = output["sem_seg"]
         if scores.shape[0] != len(self.class_names):
             raise ValueError(
@@ -172,9 +172,10 @@ class SemanticEvaluator(DatasetEvaluator):
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES to the dataset's"
             )
         best, labels = scores.max(dim=0)  # NaN wins every maximum, so it is enough to check `best`
-        if best.isnan().any():
-            raise ValueError(f"{image}: the model's scores are NaN at {int(best.isnan().sum())} pixels")
-        return labels.cpu().numpy()
+        labels = labels.masked_fill(best.isnan(), -1).cpu().numpy()  # one transfer, as each waits for the device
+        if wrong := np.count_nonzero(labels < 0):
+            raise ValueError(f"{image}: the model's scores are NaN at {wrong} pixels")
+        return labels
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         """Joins the counts of all processes, logs the results and writes the reports.

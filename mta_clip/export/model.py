@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from .. import __version__
+from ..data import unseen_classes
 from ..modeling.ops import plain_forms
 from .formats import SUFFIXES, quiet_exporters, require_format, write_graph
 from .graphs import RETURNS, ClosedGraph, FeatureGraph, Graph, NamesGraph, check_supported
@@ -137,7 +138,7 @@ def describe(cfg: CfgNode, *, names: Sequence[str], returns: str, size: tuple[in
         "architecture": cfg.MODEL.META_ARCHITECTURE,
         "class_names": list(names),
         "class_colors": [list(colors[name]) for name in names] if set(names) <= set(colors) else [],
-        "unseen_classes": [name for name in names if name not in set(trained) - set(cfg.DATASETS.UNSEEN_CLASSES)],
+        "unseen_classes": unseen_classes(cfg, names),
         "returns": returns,
         "size": None if size is None else list(size),
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data.synonyms import find_classes
+from ..data.synonyms import are_seen
 from ..data.zero_shot import held_out_classes
 from .clip.mask_pooling import build_mask_pooler
 from .clip.towers import build_clip
@@ -33,8 +33,8 @@ def join_opinions(class_probs: Tensor, clip_logits: Tensor, exponents: Tensor) -
     Returns:
         (B, Q, C) float32.
     """
-    total = class_probs.sum(-1, keepdim=True)
-    own = (class_probs / total).clamp_min(torch.finfo(torch.float32).tiny).log()
+    total, tiny = class_probs.sum(-1, keepdim=True), torch.finfo(torch.float32).tiny
+    own = (class_probs / total.clamp_min(tiny)).clamp_min(tiny).log()  # a mask may be of no object for certain
     return torch.lerp(own, clip_logits.float().log_softmax(-1), exponents.expand_as(own)).softmax(-1) * total
 
 
@@ -140,7 +140,8 @@ class FrozenCLIP(nn.Module):
         names = prompts.class_names if prompts.vocabulary is None else prompts.vocabulary
         regions = self.pooler(images * self.factor + self.offset, mask_logits)
         clip_logits = self.logit_scale * self._cosines(regions.float(), names, prompts)
-        return join_opinions(class_probs, clip_logits, self._exponents(names, prompts).to(images.device))
+        exponents = self._exponents(names, prompts).to(images.device, non_blocking=True)
+        return join_opinions(class_probs, clip_logits, exponents)
 
     def _cosines(self, regions: Tensor, names: Sequence[str], prompts: PromptLearner) -> Tensor:
         texts, owners = prompts.texts_of(names)
@@ -152,6 +153,5 @@ class FrozenCLIP(nn.Module):
         return best_of_synonyms(cosines, owners, dim=-1)
 
     def _exponents(self, names: Sequence[str], prompts: PromptLearner) -> Tensor:
-        seen = [name for name in prompts.class_names if name not in self.held_out]
-        known = [position >= 0 for position in find_classes(names, seen)]
-        return torch.tensor([self.seen_exponent if name else self.unseen_exponent for name in known])
+        seen = are_seen(names, trained=prompts.class_names, held_out=self.held_out)
+        return torch.tensor([self.seen_exponent if known else self.unseen_exponent for known in seen])

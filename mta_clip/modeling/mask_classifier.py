@@ -170,7 +170,7 @@ class MaskClassifier(nn.Module):
             classifier=classifier,
             temperature=temperature,
             ensemble_weight=self.ensemble_weight,
-            linear_rows=None if linear_rows is None else linear_rows.to(similarity.device),
+            linear_rows=None if linear_rows is None else linear_rows.to(similarity.device, non_blocking=True),
         )
 
     def temperature(self, prompts: PromptLearner | None) -> float | Tensor:

@@ -135,6 +135,13 @@ def test_batch_that_processes_cannot_share(cfg, monkeypatch):
         build_train_loader(cfg)
 
 
+@pytest.mark.parametrize("parts", [0, 3])
+def test_batch_that_cannot_be_split(cfg, parts):
+    cfg.SOLVER.ACCUMULATE = parts
+    with pytest.raises(ValueError, match=f"ACCUMULATE is {parts}, which is no number of equal parts of the 2 images"):
+        build_train_loader(cfg)
+
+
 def test_empty_dataset(cfg, register):
     register("empty_for_test", [])
     cfg.DATASETS.TRAIN = ("empty_for_test",)

@@ -14,6 +14,21 @@ def lr_at(iteration: int, *, base: float, **kwargs) -> float:
     return scheduler.get_lr()[0]
 
 
+def lrs_of(optimizer) -> list[float]:
+    """Of each group."""
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def lrs_of_steps(optimizer, scheduler, steps: int) -> list[list[float]]:
+    """Takes some steps; the learning rates that each was taken with."""
+    lrs = []
+    for _ in range(steps):
+        lrs.append(lrs_of(optimizer))
+        optimizer.step()
+        scheduler.step()
+    return lrs
+
+
 @pytest.mark.parametrize(
     ("iteration", "expected"), [(0, 1e-4), (80000, 5.3589e-5), (160000, 0.0), (170000, 0.0)]
 )  # Mask2Former on ADE20K
@@ -50,12 +65,7 @@ def test_decay_after_a_warm_up_without_iterations_left():
 def test_decay_after_warm_up_by_key(tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     cfg = toy_cfg(tmp_path, MAX_ITER=30, WARMUP_ITERS=10, WARMUP_FACTOR=0.5, POLY_LR_AFTER_WARMUP="True")
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    lrs = []
-    for _ in range(30):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    lrs = [lr for (lr,) in lrs_of_steps(optimizer, build_lr_scheduler(cfg, optimizer), 30)]
     assert lrs == pytest.approx([0.5 + 0.05 * i for i in range(10)] + [(1 - i / 20) ** 0.9 for i in range(20)])
 
 
@@ -90,23 +100,15 @@ def test_groups_keep_their_ratio_and_the_state_is_the_position(tmp_path):
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (1.0, 0.1)]
     optimizer = torch.optim.SGD(groups, lr=1.0)
     scheduler = build_lr_scheduler(toy_cfg(tmp_path, MAX_ITER=10), optimizer)
-    for _ in range(4):
-        optimizer.step()
-        scheduler.step()
-    lrs = [group["lr"] for group in optimizer.param_groups]
-    assert lrs == pytest.approx([0.6**0.9, 0.1 * 0.6**0.9])
+    lrs_of_steps(optimizer, scheduler, 4)
+    assert lrs_of(optimizer) == pytest.approx([0.6**0.9, 0.1 * 0.6**0.9])
     assert scheduler.state_dict() == {"base_lrs": [1.0, 0.1], "last_epoch": 4}
 
 
 def test_detectron2s_schedules_remain_available(tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     cfg = toy_cfg(tmp_path, LR_SCHEDULER_NAME="WarmupMultiStepLR", STEPS="(2,)", MAX_ITER=4)
-    scheduler = build_lr_scheduler(cfg, optimizer)
-    lrs = []
-    for _ in range(4):
-        lrs.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    lrs = [lr for (lr,) in lrs_of_steps(optimizer, build_lr_scheduler(cfg, optimizer), 4)]
     assert lrs == pytest.approx([1.0, 1.0, 0.1, 0.1])
 
 
@@ -125,19 +127,12 @@ def test_a_finished_schedule_goes_on_as_a_longer_one(tmp_path, caplog, schedule,
         cfg = toy_cfg(tmp_path, MAX_ITER=max_iter, LR_SCHEDULER_NAME=schedule)
         return optimizer, build_lr_scheduler(cfg, optimizer)
 
-    def step(optimizer, scheduler):
-        optimizer.step()
-        scheduler.step()
-        return [group["lr"] for group in optimizer.param_groups]
-
     short, whole, resumed = make(4), make(max_iter), make(max_iter)
-    for _ in range(4):
-        step(*short)
-        lrs = step(*whole)
+    lrs_of_steps(*short, 4)
+    lrs_of_steps(*whole, 4)
     resumed[0].load_state_dict(short[0].state_dict())
     resumed[1].load_state_dict(short[1].state_dict())
     with caplog.at_level(logging.WARNING):
         continue_schedule(resumed[1], resumed[0])
-    assert [group["lr"] for group in resumed[0].param_groups] == lrs
-    assert step(*resumed) == step(*whole)
+    assert lrs_of_steps(*resumed, 2) == lrs_of_steps(*whole, 2)
     assert ("stopped at lr 0, where the schedule of this config has" in caplog.text) == (max_iter == 8)

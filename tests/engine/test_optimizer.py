@@ -2,7 +2,7 @@ import pytest
 import torch
 from detectron2.modeling import build_backbone, build_sem_seg_head
 from torch import nn
-from toy_training import ToySegmentor, toy_cfg
+from toy_training import ToySegmentor, ToyTrainer, toy_cfg, train_toy
 
 import mta_clip.modeling  # noqa: F401  (registers the head)
 from mta_clip.config import get_cfg
@@ -151,3 +151,19 @@ def test_mask2former_r50_on_ade20k():
         (1e-4, 0.05): (199, 20_458_327),
         (1e-4, 0.0): (93, 75_008),
     }
+
+
+@pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+def test_fused_steps_are_the_same_up_to_rounding(tmp_path, name):
+    plain, fused = (train_toy(tmp_path / str(key), OPTIMIZER=name, FUSED=key) for key in (False, True))
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_resumed_run_may_choose_fused_steps_anew(tmp_path, fused):
+    train_toy(tmp_path, MAX_ITER=4, FUSED=not fused)
+    trainer = ToyTrainer(toy_cfg(tmp_path, FUSED=fused))
+    trainer.resume_or_load(resume=True)
+    assert [bool(group["fused"]) for group in trainer.optimizer.param_groups] == [fused] * 2
+    assert all(state["step"] == 4 for state in trainer.optimizer.state.values())
+    trainer.train()

@@ -40,7 +40,8 @@ def scaled_gradients(clip_value: float) -> tuple[torch.Tensor, torch.Tensor]:
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     precision = Precision(device="cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # what float16 has on CUDA
-    precision.backward(3 * parameters[0] + 4 * parameters[1], optimizer)
+    precision.backward(3 * parameters[0] + 4 * parameters[1])
+    precision.unscale(optimizer)
     norm = GradientClipper(clip_type="full_model", clip_value=clip_value)(parameters)
     gradients = torch.stack([p.grad.clone() for p in parameters])
     precision.step(optimizer)
@@ -59,7 +60,8 @@ def test_overflowed_step_is_skipped_and_the_scale_lowered():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     precision = Precision(device="cpu")
     precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    precision.backward(weight * torch.inf, optimizer)
+    precision.backward(weight * torch.inf)
+    precision.unscale(optimizer)
     GradientClipper(clip_type="full_model", clip_value=0.01)([weight])
     precision.step(optimizer)
     assert weight.item() == 1.0

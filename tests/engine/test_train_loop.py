@@ -21,14 +21,28 @@ class Quadratic(nn.Module):
         return {"square": (factor * self.weight**2).sum(), "one": torch.ones(()) + 0 * self.weight.sum()}
 
 
-def make_loop(clip_value=None) -> TrainLoop:
-    model = Quadratic()
+class Mean(nn.Module):
+    """Its losses are the mean of `factor * weight ** 2` over a batch, and the size of the whole batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([2.0]))
+        self.calls = []
+
+    def forward(self, batch, whole=None):
+        self.calls.append((batch, whole))
+        return {"mean": (torch.tensor(batch) * self.weight**2).mean(), "size": torch.tensor(float(len(whole or batch)))}
+
+
+def make_loop(clip_value=None, model=None, accumulate=1) -> TrainLoop:
+    model = model or Quadratic()
     return TrainLoop(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.125, momentum=0.5),
         precision=Precision(device="cpu", dtype=torch.float32),
         clipper=GradientClipper(clip_type="full_model" if clip_value else None, clip_value=clip_value or 1.0),
         seed=3,
+        accumulate=accumulate,
     )
 
 
@@ -52,6 +66,19 @@ def test_clipping_comes_before_the_step_and_the_norm_is_the_one_before():
     loop = make_loop(clip_value=0.8)
     assert step(loop, 1.0).latest()["grad_norm"][0] == 4
     assert loop.model.weight.item() == pytest.approx(2 - 0.125 * 0.8)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_batch_make_one_step(parts):
+    loop, batch = make_loop(model=Mean(), accumulate=parts), [1.0, 2.0, 3.0, 4.0]
+    latest = {name: value for name, (value, _) in step(loop, batch, batch).latest().items()}
+    weight = 2 - 0.125 * 2.5 * 4  # then a second step, with momentum
+    assert loop.model.weight.item() == weight - 0.125 * (0.5 * 10 + 2.5 * 2 * weight)
+    assert (latest["mean"], latest["size"], latest["grad_norm"]) == (2.5 * weight**2, 4, 5 * weight)
+    size = 4 // parts
+    assert loop.model.calls[:parts] == [
+        (batch[i * size : i * size + size], batch if parts > 1 else None) for i in range(parts)
+    ]
 
 
 @pytest.mark.parametrize("factor", [float("nan"), float("inf")])

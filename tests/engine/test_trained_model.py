@@ -132,6 +132,16 @@ def test_a_text_tower_of_its_own_is_read_only_if_the_checkpoint_lacks_it(tmp_pat
     assert_same_scores(model, build_for_evaluation(cfg))
 
 
+def test_an_image_tower_of_its_own_is_read_only_if_the_checkpoint_lacks_it(clip_file, tmp_path):
+    """Only what is frozen may lack: here the whole encoder."""
+    cfg = tiny_config("MODEL.CLIP.IMAGE_PRETRAINED", str(clip_file), "MODEL.BACKBONE.FREEZE_AT", 5)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "trained.pth")
+    model = build_model(cfg).eval()
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("backbone.")}
+    torch.save({"model": weights}, cfg.MODEL.WEIGHTS)
+    assert_same_scores(model, build_for_evaluation(cfg))
+
+
 def without_the_text_tower(weights):
     return {name: value for name, value in weights.items() if not name.startswith(TEXT_TOWER)}
 

@@ -33,16 +33,18 @@ def assert_equal_states(first: dict[str, torch.Tensor], second: dict[str, torch.
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("seed", [7, -1])
-def test_resumed_run_equals_an_uninterrupted_one(tmp_path, seed):
+@pytest.mark.parametrize("change", [{"seed": 7}, {"seed": -1}, {"ACCUMULATE": 2}, {"EMA.ENABLED": True}])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, change):
     """Bit-equal, with augmentation, a model that draws random numbers, and evaluations that draw some in between."""
-    settings = {"arch": "NoisyToySegmentor", "seed": seed}
+    settings = {"arch": "NoisyToySegmentor"} | change
     with pytest.raises(Interrupted):
         train_toy(tmp_path / "interrupted", trainer=InterruptedToyTrainer, **settings)
     saved = torch.load(tmp_path / "interrupted" / "model_0000003.pth", weights_only=True)
     resumed = train_toy(tmp_path / "interrupted", resume=True, **settings)
     whole = train_toy(tmp_path / "whole", **(settings | {"seed": saved["trainer"]["seed"]}))
     assert_equal_states(resumed, whole)
+    files = [torch.load(tmp_path / run / "model_final.pth", weights_only=True) for run in ("interrupted", "whole")]
+    assert_equal_states(*(file["model"] for file in files))
     assert not torch.equal(resumed["queries.weight"], saved["model"]["queries.weight"])
 
 
@@ -75,6 +77,12 @@ def test_loader_workers_do_not_change_the_run(tmp_path):
     assert_equal_states(
         train_toy(tmp_path / "none", **settings), train_toy(tmp_path / "two", num_workers=2, **settings)
     )
+
+
+def test_parts_of_batches_train_the_same(tmp_path):
+    whole, parts = (train_toy(tmp_path / str(n), MAX_ITER=2, ACCUMULATE=n) for n in (1, 2))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_seed_decides_the_run(tmp_path):

@@ -41,6 +41,8 @@ def test_log_table(metrics):
     assert "62.50" in text and "red, striped disc *" in text and "* not seen" in text
     (cat,) = [line for line in text.splitlines() if line.startswith("cat")]
     assert cat.split() == ["cat", "-", "-", "0.00"]
+    text = format_table({"mIoU": 62.5}, metrics, ["sky;heavens", *NAMES[1:]])
+    assert "sky " in text and "heavens" not in text
 
 
 @pytest.mark.parametrize("count", [1, 12, 13, 171])

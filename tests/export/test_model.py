@@ -132,6 +132,8 @@ def test_the_description_has_what_a_program_needs():
     about = describe(cfg, names=OTHER_NAMES, returns="scores", size=None)
     assert about["class_colors"] == [] and about["unseen_classes"] == ["a cat", "sky", "grass", "moon"]
     assert about["size"] is None
+    about = describe(cfg, names=["Red Car;auto", "SKY"], returns="scores", size=None)
+    assert about["unseen_classes"] == ["SKY"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from tiny_models import NAMES, batch, tiny_config
-
-from mta_clip.config import get_cfg
+from tiny_models import batch, tiny_config, tiny_tag_clip_config
 
 
 @pytest.fixture(autouse=True)
@@ -15,18 +13,7 @@ def forget_compiled_code():
     torch.compiler.reset()
 
 
-def tag_clip_config():
-    cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.DEVICE = "TagCLIP", "cpu"
-    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "mta-tiny-vit", ""
-    cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = NAMES, NAMES[:1]
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(NAMES)
-    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "PromptedImageEncoder", "TrustyHead"
-    cfg.MODEL.TAGCLIP.NUM_PROMPTS, cfg.MODEL.TAGCLIP.IMAGE_SIZE, cfg.MODEL.TAGCLIP.DROPOUT = 2, [64, 64], 0.0
-    return cfg
-
-
-CONFIGS = {"MTACLIP": tiny_config, "Mask2Former": lambda: tiny_config(text=False), "TagCLIP": tag_clip_config}
+CONFIGS = {"MTACLIP": tiny_config, "Mask2Former": lambda: tiny_config(text=False), "TagCLIP": tiny_tag_clip_config}
 
 
 def model_of(name: str) -> torch.nn.Module:
@@ -60,6 +47,16 @@ def check_equal(name: str, backend: str, tolerance: float, sizes: tuple = ((64, 
 def test_traced_networks_give_the_same(name, sizes):
     """Without code generation, which needs a compiler. Every size is traced anew, which takes MTACLIP long."""
     check_equal(name, "aot_eager", tolerance=1e-3, sizes=sizes)
+
+
+@pytest.mark.slow
+def test_compiled_networks_train_on_a_second_size():
+    model = model_of("MTACLIP").train()
+    model.compile()
+    for size in ((64, 72), (96, 64)):
+        losses = model(batch(size=size))
+        sum(losses.values()).backward()
+        assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.slow

@@ -27,6 +27,12 @@ def test_exponents_of_zero_and_one_are_either_opinion():
     assert join_opinions(probs, logits, torch.full((3,), 0.5)).isfinite().all()
 
 
+def test_a_mask_that_is_no_object_for_certain_stays_so():
+    assert torch.equal(
+        join_opinions(torch.zeros(1, 2, 3), torch.randn(1, 2, 3), torch.full((3,), 0.4)), torch.zeros(1, 2, 3)
+    )
+
+
 def test_off_changes_nothing_and_on_adds_a_frozen_copy():
     sample = batch(1)
     off, on = tiny_model().eval(), tiny_model(*ON).eval()

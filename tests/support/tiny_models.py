@@ -13,6 +13,11 @@ from mta_clip.modeling import MTACLIP
 
 NAMES = ["sky", "red car", "tree", "a long house"]
 IGNORE = 255
+TAG_CLIP = (  # overrides that make a TagCLIP of a tiny MTA-CLIP
+    *("MODEL.META_ARCHITECTURE", "TagCLIP", "MODEL.BACKBONE.NAME", "PromptedImageEncoder"),
+    *("MODEL.SEM_SEG_HEAD.NAME", "TrustyHead", "MODEL.CLIP.NAME", "mta-tiny-vit", "MODEL.TAGCLIP.NUM_PROMPTS", 2),
+    *("MODEL.TAGCLIP.IMAGE_SIZE", [64, 64], "DATASETS.UNSEEN_CLASSES", NAMES[2:]),
+)
 
 
 def tiny_config(*overrides, text: bool = True) -> CfgNode:
@@ -37,6 +42,18 @@ def tiny_config(*overrides, text: bool = True) -> CfgNode:
     return cfg
 
 
+def tiny_tag_clip_config() -> CfgNode:
+    """The same for TagCLIP."""
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.DEVICE = "TagCLIP", "cpu"
+    cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "mta-tiny-vit", ""
+    cfg.MODEL.PROMPT.CLASS_NAMES, cfg.DATASETS.UNSEEN_CLASSES = NAMES, NAMES[:1]
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(NAMES)
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "PromptedImageEncoder", "TrustyHead"
+    cfg.MODEL.TAGCLIP.NUM_PROMPTS, cfg.MODEL.TAGCLIP.IMAGE_SIZE, cfg.MODEL.TAGCLIP.DROPOUT = 2, [64, 64], 0.0
+    return cfg
+
+
 def tiny_model(*overrides, text: bool = True, seed: int = 0) -> MTACLIP:
     torch.manual_seed(seed)
     return build_model(tiny_config(*overrides, text=text))
@@ -53,6 +70,18 @@ def save_tiny_bert(folder: Path) -> str:
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     return f"hf:{folder}"
+
+
+def _grid_points(num_sets: int, num_points: int, device: torch.device) -> torch.Tensor:
+    """The same points at every call."""
+    generator = torch.Generator().manual_seed(num_points)
+    return torch.rand(1, num_points, 2, generator=generator).expand(num_sets, -1, -1).to(device)
+
+
+def same_points(model: MTACLIP) -> None:
+    """The criterion no longer draws random points, so that losses do not depend on who draws first."""
+    for part in (model.criterion.matcher, model.criterion.mask_loss):
+        part.draw_points = _grid_points
 
 
 def batch(count: int = 2, size: tuple[int, int] = (64, 72), seed: int = 1) -> list[dict]:

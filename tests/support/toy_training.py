@@ -34,7 +34,7 @@ class ToySegmentor(SegmentationModel):
         self.queries = nn.Embedding(2, 4)
         self.to(cfg.MODEL.DEVICE)
 
-    def forward(self, batch: list[dict]):
+    def forward(self, batch: list[dict], step: list[dict] | None = None):
         logits = self.logits(torch.stack([item["image"] for item in batch]).to(self.queries.weight))
         if not self.training:
             return [{"sem_seg": scores} for scores in logits.softmax(1)]

@@ -1,6 +1,7 @@
 """Our names for the parameters of `transformers`' Mask2Former, an independent implementation."""
 
 import re
+from collections.abc import Iterable
 
 import torch
 
@@ -55,7 +56,7 @@ def head_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     for name, value in state_dict.items():
         if name.startswith(("model.pixel_level_module.encoder.", "criterion.")):
             continue
-        renamed[_rename(name)] = value
+        renamed[rename(name, TRANSFORMERS_HEAD)] = value
     for name in [name for name in renamed if ".self_attn.q_proj." in name]:
         # one packed projection here, three there
         parts = [renamed.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")]
@@ -63,8 +64,9 @@ def head_state_dict(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return renamed
 
 
-def _rename(name: str) -> str:
-    for pattern, replacement in TRANSFORMERS_HEAD:
+def rename(name: str, table: Iterable[tuple[str, str]]) -> str:
+    """What the first pattern of a table that fits a name replaces it by; KeyError if none does."""
+    for pattern, replacement in table:
         match = re.fullmatch(pattern, name)
         if match:
             return match.expand(replacement)

@@ -2,7 +2,7 @@
 
 from .image_encoder import CLIPImageEncoder
 from .image_towers import resize_positions
-from .text_encoder import CLIPTextEncoder
+from .text_encoder import CLIPTextEncoder, knows_language
 from .text_towers import CausalTextTower
 from .towers import build_clip, clip_config
 from .visual import build_visual, image_tower_settings
@@ -15,5 +15,6 @@ __all__ = [
     "build_visual",
     "clip_config",
     "image_tower_settings",
+    "knows_language",
     "resize_positions",
 ]

@@ -13,12 +13,31 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from .text_tokenizer import build_tokenizer
-from .text_towers import build_text_tower
+from .text_towers import RANDOM, build_text_tower
 from .text_towers.hugging_face import PREFIX
 
 logger = logging.getLogger(__name__)
 
 TEXTS_PER_BLOCK = 256
+
+
+def text_tower_settings(cfg: CfgNode) -> dict[str, Any]:
+    """The arguments `name`, `pretrained` and `quick_gelu` of `build_text_tower` from a config.
+
+    MODEL.CLIP.NAME's tower unless MODEL.CLIP.TEXT_NAME names another. QUICK_GELU belongs to NAME, as for image towers.
+    """
+    clip = cfg.MODEL.CLIP
+    if clip.TEXT_NAME in ("", clip.NAME):
+        return {"name": clip.NAME, "pretrained": clip.TEXT_PRETRAINED or clip.PRETRAINED, "quick_gelu": clip.QUICK_GELU}
+    return {"name": clip.TEXT_NAME, "pretrained": clip.TEXT_PRETRAINED, "quick_gelu": False}
+
+
+def knows_language(cfg: CfgNode) -> bool:
+    """Whether the text tower of a config was pretrained on language: neither random nor one of our tiny ones."""
+    tower = text_tower_settings(cfg)
+    if tower["pretrained"] == RANDOM or tower["name"].startswith("mta-tiny"):
+        return False
+    return bool(tower["pretrained"]) or tower["name"].startswith(PREFIX)  # hf:... brings its own weights
 
 
 class CLIPTextEncoder(nn.Module):
@@ -61,28 +80,21 @@ class CLIPTextEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Constructor arguments from a config: MODEL.CLIP.TEXT_NAME, or NAME if that is "".
-
-        Logs a warning if the tower is named separately and has random weights.
-        """
-        clip = cfg.MODEL.CLIP
-        own = {"pooling": clip.TEXT_POOLING, "checkpointing": clip.TEXT_CHECKPOINTING}
-        if clip.TEXT_NAME in ("", clip.NAME):
-            pretrained = clip.TEXT_PRETRAINED or clip.PRETRAINED
-            return {"name": clip.NAME, "pretrained": pretrained, "quick_gelu": clip.QUICK_GELU, **own}
-        if clip.PRETRAINED and not clip.TEXT_PRETRAINED and not clip.TEXT_NAME.startswith(PREFIX):
+        """Constructor arguments from a config; logs a warning if only the other tower has weights."""
+        clip, settings = cfg.MODEL.CLIP, text_tower_settings(cfg)
+        if clip.PRETRAINED and not settings["pretrained"] and not settings["name"].startswith(PREFIX):
             logger.warning(
                 f"MODEL.CLIP.TEXT_PRETRAINED is '', so the frozen text tower {clip.TEXT_NAME} has random weights; this "
                 "is right only if MODEL.WEIGHTS has them"
             )
-        return {"name": clip.TEXT_NAME, "pretrained": clip.TEXT_PRETRAINED, "quick_gelu": False, **own}
+        return {**settings, "pooling": clip.TEXT_POOLING, "checkpointing": clip.TEXT_CHECKPOINTING}
 
     def train(self, mode: bool = True) -> "CLIPTextEncoder":
         """See nn.Module. Always sets evaluation mode."""
         return super().train(False)
 
     def tokenize(self, texts: Sequence[str], *, reserved: int = 0) -> Tensor:
-        """Token ids (K, T) int64 of K texts, on the device of the tower: start token, text, end token, padding.
+        """Token ids (K, T) int64 of K texts, on the CPU: start token, text, end token, padding.
 
         Args:
             texts: K texts; T is the length of the longest, or all that `reserved` leaves if the tower sees padding.
@@ -106,7 +118,7 @@ class CLIPTextEncoder(nn.Module):
             length = self.context_length - reserved
         pad = {"unseen": 0, "seen": self.tokenizer.pad_id, "masked": -1}[self.tower.padding]
         rows = [row + [pad] * (length - len(row)) for row in rows]
-        return torch.tensor(rows, device=next(self.tower.parameters()).device)
+        return torch.tensor(rows)
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None) -> Tensor:
         """Features (Z, K, Dt) of texts from `tokenize`; see `TextTower.forward`.

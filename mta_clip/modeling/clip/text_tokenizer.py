@@ -76,7 +76,7 @@ def build_tokenizer(name: str) -> TextTokenizer:
     """
     if name.startswith(PREFIX):
         return HuggingFaceTokenizer(load_tokenizer(name.removeprefix(PREFIX)))
-    config = clip_config(name)["text_cfg"]
+    config = clip_config(name, "TEXT")["text_cfg"]
     if not (source := config.get("hf_tokenizer_name")):
         return CLIPTokenizer(open_clip.get_tokenizer(name))
     if config.get("tokenizer_mode"):

@@ -31,7 +31,7 @@ READ_ERRORS = (
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
 
-def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> nn.Module:
+def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False, part: str = "") -> nn.Module:
     """An open_clip `CLIP`, `CustomTextCLIP` or `CoCa` with both towers, in float32 on the CPU.
 
     Args:
@@ -40,6 +40,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
             or of an OpenAI TorchScript archive, or "" for random weights.
         quick_gelu: replaces GELU by x * sigmoid(1.702 x), as in OpenAI's weights. Architectures whose own configuration
             sets it (`RN50-quickgelu`) always have it. In ResNets and timm image towers it affects only the text tower.
+        part: tower that is wanted, "IMAGE" or "TEXT", so that errors name its keys too; "" = both.
 
     Raises:
         ValueError: unknown architecture or tag, a file that does not fit the architecture, or `quick_gelu` where the
@@ -48,8 +49,8 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
         FileNotFoundError: `pretrained` looks like a path, but there is no such file.
         OSError: the weights of a tag could not be downloaded.
     """
-    config = clip_config(name)
-    weights = weights_file(name, pretrained) if pretrained else None
+    config = clip_config(name, part)
+    weights = weights_file(name, pretrained, part) if pretrained else None
     config["quick_gelu"] = quick_gelu = quick_gelu or config.get("quick_gelu", False)
     tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else None
     if tag and tag.get("quick_gelu", False) != quick_gelu:
@@ -67,7 +68,7 @@ def build_clip(*, name: str, pretrained: str = "", quick_gelu: bool = False) -> 
     plain = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     model = (open_clip.CoCa if "multimodal_cfg" in config else plain)(**config)
     if weights:
-        _load_weights(model, name, weights)
+        _load_weights(model, name, weights, part)
     for module in list(model.modules()):
         for child_name, child in module.named_children():
             if isinstance(child, open_clip.transformer.QuickGELU):
@@ -83,8 +84,8 @@ class QuickGELU(nn.Module):
         return F.silu(1.702 * x) / 1.702
 
 
-def clip_config(name: str) -> dict:
-    """A copy of open_clip's configuration of an architecture.
+def clip_config(name: str, part: str = "") -> dict:
+    """A copy of open_clip's configuration of an architecture; for `part` see `build_clip`.
 
     Raises:
         ValueError: unknown architecture; the message lists similar names.
@@ -92,10 +93,16 @@ def clip_config(name: str) -> dict:
     config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise ValueError(
-            f"MODEL.CLIP.NAME: open_clip has no architecture {name!r}{did_you_mean(name, open_clip.list_models())}. "
-            "`python -c 'import open_clip; print(open_clip.list_models())'` lists all"
+            f"{clip_key('NAME', part)}: open_clip has no architecture {name!r}"
+            f"{did_you_mean(name, open_clip.list_models())}. `python -c 'import open_clip; "
+            "print(open_clip.list_models())'` lists all"
         )
     return config
+
+
+def clip_key(key: str, part: str = "") -> str:
+    """How messages name a key of MODEL.CLIP that a tower can also have for itself; for `part` see `build_clip`."""
+    return f"MODEL.CLIP.{key} or {part}_{key}" if part else f"MODEL.CLIP.{key}"
 
 
 def did_you_mean(wanted: str, known: Sequence[str]) -> str:
@@ -105,22 +112,22 @@ def did_you_mean(wanted: str, known: Sequence[str]) -> str:
     return f"; did you mean {', '.join(by_lower_case[option] for option in close)}?" if close else ""
 
 
-def weights_file(name: str, pretrained: str) -> Path:
-    """The local file that `pretrained` stands for; a tag is downloaded.
+def weights_file(name: str, pretrained: str, part: str = "") -> Path:
+    """The local file that `pretrained` stands for; a tag is downloaded. For `part` see `build_clip`.
 
     Raises:
         ValueError, FileNotFoundError, OSError: see `build_clip`.
     """
-    path = Path(pretrained).expanduser()
+    path, key = Path(pretrained).expanduser(), clip_key("PRETRAINED", part)
     if path.is_file():
         return path
     if path.suffix or len(path.parts) > 1:
-        raise FileNotFoundError(f"MODEL.CLIP.PRETRAINED: no such file: {path}")
+        raise FileNotFoundError(f"{key}: no such file: {path}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag_config:
         raise ValueError(
-            f"MODEL.CLIP.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}"
+            f"{key}: {pretrained!r} is neither a file nor a tag of {name}"
             f"{did_you_mean(pretrained, tags) or '.'} Its tags: {', '.join(tags) or 'none'}. Give one of them, a "
             "local file, or '' for random weights"
         )
@@ -130,13 +137,13 @@ def weights_file(name: str, pretrained: str) -> Path:
         raise OSError(
             f"could not download the weights {pretrained!r} of {name} ({type(error).__name__}: {error}). If this "
             "machine has no network, download them on another one (source: "
-            f"{tag_config.get('hf_hub') or tag_config.get('url')!r}) and set MODEL.CLIP.PRETRAINED to the local file, "
-            "or copy the Hugging Face cache folder (~/.cache/huggingface, or $HF_HOME) to this machine. Tags of this "
-            f"architecture: {', '.join(tags)}. MODEL.CLIP.PRETRAINED '' gives random weights"
+            f"{tag_config.get('hf_hub') or tag_config.get('url')!r}) and set {key} to the local file, or copy "
+            "the Hugging Face cache folder (~/.cache/huggingface, or $HF_HOME) to this machine. Tags of this "
+            f"architecture: {', '.join(tags)}. {key} '' gives random weights"
         ) from error
 
 
-def _load_weights(model: nn.Module, name: str, path: Path) -> None:
+def _load_weights(model: nn.Module, name: str, path: Path, part: str) -> None:
     try:
         if _is_torchscript(path):
             content = read_checkpoint(path)
@@ -145,7 +152,8 @@ def _load_weights(model: nn.Module, name: str, path: Path) -> None:
         else:
             open_clip.load_checkpoint(model, str(path), weights_only=True)
     except READ_ERRORS as error:
-        raise ValueError(f"MODEL.CLIP.PRETRAINED: {path} does not hold weights of {name}: {error}") from error
+        key = clip_key("PRETRAINED", part)
+        raise ValueError(f"{key}: {path} does not hold weights of {name}: {error}") from error
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -12,7 +12,7 @@ import timm
 from detectron2.config import CfgNode
 from torch import nn
 
-from .towers import READ_ERRORS, build_clip, clip_config, did_you_mean, weights_file
+from .towers import READ_ERRORS, build_clip, clip_config, clip_key, did_you_mean, weights_file
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def build_visual(*, name: str, pretrained: str = "", quick_gelu: bool = False, d
         return _timm_visual(name.removeprefix(TIMM), pretrained, drop_path)
     if drop_path:
         raise ValueError(f"MODEL.CLIP.IMAGE_DROP_PATH {drop_path} is for timm's models (timm:NAME), and {name} is none")
-    if "hf_model_name" not in clip_config(name)["text_cfg"]:
-        return build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu).visual
+    if "hf_model_name" not in clip_config(name, "IMAGE")["text_cfg"]:
+        return build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu, part="IMAGE").visual
     return _visual_alone(name, pretrained, quick_gelu)
 
 
@@ -138,16 +138,17 @@ def _load_timm_file(visual: nn.Module, name: str, file: Path) -> None:
 
 def _visual_alone(name: str, pretrained: str, quick_gelu: bool) -> nn.Module:
     """The image tower of an architecture whose text tower would need Hugging Face's transformers."""
-    config = clip_config(name)
+    config = clip_config(name, "IMAGE")
     quick_gelu = quick_gelu or config.get("quick_gelu", False)
     model = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], _NO_TEXT, quick_gelu=quick_gelu)
     if pretrained:
-        file = weights_file(name, pretrained)
+        file = weights_file(name, pretrained, "IMAGE")
         try:
             content = open_clip.factory.load_state_dict(str(file), weights_only=True)
             content = {key: value for key, value in content.items() if key.startswith("visual.")}
             open_clip.model.resize_pos_embed(content, model)
             model.visual.load_state_dict({key.removeprefix("visual."): value for key, value in content.items()})
         except READ_ERRORS as error:
-            raise ValueError(f"MODEL.CLIP.IMAGE_PRETRAINED: {file} does not hold weights of {name}: {error}") from error
+            key = clip_key("PRETRAINED", "IMAGE")
+            raise ValueError(f"{key}: {file} does not hold weights of {name}: {error}") from error
     return model.visual

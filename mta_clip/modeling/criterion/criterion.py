@@ -4,6 +4,8 @@ Shapes: I supervised predictions (one per decoder layer), B images, Q mask queri
 object), Z contexts, Dm mask embedding width, h and w = a quarter of the padded input.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed
 import torch.nn.functional as F
@@ -122,7 +124,12 @@ class MaskTextCriterion(nn.Module):
         }
 
     def forward(
-        self, output: HeadOutput, targets: list[Target], temperature: float | Tensor = 1.0
+        self,
+        output: HeadOutput,
+        targets: list[Target],
+        temperature: float | Tensor = 1.0,
+        *,
+        masks_of_step: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """Computes the weighted losses.
 
@@ -130,6 +137,8 @@ class MaskTextCriterion(nn.Module):
             output: predictions of the head in training mode, that is, of all layers.
             targets: one per image.
             temperature: tau of the similarity loss, above 0; 1 = raw cosines.
+            masks_of_step: if these images are one of several equal parts of a step, the number of target masks of each
+                image of the step. The mean of the losses over the parts is then the loss of the step.
 
         Returns:
             Scalars loss_ce, loss_mask, loss_dice and, with text, loss_sim for the last prediction; the same with suffix
@@ -143,7 +152,7 @@ class MaskTextCriterion(nn.Module):
         layers = [output.layers[index] for index in supervised]
         self._check_inputs(layers, targets)
         with torch.autocast(output.mask_features.device.type, enabled=False):
-            losses = self._losses(layers, output.mask_features.float(), targets, temperature)
+            losses = self._losses(layers, output.mask_features.float(), targets, temperature, masks_of_step)
         last = len(output.layers) - 1
         return {
             name if index == last else f"{name}_{index}": value
@@ -158,7 +167,12 @@ class MaskTextCriterion(nn.Module):
         return list(range(first, num_layers))
 
     def _losses(
-        self, layers: list[LayerPrediction], mask_features: Tensor, targets: list[Target], temperature: float | Tensor
+        self,
+        layers: list[LayerPrediction],
+        mask_features: Tensor,
+        targets: list[Target],
+        temperature: float | Tensor,
+        masks_of_step: Sequence[int] | None,
     ) -> dict[str, Tensor]:
         """Weighted losses by name, each (I,)."""
         class_logits = torch.stack([layer.class_logits for layer in layers]).float()
@@ -166,7 +180,7 @@ class MaskTextCriterion(nn.Module):
         matches = self.matcher(class_logits, mask_embed, mask_features, targets)
         labels = self._matched_labels(class_logits.shape[:3], targets, matches)
         query_weights = self.empty_weight.float()[labels]
-        num_masks, weight_sums = self._normalizers(targets, query_weights)
+        num_masks, weight_sums = self._normalizers(targets, query_weights, masks_of_step)
 
         cross_entropy = F.cross_entropy(class_logits.flatten(0, 2), labels.flatten(), reduction="none")
         cross_entropy = (cross_entropy.view_as(query_weights) * query_weights).sum((1, 2)) / weight_sums
@@ -185,16 +199,26 @@ class MaskTextCriterion(nn.Module):
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
         """Labels of all queries, (I, B, Q) int64; C where a query is unmatched."""
-        labels = torch.full(shape, self.num_classes, dtype=torch.int64, device=self.empty_weight.device)
+        labels = torch.full(shape, self.num_classes, dtype=torch.int64)
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             layer, index = match.matched.nonzero(as_tuple=True)
             labels[layer, image, match.queries[layer, index]] = target["labels"][index]
-        return labels
+        return labels.to(self.empty_weight.device, non_blocking=True)
 
-    def _normalizers(self, targets: list[Target], query_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Averages over processes: the number of masks (a scalar, at least 1) and the sums of query weights, (I,)."""
-        num_masks = sum(len(target["labels"]) for target in targets)
-        sums = torch.cat([query_weights.new_tensor([num_masks]), query_weights.sum((1, 2))])
+    def _normalizers(
+        self, targets: list[Target], query_weights: Tensor, masks_of_step: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Averages over processes and parts: number of masks (a scalar, at least 1), sums of query weights, (I,)."""
+        if masks_of_step is None:
+            num_masks = sum(len(target["labels"]) for target in targets)
+            sums = torch.cat([query_weights.new_full((1,), num_masks), query_weights.sum((1, 2))])
+        else:
+            # As many queries have a target as there are masks, or all of them: their weights are known in advance.
+            layers, _, queries = query_weights.shape
+            masks = torch.tensor(masks_of_step, dtype=torch.float32).to(query_weights.device, non_blocking=True)
+            matched = masks.clamp(max=queries)
+            weights = matched + (queries - matched) * self.empty_weight[-1].float()
+            sums = torch.cat([masks.mean()[None], weights.mean().expand(layers)]) * len(targets)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(sums)
             sums = sums / comm.get_world_size()

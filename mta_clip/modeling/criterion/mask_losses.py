@@ -99,8 +99,9 @@ class PointMaskLoss:
         return total_ce, total_dice
 
     def _losses_of_image(self, embed: Tensor, features: Tensor, target: Target, match: Match) -> tuple[Tensor, Tensor]:
+        queries, matched = (x.t().to(embed.device, non_blocking=True) for x in match)
         layers = torch.arange(len(embed), device=embed.device)
-        matched_embed = embed[layers, match.queries.t()]  # (M, I, Dm)
+        matched_embed = embed[layers, queries]  # (M, I, Dm)
         logits = torch.einsum("mld,dhw->mlhw", matched_embed, features)
         points = uncertain_points(
             logits,
@@ -116,7 +117,6 @@ class PointMaskLoss:
             point_targets = sample_points(target["masks"].unsqueeze(1).float(), points.flatten(1, 2))
             point_targets = point_targets.view(num_masks, num_layers, self.num_points)
             weights = sample_labelled(target["ignored"], points) if self.exclude_ignored else None
-        matched = match.matched.t()
         ce = sigmoid_ce_loss(point_logits, point_targets, weights) * matched
         dice = dice_loss(point_logits, point_targets, weights) * matched
         return ce.sum(0), dice.sum(0)

@@ -23,7 +23,7 @@ _WARN_EVERY = 100  # the first of this many affected batches is reported
 
 
 class Match(NamedTuple):
-    """Assignments of one image, ordered by target."""
+    """Assignments of one image, ordered by target; on the CPU, where they are made."""
 
     queries: Tensor  # (I, M) int64, the query assigned to each target; 0 if there is none
     matched: Tensor  # (I, M) bool, False for targets left without a query because M > Q
@@ -31,7 +31,7 @@ class Match(NamedTuple):
 
 def cost_class(class_logits: Tensor, labels: Tensor) -> Tensor:
     """Negative probability (..., M) of each target's class, from logits (..., K) and labels (M,) int64 in 0..C-1."""
-    return -class_logits.softmax(-1)[..., labels]
+    return -class_logits.softmax(-1)[..., labels.to(class_logits.device, non_blocking=True)]
 
 
 def cost_mask_ce(point_logits: Tensor, point_targets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -107,7 +107,7 @@ class HungarianMatcher:
     def __call__(
         self, class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, targets: list[Target]
     ) -> list[Match]:
-        """Matches every prediction of every image; gives one match per image, on the device of the logits.
+        """Matches every prediction of every image; gives one match per image.
 
         Args:
             class_logits: (I, B, Q, K).
@@ -115,20 +115,19 @@ class HungarianMatcher:
             mask_features: (B, Dm, h, w).
             targets: one per image.
         """
-        device = class_logits.device
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(class_logits.device.type, enabled=False):
             costs = [
                 self.cost_terms(class_logits[:, image], mask_embed[:, image], mask_features[image], target)
                 for image, target in enumerate(targets)
             ]
             totals = [sum(terms.values()) for terms in costs]
-        # One transfer for the whole batch, because each transfer waits for the device.
+        # One transfer for the whole batch, as each waits for the device; from here on, all is on the CPU.
         flat = torch.cat([total.flatten() for total in totals]).cpu().double().numpy()
         if not np.isfinite(flat).all():
             self._warn_of_non_finite(costs)
             flat = np.nan_to_num(flat, nan=_LARGEST_COST, posinf=_LARGEST_COST, neginf=-_LARGEST_COST)
         parts = np.split(flat, np.cumsum([total.numel() for total in totals])[:-1])
-        return [_assign(part.reshape(total.shape), device) for part, total in zip(parts, totals, strict=True)]
+        return [_assign(part.reshape(total.shape)) for part, total in zip(parts, totals, strict=True)]
 
     def cost_terms(
         self, class_logits: Tensor, mask_embed: Tensor, mask_features: Tensor, target: Target
@@ -171,7 +170,7 @@ class HungarianMatcher:
         )
 
 
-def _assign(costs: np.ndarray, device: torch.device) -> Match:
+def _assign(costs: np.ndarray) -> Match:
     """Solves the I assignment problems of one image, with costs (I, Q, M)."""
     num_layers, _, num_targets = costs.shape
     queries = np.zeros((num_layers, num_targets), dtype=np.int64)
@@ -180,4 +179,4 @@ def _assign(costs: np.ndarray, device: torch.device) -> Match:
         rows, columns = linear_sum_assignment(cost)
         queries[layer, columns] = rows
         matched[layer, columns] = True
-    return Match(torch.from_numpy(queries).to(device), torch.from_numpy(matched).to(device))
+    return Match(torch.from_numpy(queries), torch.from_numpy(matched))

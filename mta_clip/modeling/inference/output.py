@@ -42,6 +42,11 @@ def resized_rows(score_map: ScoreMap, resizer: RowResizer, rows: slice) -> Score
     return score_map.rows(source.start, source.stop).map(lambda part: resizer(part, rows))
 
 
+def scores_of(labels: Tensor, scores: Tensor) -> Tensor:
+    """The score (H, W) that each pixel has for its label (H, W), from scores (C, H, W)."""
+    return scores.gather(0, labels[None])[0]
+
+
 def _named(scores: Scores, label_maps_only: bool) -> dict[str, Tensor]:
     if label_maps_only:
         labels = argmax_classes(scores.classes)
@@ -49,8 +54,3 @@ def _named(scores: Scores, label_maps_only: bool) -> dict[str, Tensor]:
     else:
         named = {"sem_seg": scores.classes.float()}
     return named if scores.trusty is None else named | {"trusty": scores.trusty[0].float()}
-
-
-def scores_of(labels: Tensor, scores: Tensor) -> Tensor:
-    """The score (H, W) that each pixel has for its label (H, W), from scores (C, H, W)."""
-    return scores.gather(0, labels[None])[0]

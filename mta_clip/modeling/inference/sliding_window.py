@@ -164,7 +164,7 @@ class WindowAccumulator:
             top, left: first row and column of the window in the image.
             start: row of the window at which the scores begin.
         """
-        rows, columns = (profile.to(scores.classes.device) for profile in self.profiles)
+        rows, columns = (profile.to(scores.classes.device, non_blocking=True) for profile in self.profiles)
         weights = rows[start : start + scores.classes.shape[1], None] * columns
         first, stop = top + start, top + start + len(weights)
         for strip in self.strips:
@@ -186,7 +186,7 @@ class WindowAccumulator:
             if strip.start < stop and start < strip.stop
         ]
         sums = parts[0].map(lambda *pieces: torch.cat(pieces, dim=1), *parts[1:])
-        rows, columns = (total.to(sums.classes.device) for total in self.totals)
+        rows, columns = (total.to(sums.classes.device, non_blocking=True) for total in self.totals)
         return sums.map(lambda part: part / (rows[start:stop, None] * columns))
 
     def drop(self, start: int) -> None:

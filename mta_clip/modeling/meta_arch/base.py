@@ -6,7 +6,8 @@ At inference: `forward` -> `preprocess` -> `score_maps` (whole images, or window
 Shapes: B images, C classes, H and W = an image: before padding in dicts, after padding in batches.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from ..inference import ScoreMap, SlidingWindow, WindowScores, build_sliding_window, make_output
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _call_by_mode(network: nn.Module, by_mode: dict[bool, Callable], *args, **kwargs):
+    return by_mode[network.training](*args, **kwargs)
 
 
 class SegmentationModel(nn.Module):
@@ -88,12 +93,15 @@ class SegmentationModel(nn.Module):
         if names is not None:
             raise ValueError(f"a {type(self).__name__} knows only the classes of its training")
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """Weighted scalar losses of one batch, by name; subclasses implement it.
 
         Args:
             images: (B, 3, H, W), normalised and padded.
-            labels: (B, H, W) int64, padded with the ignore label.
+            labels: (B, H, W) int64, padded with the ignore label; on the CPU, unless the dataset gave them elsewhere,
+                since reading values from a GPU would wait for all that it has to do.
+            step_labels: not padded, on any device, if the batch is one of several equal parts of a step: the label maps
+                (h, w) of all parts. The mean of the losses over the parts is then the loss of the step.
         """
         raise NotImplementedError
 
@@ -105,18 +113,29 @@ class SegmentationModel(nn.Module):
         """The modules that take most of the time; targets, matching and output are not among them."""
         raise NotImplementedError
 
-    def compile(self, *args, **kwargs) -> None:
-        """`nn.Module.compile` of each network; the code in between is left out: its shapes change with the labels."""
-        for network in self.networks():
-            network.compile(*args, **kwargs)
+    def compile(self, *args, dynamic: bool | None = None, **kwargs) -> None:
+        """Compiles each network at its first call; the code in between is left out: its shapes change with the labels.
 
-    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        Training compiles again for each size of images, whatever `dynamic` says: with graphs for any size, Inductor's
+        backward pass fails (PyTorch 2.15). All arguments are those of `torch.compile`.
+        """
+        for network in self.networks():
+            by_mode = {
+                mode: torch.compile(network._call_impl, *args, dynamic=choice, **kwargs)
+                for mode, choice in ((True, False), (False, dynamic))
+            }
+            network._compiled_call_impl = partial(_call_by_mode, network, by_mode)  # as nn.Module.compile sets it
+
+    def forward(
+        self, batched_inputs: list[dict], step_inputs: list[dict] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Losses in training, predictions in evaluation.
 
         Args:
             batched_inputs: one dict per image with `image` (3, H, W) RGB, values 0..255; in training `sem_seg` (H, W)
                 int64; optionally `height` and `width`, the output size in pixels (default: that of `image`), and
                 `label_maps_only` (default: that of the model).
+            step_inputs: in training, if the batch is one of several equal parts of a step: the dicts of all parts.
 
         Returns:
             In training, weighted scalar losses by name. In evaluation, one dict per image: `sem_seg`, the
@@ -127,7 +146,7 @@ class SegmentationModel(nn.Module):
             ValueError: a training image has no label map of its own size.
         """
         if self.training:
-            return self._training_losses(batched_inputs)
+            return self._training_losses(batched_inputs, step_inputs)
         with torch.no_grad(), self.inference_precision():
             images = self.preprocess(batched_inputs)
             results = []
@@ -140,7 +159,7 @@ class SegmentationModel(nn.Module):
 
     def preprocess(self, batched_inputs: list[dict]) -> ImageList:
         """The normalised, padded batch on the model's device, from dicts with `image` (3, H, W) RGB, values 0..255."""
-        images = [x["image"].to(self.device, torch.float32) for x in batched_inputs]
+        images = [x["image"].to(self.device, torch.float32, non_blocking=True) for x in batched_inputs]
         return self._stack([(image - self.pixel_mean) / self.pixel_std for image in images])
 
     def score_maps(self, images: ImageList) -> Iterable[ScoreMap]:
@@ -157,7 +176,7 @@ class SegmentationModel(nn.Module):
         reduced = self.inference_dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.inference_dtype if reduced else None, enabled=reduced)
 
-    def _training_losses(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+    def _training_losses(self, batched_inputs: list[dict], step_inputs: list[dict] | None) -> dict[str, Tensor]:
         for x in batched_inputs:
             label_map = x.get("sem_seg")
             if label_map is None or label_map.shape != x["image"].shape[-2:]:
@@ -166,9 +185,12 @@ class SegmentationModel(nn.Module):
                     f"{tuple(x['image'].shape[-2:])}, the label map of {x.get('file_name', 'an image')} is "
                     f"{'missing' if label_map is None else tuple(label_map.shape)}"
                 )
-        labels = [x["sem_seg"].to(self.device, torch.int64) for x in batched_inputs]
+        labels = [x["sem_seg"].long() for x in batched_inputs]
         labels = ImageList.from_tensors(labels, self.size_divisibility, pad_value=self.ignore_label)
-        return self.losses(self.preprocess(batched_inputs).tensor, labels.tensor)
+        images = self.preprocess(batched_inputs).tensor
+        if step_inputs is None:
+            return self.losses(images, labels.tensor)
+        return self.losses(images, labels.tensor, [x["sem_seg"] for x in step_inputs])
 
     def _stack(self, images: list[Tensor]) -> ImageList:
         """A batch of images (3, H, W), padded with zeros at the right and the bottom."""

@@ -40,6 +40,7 @@ class MTACLIP(SegmentationModel):
         mask_classifier: predictions of the last layer -> class probabilities, at inference.
         frozen_clip: joins the class probabilities with those of the frozen CLIP, at inference.
         compile_networks: compiles the image encoder, pixel decoder and transformer decoder at their first call.
+        channels_last: memory layout of the convolutions' weights.
         common: arguments of SegmentationModel.
     """
 
@@ -54,6 +55,7 @@ class MTACLIP(SegmentationModel):
         mask_classifier: MaskClassifier,
         frozen_clip: FrozenCLIP | None = None,
         compile_networks: bool = False,
+        channels_last: bool = False,
         **common,
     ):
         super().__init__(**common)
@@ -63,6 +65,8 @@ class MTACLIP(SegmentationModel):
         self.criterion = criterion
         self.mask_classifier = mask_classifier
         self.frozen_clip = frozen_clip
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile_networks:
             self.compile()
 
@@ -87,6 +91,7 @@ class MTACLIP(SegmentationModel):
             "frozen_clip": FrozenCLIP(cfg) if cfg.MODEL.MTA.FROZEN_CLIP.ENABLED else None,
             "ignore_label": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             "compile_networks": cfg.MODEL.COMPILE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -122,11 +127,13 @@ class MTACLIP(SegmentationModel):
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         return self.sem_seg_head(features, text)
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """See SegmentationModel."""
-        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label)
+        output = self.predict_masks(images)  # first: a GPU computes it while the CPU reads the labels
+        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
-        return self.criterion(self.predict_masks(images), targets, temperature)
+        masks = None if step_labels is None else [len(x[x != self.ignore_label].unique()) for x in step_labels]
+        return self.criterion(output, targets, temperature, masks_of_step=masks)
 
     def predict(self, images: ImageList) -> list[MaskScores]:
         """See SegmentationModel."""

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...data.model_classes import with_classes
-from ...data.synonyms import find_classes
+from ...data.synonyms import are_seen
 from ...data.zero_shot import ClassSplit, protocol_from_config
 from ..tagclip.labels import TrainingLabels, fill_pseudo_labels
-from ..tagclip.losses import TrustyCriterion
+from ..tagclip.losses import TrustyCriterion, class_targets
 from ..tagclip.prompted_encoder import PromptedImageEncoder
 from ..tagclip.trusty_head import TrustyHead
 from ..tagclip.trusty_scores import TrustyScores, check_weighting
@@ -41,6 +41,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: classes whose scores are weighted by the trusty map at inference: none | seen | unseen | both.
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles the image encoder and the head at their first call.
+        channels_last: memory layout of the convolutions' weights.
         common: arguments of SegmentationModel, except `ignore_label`.
 
     Raises:
@@ -60,6 +61,7 @@ class TagCLIP(SegmentationModel):
         trusty_eval: str = "both",
         gamma: float = 0.1,
         compile_networks: bool = False,
+        channels_last: bool = False,
         **common,
     ):
         super().__init__(ignore_label=labels.ignore_label, **common)
@@ -75,6 +77,8 @@ class TagCLIP(SegmentationModel):
         self.pseudo_labels_from_iter = pseudo_labels_from_iter
         self.trusty_eval = trusty_eval
         self.gamma = gamma
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         if compile_networks:
             self.compile()
 
@@ -118,6 +122,7 @@ class TagCLIP(SegmentationModel):
             "trusty_eval": node.TRUSTY_EVAL,
             "gamma": node.GAMMA,
             "compile_networks": cfg.MODEL.COMPILE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST,
         }
 
     @property
@@ -132,8 +137,10 @@ class TagCLIP(SegmentationModel):
 
     def seen_mask(self, names: Sequence[str]) -> Tensor:
         """Which of these names were trained on, in any of their synonyms: (K,) bool for K names."""
-        trained = [self.split.class_names[i] for i in self.split.seen]
-        return torch.tensor([position >= 0 for position in find_classes(names, trained)], device=self.device)
+        trained = self.split.class_names
+        held_out = [trained[i] for i in self.split.unseen]
+        seen = torch.tensor(are_seen(names, trained=trained, held_out=held_out))
+        return seen.to(self.device, non_blocking=True)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
@@ -164,21 +171,28 @@ class TagCLIP(SegmentationModel):
         masks, trusty = self.head(*self.backbone(images), self.class_text.ensemble(texts))
         return best_of_synonyms(masks, owners, dim=1), trusty
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """See SegmentationModel."""
+    def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+        """See SegmentationModel. With pseudo-labels, which are not known before, each part of a step is by itself."""
         view = self.labels
         if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
             view = self.first_labels
-        visible = view(labels)
         logits = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
+        view.check(labels)  # here: a GPU computes the logits while the CPU reads the labels
+        labels = labels.to(images.device, non_blocking=True)
+        visible = view(labels)
         masks, trusty = (
             None if x is None else F.interpolate(x.float(), images.shape[-2:], mode="bilinear", align_corners=False)
             for x in logits
         )
         trusty_target = None if trusty is None else view.trusty_target(labels)
+        present = None
         if view.pseudo_labels:
             visible = fill_pseudo_labels(visible, masks, self.split.unseen)
-        return self.criterion(masks, visible, trusty, trusty_target)
+        elif step_labels is not None:
+            maps = (view(x[None].to(labels)) for x in step_labels)
+            per_image = torch.stack([class_targets(x, masks.shape[1]).flatten(2).any(-1).sum() for x in maps])
+            present = per_image.float().mean() * len(images)
+        return self.criterion(masks, visible, trusty, trusty_target, num_present=present)
 
     def predict(self, images: ImageList) -> list[TrustyScores]:
         """See SegmentationModel."""

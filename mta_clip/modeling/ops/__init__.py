@@ -10,7 +10,15 @@ from .dispatch import dispatch, plain_forms
 from .resizing import RowResizer, row_blocks
 
 # (B, N, A * d) of values (B, S, A, d): sums of weighted bilinear samples
-deformable_sampling = dispatch(sampling.deformable_sampling, everywhere=embedding_bag.deformable_sampling)
+deformable_sampling = dispatch(
+    sampling.deformable_sampling,
+    everywhere=embedding_bag.deformable_sampling,
+    named={
+        "triton": sampling.deformable_sampling_by_triton,
+        "embedding_bag": embedding_bag.deformable_sampling,
+        "grid_sample": sampling.deformable_sampling,
+    },
+)
 # (B, A, N, d): attention with a bias that all heads share
 attention_with_bias = dispatch(attention.attention_with_bias, everywhere=attention.fused_attention)
 # (B, N, S), from mask logits: what keeps queries inside their masks

@@ -1,29 +1,38 @@
-"""Chooses the form of an operator that runs, by the device of its first argument."""
+"""Chooses the form of an operator that runs, by the device of its first argument or by name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 _plain_only = False
 
 
-def dispatch(plain: Callable, *, everywhere: Callable | None = None, **by_device: Callable) -> Callable:
+def dispatch(
+    plain: Callable,
+    *,
+    everywhere: Callable | None = None,
+    named: Mapping[str, Callable] | None = None,
+    **by_device: Callable,
+) -> Callable:
     """Combines several forms of an operator, which give the same numbers up to rounding.
 
     Args:
         plain: the definition; runs on devices without another form, and within `plain_forms`.
         everywhere: a faster form for all devices that have none of their own.
+        named: forms that a caller may ask for by `form=`.
         by_device: faster forms by device type, such as `cpu=`.
 
     Returns:
-        A function with the arguments of `plain`. The first is a tensor, whose device decides which form runs.
+        A function with the arguments of `plain`, and `form`: a name, or "auto". The first argument is a tensor; with
+        "auto", its device decides which form runs. All values of `form` are in the attribute `forms`.
     """
+    named = named or {}
 
-    def operator(tensor, *args, **kwargs):
-        fast = None if _plain_only else by_device.get(tensor.device.type, everywhere)
-        return (fast or plain)(tensor, *args, **kwargs)
+    def operator(tensor, *args, form="auto", **kwargs):
+        fast = by_device.get(tensor.device.type, everywhere) if form == "auto" else named[form]
+        return (plain if _plain_only else fast or plain)(tensor, *args, **kwargs)
 
     operator.__doc__, operator.__name__ = plain.__doc__, plain.__name__
-    operator.plain = plain
+    operator.plain, operator.forms = plain, ("auto", *named)
     return operator
 
 

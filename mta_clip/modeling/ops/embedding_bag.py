@@ -43,7 +43,8 @@ class TableLayout:
         starts = tuple(sum(counts[:level]) for level in range(len(counts)))
 
         def per_sample(values: list[int], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device).repeat_interleave(points).repeat(heads)
+            sent = torch.tensor(values, dtype=dtype).to(device, non_blocking=True)  # without waiting for the device
+            return sent.repeat_interleave(points).repeat(heads)
 
         head = torch.arange(heads, dtype=torch.int32, device=device).repeat_interleave(len(sizes) * points)
         return cls(

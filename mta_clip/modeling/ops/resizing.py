@@ -58,7 +58,8 @@ def resize_rows(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, widt
         (C, r, W) in the dtype of `maps`, with C last in memory: the fastest layout to read and to write.
     """
     by_row = maps.permute(1, 2, 0)
-    upper, lower, weight = upper.to(maps.device), lower.to(maps.device), weight.to(maps)
+    upper, lower = (rows.to(maps.device, non_blocking=True) for rows in (upper, lower))
+    weight = weight.to(maps.device, maps.dtype, non_blocking=True)
     blended = torch.lerp(by_row.index_select(0, upper), by_row.index_select(0, lower), weight[:, None, None])
     # Each row becomes an image with channels last; threads split the work by image.
     images = blended.permute(0, 2, 1)[:, :, None]

@@ -33,3 +33,22 @@ def deformable_sampling(
         samples = F.grid_sample(maps[level].unflatten(-1, (height, width)), grid, align_corners=False)
         total = total + (samples * weights[:, None, :, level]).sum(-1)  # (B * A, d, N)
     return total.unflatten(0, (-1, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
+
+
+def deformable_sampling_by_triton(
+    value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[tuple[int, int]]
+) -> Tensor:
+    """`deformable_sampling` as a Triton kernel; see triton_sampling.py.
+
+    Raises:
+        ImportError: Triton is not installed.
+        ValueError: the tensors are on no CUDA device.
+    """
+    try:
+        from . import triton_sampling
+    except ImportError as error:
+        raise ImportError(
+            "MODEL.SEM_SEG_HEAD.SAMPLING triton needs Triton, which PyTorch's CUDA builds for Linux bring along: "
+            "pip install triton, or set it to auto"
+        ) from error
+    return triton_sampling.deformable_sampling(value, x, y, weights, sizes)

@@ -35,7 +35,8 @@ def multi_scale_deformable_attention(
     sizes = [(int(h), int(w)) for h, w in spatial_shapes]
     if sum(h * w for h, w in sizes) != value.shape[1]:
         raise ValueError(f"the levels {sizes} do not add up to the {value.shape[1]} pixels of value")
-    in_pixels = sampling_locations * sampling_locations.new_tensor([(w, h) for h, w in sizes])[:, None] - 0.5
+    scale = torch.tensor([(w, h) for h, w in sizes])[:, None].to(sampling_locations, non_blocking=True)
+    in_pixels = sampling_locations * scale - 0.5
     x, y = in_pixels.float().flatten(2, 4).unbind(-1)
     return deformable_sampling(value.float(), x, y, attention_weights.float().flatten(2), sizes)
 
@@ -58,18 +59,31 @@ class MSDeformAttn(nn.Module):
 
     Args:
         embed_dim, num_heads, num_levels, num_points: D, A, L, P.
+        sampling: form of the sampling, auto | triton | embedding_bag | grid_sample; see modeling/ops.
 
     Raises:
-        ValueError: D is not a multiple of A.
+        ValueError: D is not a multiple of A, or `sampling` is unknown.
     """
 
-    def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, num_levels: int = 3, num_points: int = 4):
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 3,
+        num_points: int = 4,
+        sampling: str = "auto",
+    ):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} must be a multiple of num_heads {num_heads}")
+        if sampling not in deformable_sampling.forms:
+            known = ", ".join(deformable_sampling.forms)
+            raise ValueError(f"MODEL.SEM_SEG_HEAD.SAMPLING is {sampling!r}, expected one of {known}")
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points
+        self.sampling = sampling
         samples = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
         self.attention_weights = nn.Linear(embed_dim, samples)
@@ -102,8 +116,8 @@ class MSDeformAttn(nn.Module):
             x and y, each (S, J) float32 in pixels; the centre of the first pixel is at 0.
         """
         x, y = reference_points(sizes, device)[:, None].unbind(-1)
-        per_level = torch.tensor(sizes, device=device)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
-        per_sample = per_level.repeat(self.num_heads, 1)
+        per_level = torch.tensor(sizes)[:, None].expand(-1, self.num_points, -1).flatten(0, 1)
+        per_sample = per_level.repeat(self.num_heads, 1).to(device, non_blocking=True)
         return x * per_sample[:, 1] - 0.5, y * per_sample[:, 0] - 0.5
 
     def forward(
@@ -121,5 +135,5 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets  # rows alternate between x and y: two products keep each contiguous
         x, y = (F.linear(query, offsets.weight[i::2], offsets.bias[i::2]).float() + reference[i] for i in (0, 1))
         weights = short_softmax(self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)))
-        sampled = deformable_sampling(value, x, y, weights.flatten(2), sizes)
+        sampled = deformable_sampling(value, x, y, weights.flatten(2), sizes, form=self.sampling)
         return self.output_proj(sampled)

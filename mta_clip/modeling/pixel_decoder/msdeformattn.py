@@ -8,12 +8,14 @@ map, h and w = the finest encoder map, h_l and w_l = encoder map l.
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec, get_norm
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from .deformable_attention import MSDeformAttn
 from .position_encoding import PositionEmbeddingSine
@@ -33,7 +35,7 @@ class DeformableEncoderLayer(nn.Module):
         ValueError: see MSDeformAttn.
     """
 
-    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int):
+    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int | str):
         super().__init__()
         self.self_attn = MSDeformAttn(embed_dim=embed_dim, **attention)
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -92,11 +94,15 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers, num_heads, num_points, feedforward_dim, dropout: settings of the transformer encoder.
         norm: norm of the FPN step; see ConvNorm.
         norm_groups: groups of every GroupNorm.
+        sampling: form of the deformable sampling, see MSDeformAttn.
+        checkpointing: computes the activations of the transformer encoder's layers again in the backward pass, instead
+            of keeping them.
         full_precision: runs everything in float32, even inside autocast, as Mask2Former does. Otherwise linear layers
             and convolutions follow autocast, and only the deformable sampling stays in float32.
 
     Raises:
-        ValueError: `transformer_in_features` names a map that is not in `input_shape`, or all maps.
+        ValueError: `transformer_in_features` names a map that is not in `input_shape`, or all maps; see also
+            MSDeformAttn.
     """
 
     @configurable
@@ -114,6 +120,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         dropout: float = 0.0,
         norm: str = "GN",
         norm_groups: int = 32,
+        sampling: str = "auto",
+        checkpointing: bool = False,
         full_precision: bool = True,
     ):
         super().__init__()
@@ -126,6 +134,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             )
         self.conv_dim = conv_dim
         self.mask_dim = mask_dim
+        self.checkpointing = checkpointing
         self.full_precision = full_precision
         coarse_first = sorted(input_shape, key=lambda name: -input_shape[name].stride)
         self.transformer_in_features = [name for name in coarse_first if name in transformer_in_features]
@@ -146,6 +155,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
                 num_heads=num_heads,
                 num_levels=num_levels,
                 num_points=num_points,
+                sampling=sampling,
                 dropout=dropout,
             )
             for _ in range(num_layers)
@@ -176,6 +186,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             "dropout": cfg.MODEL.MASK_FORMER.DROPOUT,
             "norm": node.NORM,
             "norm_groups": node.NORM_GROUPS,
+            "sampling": node.SAMPLING,
+            "checkpointing": node.CHECKPOINTING,
             "full_precision": node.PIXEL_DECODER_FULL_PRECISION,
         }
 
@@ -229,6 +241,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         reference = self.layers[0].self_attn.reference_pixels(sizes, tokens.device) if len(self.layers) else None
         position = position.to(tokens.dtype)
         for layer in self.layers:
+            if self.checkpointing and self.training:
+                layer = partial(checkpoint, layer, use_reentrant=False)
             tokens = layer(tokens, position, reference, sizes)
         levels = tokens.split([math.prod(size) for size in sizes], dim=1)
         return [x.unflatten(1, size).permute(0, 3, 1, 2) for x, size in zip(levels, sizes, strict=True)]

@@ -28,7 +28,7 @@ def fill_pseudo_labels(labels: Tensor, mask_logits: Tensor, unseen: Sequence[int
     Returns:
         (B, H, W) int64 without UNLABELLED; all other values are unchanged.
     """
-    candidates = torch.as_tensor(unseen, device=labels.device)
+    candidates = torch.as_tensor(unseen).to(labels.device, non_blocking=True)
     best = candidates[mask_logits[:, candidates].argmax(dim=1)]
     return torch.where(labels == UNLABELLED, best, labels)
 
@@ -91,19 +91,19 @@ class TrainingLabels(nn.Module):
         view.known = self.known
         return view
 
+    def check(self, labels: Tensor) -> None:
+        """Raises ValueError if `labels`, best on the CPU, have values that `forward` does not take."""
+        check_labels(labels, self.split.num_classes, "sem_seg of the batch", also=self.known)
+
     def forward(self, labels: Tensor) -> Tensor:
-        """Replaces class labels by indices into `trained_classes`.
+        """Replaces class labels by indices into `trained_classes`; does not check them.
 
         Args:
             labels: (B, H, W) int64: classes 0..C-1, the ignore label and, in transductive training, UNLABELLED.
 
         Returns:
             (B, H, W) int64: indices into `trained_classes`, the ignore label and, for pseudo-labels, UNLABELLED.
-
-        Raises:
-            ValueError: there is any other value.
         """
-        check_labels(labels, self.split.num_classes, "sem_seg of the batch", also=self.known)
         return torch.where(labels == UNLABELLED, self.hidden, self.table[labels.clamp(min=0)])
 
     def trusty_target(self, labels: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ class TrustyCriterion(nn.Module):
         labels: Tensor,
         trusty_logits: Tensor | None = None,
         trusty_target: Tensor | None = None,
+        num_present: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Computes the losses of one batch; they are finite even if it has no labelled pixel.
 
@@ -91,6 +92,7 @@ class TrustyCriterion(nn.Module):
             labels: (B, H, W) int64; values outside 0..C-1 are negatives of every class.
             trusty_logits: (B, 1, H, W), or None without a trusty token.
             trusty_target: (B, H, W) bool; needed if `trusty_logits` are given.
+            num_present: (), number of present classes, summed over images; default: that of `labels`.
 
         Returns:
             loss_mask, loss_dice and, with a trusty token, loss_trusty: weighted scalars.
@@ -99,7 +101,7 @@ class TrustyCriterion(nn.Module):
         targets = class_targets(labels, mask_logits.shape[1])
         present = targets.flatten(2).any(-1)
         targets = targets.to(mask_logits.dtype)
-        normalizer = _mean_over_processes(present.sum()).clamp(min=1)
+        normalizer = _mean_over_processes(present.sum() if num_present is None else num_present).clamp(min=1)
         losses = {
             "loss_mask": self.mask_weight * focal_loss(mask_logits, targets).sum() / normalizer,
             "loss_dice": self.dice_weight * (_map_dice_loss(mask_logits, targets) * present).sum() / normalizer,

@@ -40,7 +40,7 @@ class ContextPromptLearner(PromptLearner):
         self.contexts = nn.Parameter(torch.empty(num_contexts, context_length, self.text_encoder.width))  # (Z, n, E)
         nn.init.trunc_normal_(self.contexts, std=init_std, a=-2 * init_std, b=2 * init_std)
         texts, self._owners = all_synonyms(self.class_names)
-        self.register_buffer("tokens", self._tokenize([*texts, self.no_object_name]), persistent=False)
+        self.tokens = self._tokenize([*texts, self.no_object_name])
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

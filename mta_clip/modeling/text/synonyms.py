@@ -59,6 +59,6 @@ def best_of_synonyms(scores: Tensor, owners: Sequence[int], dim: int) -> Tensor:
     if len(set(owners)) == len(owners):
         return scores
     scores = scores.movedim(dim, -1)
-    index = torch.tensor(owners, device=scores.device).expand(scores.shape)
+    index = torch.tensor(owners).to(scores.device, non_blocking=True).expand(scores.shape)
     best = scores.new_empty((*scores.shape[:-1], owners[-1] + 1))
     return best.scatter_reduce(-1, index, scores, "amax", include_self=False).movedim(-1, dim)

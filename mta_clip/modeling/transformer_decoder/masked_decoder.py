@@ -5,10 +5,13 @@ Dm mask embedding width, L memory levels, S tokens of one level, A attention hea
 quarter of the padded input, h_l and w_l = memory level l.
 """
 
+from functools import partial
+
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ..ops import mask_bias
 from ..outputs import HeadOutput, LayerPrediction
@@ -30,6 +33,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         feedforward_dim: hidden width of the feed-forward networks.
         num_layers: number of decoder layers.
         enforce_input_proj: projects the memories by a 1x1 convolution even if c = D.
+        checkpointing: computes the activations of the layers again in the backward pass instead of keeping them.
 
     Raises:
         ValueError: D is not a multiple of A; see also PositionEmbeddingSine.
@@ -49,8 +53,10 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         mask_dim: int = 256,
         num_levels: int = 3,
         enforce_input_proj: bool = False,
+        checkpointing: bool = False,
     ):
         super().__init__()
+        self.checkpointing = checkpointing
         self.num_queries = num_queries
         self.layers = nn.ModuleList(
             MaskedDecoderLayer(embed_dim=hidden_dim, num_heads=num_heads, feedforward_dim=feedforward_dim)
@@ -86,6 +92,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             "mask_dim": mask_dim,
             "num_levels": len(cfg.MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES),
             "enforce_input_proj": node.ENFORCE_INPUT_PROJ,
+            "checkpointing": cfg.MODEL.SEM_SEG_HEAD.CHECKPOINTING,
         }
 
     def forward(self, memories: list[Tensor], mask_features: Tensor, text: Tensor | None = None) -> HeadOutput:
@@ -107,6 +114,9 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         keys, values = zip(*(self._flatten(level, memory) for level, memory in enumerate(memories)), strict=True)
         small_features = self._resize(mask_features, memories)
         queries = self.initial_queries(text, mask_features.shape[0])
+        refine = self._refine
+        if self.checkpointing and self.training:
+            refine = partial(checkpoint, self._refine, use_reentrant=False)
         predictions = []
         for i, layer in enumerate(self.layers):
             normed = self.decoder_norm(queries)
@@ -114,8 +124,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             if self.training:
                 predictions.append(self.predict(normed, mask_embed, text))
             level = i % len(memories)
-            bias = self._attention_bias(normed, mask_embed, small_features[level])
-            queries = layer(queries, self.query_embed.weight, keys[level], values[level], bias)
+            queries = refine(layer, queries, normed, mask_embed, small_features[level], keys[level], values[level])
         normed = self.decoder_norm(queries)
         predictions.append(self.predict(normed, self.mask_embed(normed[:, : self.num_queries]), text))
         return HeadOutput(mask_features=mask_features, layers=predictions)
@@ -135,6 +144,20 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor | None) -> LayerPrediction:
         """Makes predictions from normed queries (B, N, D) and the mask embeddings (B, Q, Dm) of the mask queries."""
         return LayerPrediction(class_logits=self.class_embed(normed[:, : self.num_queries]), mask_embed=mask_embed)
+
+    def _refine(
+        self,
+        layer: MaskedDecoderLayer,
+        queries: Tensor,
+        normed: Tensor,
+        mask_embed: Tensor,
+        small_features: Tensor,
+        keys: Tensor,
+        values: Tensor,
+    ) -> Tensor:
+        """The queries (B, N, D) after a layer, in which they attend inside their masks."""
+        bias = self._attention_bias(normed, mask_embed, small_features)
+        return layer(queries, self.query_embed.weight, keys, values, bias)
 
     def _flatten(self, level: int, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (with position encoding) and values of a memory level, both (B, S, D)."""

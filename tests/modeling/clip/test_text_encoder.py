@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mta_clip.config import get_cfg
-from mta_clip.modeling.clip import CLIPTextEncoder, text_encoder
+from mta_clip.modeling.clip import CLIPTextEncoder, knows_language, text_encoder
 
 open_clip.add_model_config(Path(__file__).parent / "model_configs")
 
@@ -103,3 +103,33 @@ def test_the_text_tower_of_a_config(caplog):
     clip.TEXT_PRETRAINED = ""
     assert CLIPTextEncoder.from_config(cfg)["pretrained"] == ""
     assert "text tower test-not-causal has random weights" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"PRETRAINED": "openai"}, True),
+        ({"PRETRAINED": ""}, False),
+        ({"PRETRAINED": "", "TEXT_PRETRAINED": "text.pt"}, True),
+        ({"PRETRAINED": "", "TEXT_NAME": "ViT-B-16", "TEXT_PRETRAINED": "openai"}, True),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "ViT-B-16"}, False),
+        ({"PRETRAINED": "", "TEXT_NAME": "hf:sentence-transformers/all-MiniLM-L6-v2"}, True),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "hf:some/model", "TEXT_PRETRAINED": "random"}, False),
+        ({"NAME": "mta-tiny", "PRETRAINED": "shapes.pth"}, False),
+        ({"PRETRAINED": "openai", "TEXT_NAME": "mta-tiny", "TEXT_PRETRAINED": "shapes.pth"}, False),
+    ],
+)
+def test_which_towers_know_language(keys, expected):
+    cfg = get_cfg()
+    for key, value in keys.items():
+        cfg.MODEL.CLIP[key] = value
+    assert knows_language(cfg) is expected
+
+
+def test_errors_name_the_keys_of_the_text_tower():
+    with pytest.raises(
+        FileNotFoundError, match=r"MODEL\.CLIP\.PRETRAINED or TEXT_PRETRAINED: no such file: absent\.pt"
+    ):
+        CLIPTextEncoder(name="mta-tiny", pretrained="absent.pt")
+    with pytest.raises(ValueError, match=r"MODEL\.CLIP\.NAME or TEXT_NAME: open_clip has no architecture 'vit-b16'"):
+        CLIPTextEncoder(name="vit-b16")

@@ -58,7 +58,7 @@ def test_errors(monkeypatch):
     with pytest.raises(OSError, match="could not load the tokenizer 'timm/ViT-B-16-SigLIP' of ViT-B-16-SigLIP"):
         build_tokenizer("ViT-B-16-SigLIP")  # tests have no network
     config = {"hf_tokenizer_name": "x", "tokenizer_mode": "clips"}
-    monkeypatch.setattr(text_tokenizer, "clip_config", lambda name: {"text_cfg": config})
+    monkeypatch.setattr(text_tokenizer, "clip_config", lambda name, part: {"text_cfg": config})
     with pytest.raises(ValueError, match="tokenizer_mode 'clips' is not supported"):
         build_tokenizer("mta-tiny")
     assert isinstance(CLIPTokenizer(open_clip.get_tokenizer("RN50")), text_tokenizer.TextTokenizer)

@@ -46,7 +46,7 @@ def test_the_tower_of_an_architecture_is_open_clips(tmp_path):
 def test_no_text_tower_is_built_where_it_would_need_hugging_face(tmp_path, monkeypatch):
     """An image tower alone, with its part of the weights; a table of positions of another size is resized."""
     config = open_clip.get_model_config("mta-tiny-vit")
-    monkeypatch.setattr("mta_clip.modeling.clip.visual.clip_config", lambda name: config)
+    monkeypatch.setattr("mta_clip.modeling.clip.visual.clip_config", lambda name, part: config)
     model = build_clip(name="mta-tiny-vit")
     config["text_cfg"] = {"hf_model_name": "nobody/nothing"}
     torch.save({"state_dict": model.state_dict()}, tmp_path / "clip.pt")
@@ -55,7 +55,7 @@ def test_no_text_tower_is_built_where_it_would_need_hugging_face(tmp_path, monke
     larger = build_visual(name="mta-tiny-vit", pretrained=str(tmp_path / "clip.pt"))
     assert torch.equal(larger.conv1.weight, model.visual.conv1.weight)
     torch.save(model.visual.state_dict(), tmp_path / "visual.pt")
-    with pytest.raises(ValueError, match=r"visual\.pt does not hold weights of mta-tiny-vit"):
+    with pytest.raises(ValueError, match=r"IMAGE_PRETRAINED: .*visual\.pt does not hold weights of mta-tiny-vit"):
         build_visual(name="mta-tiny-vit", pretrained=str(tmp_path / "visual.pt"))
 
 
@@ -92,6 +92,8 @@ def test_refuses_unfit_timm_files(tmp_path):
             build_visual(name="timm:test_efficientnet", pretrained=str(tmp_path / file))
     with pytest.raises(FileNotFoundError, match=r"IMAGE_PRETRAINED: no such file: .*absent\.pth"):
         build_visual(name="timm:test_resnet", pretrained=str(tmp_path / "absent.pth"))
+    with pytest.raises(FileNotFoundError, match=r"PRETRAINED or IMAGE_PRETRAINED: no such file: .*absent\.pth"):
+        build_visual(name="mta-tiny", pretrained=str(tmp_path / "absent.pth"))
 
 
 def test_failed_download_says_what_to_do(monkeypatch):
@@ -104,6 +106,8 @@ def test_failed_download_says_what_to_do(monkeypatch):
 
 
 def test_unknown_names_and_drop_path():
+    with pytest.raises(ValueError, match=r"MODEL\.CLIP\.NAME or IMAGE_NAME: open_clip has no architecture 'vit-b16'"):
+        build_visual(name="vit-b16")
     with pytest.raises(ValueError, match=r"timm has no model 'resnet_50'; did you mean .*resnet50"):
         build_visual(name="timm:resnet_50")
     with pytest.raises(ValueError, match=r"IMAGE_DROP_PATH 0\.1 is for timm's models \(timm:NAME\), and RN50 is none"):

@@ -116,6 +116,28 @@ def test_compile_reaches_the_networks():
     assert model.part._compiled_call_impl and not model._compiled_call_impl
 
 
+@pytest.mark.parametrize(("dynamic", "evaluation"), [(None, [True]), (False, [False] * 3)])
+def test_training_compiles_for_each_size_and_evaluation_for_any(dynamic, evaluation):
+    torch.compiler.reset()
+    graphs = []  # whether each is for any size
+
+    def backend(graph, inputs):
+        graphs.append(any(isinstance(x, torch.SymInt) for x in inputs))
+        return graph
+
+    model = Echo()
+    model.part = nn.Conv2d(1, 1, 1)
+    model.networks = lambda: [model.part]
+    model.compile(backend=backend, dynamic=dynamic)
+    for training, expected in ((True, [False] * 3), (False, evaluation), (True, [])):
+        model.train(training)
+        graphs.clear()
+        with torch.set_grad_enabled(training):
+            for width in (4, 5, 6):
+                assert model.part(torch.ones(1, 1, 3, width)).shape[-1] == width
+        assert graphs == expected
+
+
 def test_arguments_of_a_config():
     cfg = get_cfg()
     cfg.TEST.SLIDING_WINDOW.ENABLED, cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY, cfg.TEST.PRECISION = True, True, "bfloat16"

@@ -243,6 +243,20 @@ def test_a_text_tower_of_another_kind_and_width(prompt, checkpointing, tmp_path)
     assert model(batch(1))[0]["sem_seg"].shape[0] == 3
 
 
+@WITH_AND_WITHOUT_TEXT
+def test_checkpointing_gives_the_same_gradients(text):
+    results = []
+    for checkpointing in (False, True):
+        model = tiny_model("MODEL.SEM_SEG_HEAD.CHECKPOINTING", checkpointing, text=text).train()
+        assert model.sem_seg_head.pixel_decoder.checkpointing == checkpointing
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = model(batch())
+        sum(losses.values()).backward()
+        results.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*results)
+
+
 def test_optimizer_leaves_the_text_tower_alone():
     cfg = tiny_config()
     model = tiny_model()

@@ -30,6 +30,14 @@ def test_plain_forms_can_be_asked_for():
     assert operator(torch.zeros(1)) == "cpu"
 
 
+def test_a_form_can_be_asked_for_by_name():
+    operator = dispatch(plain, cpu=lambda tensor: "cpu", named={"other": lambda tensor: "other"})
+    assert operator.forms == ("auto", "other")
+    assert [operator(torch.zeros(1), form=form) for form in operator.forms] == ["cpu", "other"]
+    with plain_forms():
+        assert operator(torch.zeros(1), form="other") == "plain "
+
+
 def test_every_operator_has_a_plain_form():
     operators = [getattr(ops, name) for name in ops.__all__ if hasattr(getattr(ops, name), "plain")]
     assert len(operators) == 6

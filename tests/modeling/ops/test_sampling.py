@@ -1,9 +1,12 @@
 """The definition of deformable sampling, by hand; test_embedding_bag.py compares the fast form with it."""
 
+import sys
+
 import pytest
 import torch
 
-from mta_clip.modeling.ops.sampling import deformable_sampling
+from mta_clip.modeling import ops
+from mta_clip.modeling.ops.sampling import deformable_sampling, deformable_sampling_by_triton
 
 
 def sample(value, x, y, weights, sizes):
@@ -42,3 +45,11 @@ def test_channels_of_a_head_stay_together_and_the_type_stays():
 def test_sizes_that_do_not_add_up_are_an_error():
     with pytest.raises(RuntimeError, match="split"):
         sample(torch.zeros(1, 5, 1, 1), [0], [0], [1], [(2, 2)])
+
+
+def test_without_triton_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "mta_clip.modeling.ops.triton_sampling", raising=False)
+    monkeypatch.delattr(ops, "triton_sampling", raising=False)
+    with pytest.raises(ImportError, match=r"SAMPLING triton needs Triton.*set it to auto"):
+        deformable_sampling_by_triton(*torch.zeros(4, 1, 1, 1), [(1, 1)])

@@ -1,3 +1,4 @@
+import os
 from unittest import mock
 
 import pytest
@@ -156,7 +157,7 @@ class TestModule:
 
     @staticmethod
     def record(seen):
-        def sampling(value, x, y, weights, sizes):
+        def sampling(value, x, y, weights, sizes, form):
             seen.append((x, y, weights))
             return deformable_sampling(value, x, y, weights, sizes)
 
@@ -171,6 +172,21 @@ class TestModule:
         output.sum().backward()
         assert output.isfinite().all()
         assert value.grad.isfinite().all()
+
+    @pytest.mark.parametrize("sampling", deformable_sampling.forms)
+    def test_every_form_of_sampling_gives_the_same(self, sampling):
+        if sampling == "triton" and not os.environ.get("TRITON_INTERPRET"):
+            pytest.skip("the kernel is for GPUs")
+        value, outputs = torch.randn(1, 26, 16), []
+        for form in (sampling, "grid_sample"):
+            torch.manual_seed(0)
+            module = MSDeformAttn(embed_dim=16, num_heads=2, num_levels=2, num_points=4, sampling=form)
+            outputs.append(self.attend(module, value, value))
+        torch.testing.assert_close(*outputs)
+
+    def test_an_unknown_form_of_sampling_is_an_error(self):
+        with pytest.raises(ValueError, match="SAMPLING is 'cuda', expected one of auto, triton, embedding_bag"):
+            MSDeformAttn(sampling="cuda")
 
     def test_the_width_must_split_into_heads(self):
         with pytest.raises(ValueError, match="multiple"):

@@ -111,3 +111,15 @@ def test_the_transformer_must_leave_a_finer_map():
         tiny(transformer_in_features=list(TINY))
     with pytest.raises(ValueError, match="res7"):
         tiny(transformer_in_features=["res7"])
+
+
+def test_checkpointed_layers_run_twice_and_give_the_same_gradients():
+    features, results, calls = maps(64, 64), [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        decoder = tiny(dropout=0.1, checkpointing=checkpointing).train()
+        decoder.layers[0].register_forward_pre_hook(lambda *_, c=checkpointing: calls.append(c))
+        decoder(features)[0].square().sum().backward()
+        results.append({name: p.grad for name, p in decoder.named_parameters()})
+    assert calls == [False, True, True]
+    torch.testing.assert_close(*results)

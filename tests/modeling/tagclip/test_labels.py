@@ -72,7 +72,7 @@ def test_many_classes_and_other_ignore_labels():
 )
 def test_unknown_values_are_refused(protocol, value, message):
     with pytest.raises(ValueError, match=message):
-        make(protocol)(torch.tensor([[[0, value]]]))
+        make(protocol).check(torch.tensor([[[0, value]]]))
 
 
 @pytest.mark.parametrize(

@@ -136,3 +136,17 @@ def test_wrong_inputs_are_named():
         tiny()(memories[:2], mask_features)
     with pytest.raises(ValueError, match="takes no text"):
         tiny()(memories, mask_features, torch.randn(1, 5, 8))
+
+
+def test_checkpointed_layers_run_twice_and_give_the_same_gradients():
+    memories, mask_features = inputs()
+    results, calls = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        decoder = tiny(checkpointing=checkpointing).train()
+        decoder.layers[0].register_forward_pre_hook(lambda *_, c=checkpointing: calls.append(c))
+        output = decoder(memories, mask_features)
+        sum(layer.mask_embed.square().sum() + layer.class_logits.sum() for layer in output.layers).backward()
+        results.append({name: p.grad for name, p in decoder.named_parameters()})
+    assert calls == [False, True, True]
+    torch.testing.assert_close(*results)

@@ -43,12 +43,8 @@ class TimmViTTower(TokenTower):
         trunk.patch_embed.output_fmt = type(trunk.patch_embed.output_fmt).NHWC
         self.visual = trunk
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """See FeatureTower."""
-        return self.neck(self.token_maps(images))
-
     def token_maps(self, images: Tensor) -> list[Tensor]:
-        """Outputs (B, E, h, w) of the tapped blocks, without prefix tokens, from images (B, 3, H, W)."""
+        """See TokenTower."""
         images = self.fit_to_patches(images)
         if getattr(self.visual, "rope", None) is not None:  # EVA's rotary embedding is computed for one grid at a time
             self.visual.rope.update_feat_shape([side // self.patch_size for side in images.shape[-2:]])

@@ -105,6 +105,14 @@ class TokenTower(FeatureTower):
         """See FeatureTower."""
         return cls(visual, taps, neck_norm)
 
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See FeatureTower."""
+        return self.neck(self.token_maps(images))
+
+    def token_maps(self, images: Tensor) -> list[Tensor]:
+        """Outputs (B, E, h, w) of the tapped blocks, without prefix tokens, from images (B, 3, H, W)."""
+        raise NotImplementedError
+
     def fit_to_patches(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) scaled to (B, 3, h * patch_size, w * patch_size); h, w = H, W over the token stride."""
         if self.token_stride == self.patch_size:

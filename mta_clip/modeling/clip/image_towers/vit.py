@@ -41,12 +41,8 @@ class ViTTower(TokenTower):
         visual.ln_post = visual.proj = visual.attn_pool = visual.attn_pool_contrastive = None
         self.visual = visual
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """See FeatureTower."""
-        return self.neck(self.token_maps(images))
-
     def token_maps(self, images: Tensor) -> list[Tensor]:
-        """Outputs (B, E, h, w) of the tapped blocks, without the class token, from images (B, 3, H, W)."""
+        """See TokenTower."""
         tokens, grid = embed_patches(self.visual, self.fit_to_patches(images))
         outputs = []
         for block in self.visual.transformer.resblocks:

@@ -53,7 +53,7 @@ def build_text_tower(
         return adapt_text_tower(source, name, checkpointing)
     if pooling:
         raise ValueError(f"MODEL.CLIP.TEXT_POOLING is {pooling!r}, but {name} has its own: leave it ''")
-    model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu)
+    model = build_clip(name=name, pretrained=pretrained, quick_gelu=quick_gelu, part="TEXT")
     return adapt_text_tower(getattr(model, "text", model), name, checkpointing)
 
 
@@ -80,6 +80,6 @@ def text_dim(name: str) -> int:
     """
     if name.startswith(PREFIX):
         return hidden_size(name.removeprefix(PREFIX))
-    config = clip_config(name)
+    config = clip_config(name, "TEXT")
     unprojected = config["text_cfg"].get("proj_type") == "none"
     return config["text_cfg"]["width"] if unprojected else config["embed_dim"]

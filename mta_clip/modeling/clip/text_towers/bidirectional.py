@@ -19,13 +19,12 @@ class BidirectionalTextTower(OpenCLIPTextTower):
     All texts have the full context length, as in training: contexts take the place of padding.
     """
 
+    kind = "bidirectional"
     padding = "seen"
 
     def __init__(self, source: nn.Module, checkpointing: bool = False):
         super().__init__(source, checkpointing)
         self.kind = f"bidirectional, {'end token' if self.pool in ('argmax', 'eos') else f'{self.pool} token'}"
-
-    kind = "bidirectional"
 
     @staticmethod
     def problems(source: nn.Module) -> list[str]:
@@ -42,6 +41,7 @@ class BidirectionalTextTower(OpenCLIPTextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
+        tokens = tokens.to(self.positional_embedding.device, non_blocking=True)
         hidden = insert_contexts(self.token_embedding(tokens), contexts, start)
         count, texts, length = hidden.shape[:3]
         self.check_length(length)

@@ -41,15 +41,18 @@ class CausalTextTower(OpenCLIPTextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
-        following = tokens[:, start:]
-        prefix = self.token_embedding(tokens[:1, :start])  # all texts begin with the same token
+        device, following = self.positional_embedding.device, tokens[:, start:]
+        prefix = self.token_embedding(tokens[:1, :start].to(device, non_blocking=True))  # the same for all texts
         if contexts is not None:
             prefix = torch.cat([prefix.expand(len(contexts), -1, -1), contexts.to(prefix.dtype)], dim=1)
         self.check_length(prefix.shape[1] + following.shape[1])
         prefix = prefix + self.positional_embedding[: prefix.shape[1]]
         texts, lengths, visible = self.embed_texts(following, prefix.shape[1])
-        is_text = torch.arange(texts.shape[1], device=tokens.device) < lengths[:, None]
+        # Where texts end is found out on the CPU, so that nothing waits for a GPU.
+        is_text = torch.arange(texts.shape[1]) < lengths[:, None]
         places = is_text.repeat(len(prefix), 1).flatten().nonzero().squeeze(1)  # contexts outermost
+        ends = lengths.repeat(len(prefix)).cumsum(0) - 1
+        places, ends, visible = (x.to(device, non_blocking=True) for x in (places, ends, visible))
         texts = texts.repeat(len(prefix), 1, 1).flatten(0, 1)[places]
         if visible.dim() == 4:
             visible = visible.repeat(len(prefix), 1, 1, 1)
@@ -59,25 +62,25 @@ class CausalTextTower(OpenCLIPTextTower):
                 prefix, texts = checkpoint(_run_block, *arguments, use_reentrant=False)
             else:
                 prefix, texts = _run_block(*arguments)
-        ends = lengths.repeat(len(prefix)).cumsum(0) - 1
         return self.project(self.ln_final(texts[ends])).unflatten(0, (len(prefix), len(tokens)))
 
     def embed_texts(self, following: Tensor, prefix_length: int) -> tuple[Tensor, Tensor, Tensor]:
         """What each text adds to its prefix; it is read out at its last token.
 
         Args:
-            following: (K, T) int64, tokens after the start.
+            following: (K, T) int64 on the CPU, tokens after the start.
             prefix_length: P, positions before them.
 
         Returns:
-            Embedded tokens with positions (K, T, E); their number without padding (K,) int64; and who sees whom, bool,
-            (T, P + T) or, if texts differ, (K, 1, T, P + T).
+            Embedded tokens with positions (K, T, E); and, on the CPU, their number without padding (K,) int64 and who
+            sees whom, bool, (T, P + T) or, if texts differ, (K, 1, T, P + T).
         """
         count = following.shape[1]
         positions = self.positional_embedding[prefix_length : prefix_length + count]
         # A text token sees the whole prefix and the text up to itself.
-        visible = torch.ones(count, prefix_length + count, dtype=torch.bool, device=following.device)
-        return self.token_embedding(following) + positions, self.ends(following) + 1, visible.tril(prefix_length)
+        visible = torch.ones(count, prefix_length + count, dtype=torch.bool).tril(prefix_length)
+        embedded = self.token_embedding(following.to(positions.device, non_blocking=True))
+        return embedded + positions, self.ends(following) + 1, visible
 
 
 def causal_problems(source: nn.Module) -> list[str]:

@@ -40,16 +40,18 @@ class ClassTokenTextTower(CausalTextTower):
 
     def embed_texts(self, following: Tensor, prefix_length: int) -> tuple[Tensor, Tensor, Tensor]:
         """See CausalTextTower. After the end token come one padding token, if there is room, and the class token."""
-        rows = torch.arange(len(following), device=following.device)
+        device, rows = self.positional_embedding.device, torch.arange(len(following))
         lengths = self.ends(following) + 1
         room = prefix_length + lengths < self.context_length
         lengths = lengths + room
         following = F.pad(following, (0, 2), value=self.pad_id)
         length = prefix_length + following.shape[1]
-        positions = torch.arange(prefix_length, length, device=following.device).clamp(max=self.context_length)
-        texts = self.token_embedding(following) + self.positional_embedding[positions]
-        texts[rows, lengths] = self.cls_emb + self.positional_embedding[-1]
-        visible = torch.ones(following.shape[1], length, dtype=torch.bool, device=following.device)
+        positions = torch.arange(prefix_length, length, device=device).clamp(max=self.context_length)
+        embedded = self.token_embedding(following.to(device, non_blocking=True))
+        texts = embedded + self.positional_embedding[positions]
+        places = tuple(x.to(device, non_blocking=True) for x in (rows, lengths))
+        texts[places] = self.cls_emb + self.positional_embedding[-1]
+        visible = torch.ones(following.shape[1], length, dtype=torch.bool)
         visible = visible.tril(prefix_length).repeat(len(rows), 1, 1)
         visible[rows, lengths, prefix_length + lengths] = ~room
         return texts, lengths + 1, visible[:, None]

@@ -6,6 +6,7 @@ features.
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -55,7 +56,9 @@ class HuggingFaceTextTower(TextTower):
 
     def forward(self, tokens: Tensor, contexts: Tensor | None = None, start: int = 1) -> Tensor:
         """See TextTower."""
-        embedded = insert_contexts(self.transformer.get_input_embeddings()(tokens.clamp(min=0)), contexts, start)
+        embedding = self.transformer.get_input_embeddings()
+        tokens = tokens.to(embedding.weight.device, non_blocking=True)
+        embedded = insert_contexts(embedding(tokens.clamp(min=0)), contexts, start)
         self.check_length(embedded.shape[2])
         # True for contexts: what is in front of the text is never padding.
         attended = nn.functional.pad(tokens >= 0, (embedded.shape[2] - tokens.shape[1], 0), value=True).long()
@@ -102,7 +105,8 @@ class HuggingFaceModel(nn.Module):
     def __init__(self, name: str, pooling: str = "", random_weights: bool = False):
         super().__init__()
         if random_weights:
-            model = import_transformers(PREFIX + name).AutoModel.from_config(_from_pretrained("AutoConfig", name))
+            config = _from_pretrained("AutoConfig", name)
+            model = _transformers(name).AutoModel.from_config(config)
         else:
             model = _from_pretrained("AutoModel", name)
         model = model.float()  # files in half precision are loaded as such
@@ -131,13 +135,17 @@ def load_tokenizer(name: str) -> Any:
     return _from_pretrained("AutoTokenizer", name)
 
 
+def _transformers(name: str) -> ModuleType:
+    return import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
+
+
 def _from_pretrained(auto_class: str, name: str) -> Any:
-    transformers = import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
-    folder = Path(name).expanduser()
-    if name.startswith(("/", ".", "~")) and not folder.is_dir():
-        raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {folder}")
+    transformers = _transformers(name)
+    source = _folder_or_id(name)
+    if name.startswith(("/", ".", "~")) and not Path(source).is_dir():
+        raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {Path(name).expanduser()}")
     try:
-        return getattr(transformers, auto_class).from_pretrained(str(folder) if folder.is_dir() else name)
+        return getattr(transformers, auto_class).from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise OSError(
             f"MODEL.CLIP.TEXT_NAME: {PREFIX}{name} could not be loaded ({error}). Expected a folder with config.json, "
@@ -148,11 +156,16 @@ def _from_pretrained(auto_class: str, name: str) -> Any:
 
 def _own_pooling(name: str) -> str:
     """The pooling that sentence-transformers stores with a model; "mean" if it is not one of these."""
-    transformers = import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
+    transformers = _transformers(name)
     file = transformers.utils.cached_file(
-        name, "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
+        _folder_or_id(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )  # fmt: skip
     stored = json.loads(Path(file).read_text()) if file else {}
     wanted = {"pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean"}
     return next((pooling for key, pooling in wanted.items() if stored.get(key)), "mean")
+
+
+def _folder_or_id(name: str) -> str:
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name

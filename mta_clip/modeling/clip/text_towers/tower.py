@@ -42,7 +42,7 @@ class TextTower(nn.Module):
         """Text features (Z, K, Dt), not normalised.
 
         Args:
-            tokens: (K, T) int64, each row: start tokens, text, end token, padding as in `padding`.
+            tokens: (K, T) int64 on the CPU, each row: start tokens, text, end token, padding as in `padding`.
             contexts: (Z, n, E) vectors in the space of token embeddings, inserted between the start tokens and the
                 text; None = no vectors and Z = 1.
             start: number of start tokens, 0 or 1, which all rows have in common.

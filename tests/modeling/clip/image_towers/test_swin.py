@@ -7,6 +7,7 @@ import timm
 import torch
 from tiny_towers import visual_of
 from transformers import SwinBackbone, SwinConfig
+from transformers_names import rename
 
 from mta_clip.modeling.clip.image_towers import SwinTower, build_feature_tower
 
@@ -35,10 +36,7 @@ def copy_from(theirs: SwinBackbone, tower: SwinTower) -> None:
             return state[f"encoder.layers.{int(match[1]) - 1}.downsample.{match[2]}"]
         if match := re.fullmatch(r"visual\.(.+)\.attn\.qkv\.(.+)", name):
             return torch.cat([state[f"encoder.{match[1]}.attention.{part}_proj.{match[2]}"] for part in "qkv"])
-        for pattern, replacement in THEIR_NAMES:
-            if match := re.fullmatch(pattern, name):
-                return state[match.expand(replacement)]
-        raise KeyError(name)
+        return state[rename(name, THEIR_NAMES)]
 
     tower.load_state_dict({name: value_of(name) for name in tower.state_dict()})
 

@@ -104,14 +104,16 @@ def test_the_same_tower_without_its_weights(folder):
     assert not any(parameter.requires_grad for parameter in random.parameters())
 
 
-def test_the_pooling_that_sentence_transformers_stores(folder, tmp_path):
+@pytest.mark.parametrize("at_home", [False, True])
+def test_the_pooling_that_sentence_transformers_stores(folder, tmp_path, monkeypatch, at_home):
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(
         '{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}'
     )
-    encoder = CLIPTextEncoder(name=f"hf:{tmp_path}")
+    encoder = CLIPTextEncoder(name=f"hf:~/{tmp_path.name}" if at_home else f"hf:{tmp_path}")
     hidden, _ = last_hidden_state(folder, ["red ring"])
     torch.testing.assert_close(encoder(encoder.tokenize(["red ring"]))[0], hidden[:, 0], rtol=1e-4, atol=1e-5)
 
