@@ -3,8 +3,10 @@ VENV   := .venv
 PYTHON := $(VENV)/bin/python
 DEMO   := output/demo
 CONFIG := shapes/mta_clip_tiny
+GPU    := output/gpu
+BUNDLE := output/bundle
 
-.PHONY: help setup demo test coverage lint format benchmark clean
+.PHONY: help setup demo test coverage lint format benchmark gpu bundle clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -13,6 +15,8 @@ help:
 	@echo "make coverage   the same, with branch coverage of mta_clip/"
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
+	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
+	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
 
@@ -47,6 +51,15 @@ format: setup
 
 benchmark: setup
 	$(PYTHON) tools/benchmark.py
+
+gpu: setup
+	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
+
+PYTHON_VERSION := 3.12
+
+bundle: setup
+	rm -rf $(BUNDLE)
+	$(PYTHON) tools/make_bundle.py --python $(PYTHON_VERSION) --output $(BUNDLE)
 
 clean:
 	rm -rf output build dist *.egg-info .pytest_cache .ruff_cache

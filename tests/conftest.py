@@ -1,5 +1,6 @@
 """Shared fixtures: seeds, and a datasets folder of the tests' own."""
 
+import contextlib
 import importlib.util
 import os
 import random
@@ -15,6 +16,8 @@ if not torch.cuda.is_available() and importlib.util.find_spec("triton"):
 
 import mta_clip  # noqa: F401  first, as it makes detectron2 importable
 
+from golden_files import GOLDEN_DEVICE  # isort: skip
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # also of processes that tests start: tiny models gain nothing by threads
 torch.set_num_threads(1)
 
@@ -25,6 +28,14 @@ def seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def golden_device(request):
+    """Golden tests build and run everything on the device that MTA_CLIP_GOLDEN_DEVICE names."""
+    device = GOLDEN_DEVICE if request.node.get_closest_marker("golden") else "cpu"
+    with torch.device(device) if device != "cpu" else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@
     python tools/benchmark.py --neighbour 1                       # with another process busy on one core
     python tools/benchmark.py --sweep size --values 256 512 1024 2048 --peers mta-clip-rn50
     python tools/benchmark.py --official ../Mask2Former           # also the official Mask2Former, from a checkout
+    python tools/benchmark.py --device cuda --batch 8             # on a GPU; gpu_campaign.py measures all there is
 
 On a shared machine, only ratios between peers of one run mean anything. If other processes use the cores meanwhile,
 `--threads 1 --clock cpu` counts only the time that the process itself computed. Weights are random, as time does not
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 # The official Mask2Former cannot be installed by pip; transformers' is the peer that everyone can run.
 OFFICIAL, TRANSFORMERS = "official-mask2former-r50", "transformers-mask2former-r50"
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "tf32", "bfloat16", "float16")  # tf32: float32 with TensorFloat-32 in products, on GPUs
 SETTINGS = ("mode", "device", "size", "batch", "classes", "contexts", "threads", "clock", "neighbour")
 
 
@@ -62,13 +63,17 @@ class Worker:
         self.about = self._answer()
         self.rounds: list[dict] = []
 
-    def run_round(self) -> None:
+    def run_round(self, **settings: object) -> None:
         """Runs the peer once and keeps its times.
+
+        Args:
+            settings: changes from this round on: dtype, size, batch.
 
         Raises:
             RuntimeError: the process ended.
         """
-        self.process.stdin.write("run\n")
+        self.about |= settings
+        self.process.stdin.write(json.dumps(settings) + "\n")
         self.process.stdin.flush()
         self.rounds.append(self._answer())
 
@@ -170,6 +175,7 @@ def table(results: list[dict]) -> str:
             f"/ {first}": ratio(seconds, times[first]),
         }
         row |= {heading: ratio(seconds, times[peer]) for heading, peer in others.items() if peer in times}
+        row["images/s"] = f"{throughput(r):.3g}"
         row["stages, s"] = "  ".join(f"{name} {value:.3f}" for name, value in r["stages"].items())
         row["peak MiB"] = f"{r['peak_memory_mib']:.0f}"
         row["of it for the run"] = f"{r['peak_memory_mib'] - r['start_memory_mib']:.0f}"
@@ -189,6 +195,12 @@ def compare_with_official(args: argparse.Namespace) -> dict[str, float]:
         command += [f"--{option}", str(getattr(args, option))]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(output.splitlines()[-1])
+
+
+def throughput(result: dict) -> float:
+    """Images per second; of windows, windows."""
+    single = result["peer"].split(":")[0].endswith(("-photo", "-sliding"))  # whatever the batch
+    return (1 if single else result["batch"]) / result["seconds"]["median"]
 
 
 def ratio(seconds: dict, others: dict) -> str:

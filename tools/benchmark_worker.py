@@ -1,7 +1,11 @@
-"""The process of one peer of tools/benchmark.py: builds a model, then times one run for each line on stdin."""
+"""The process of one peer of tools/benchmark.py: builds a model, then times one run for each line on stdin.
+
+A line is a JSON object of settings that change from there on: dtype, size, batch; {} changes nothing.
+"""
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import resource
@@ -94,24 +98,48 @@ def photo(args: argparse.Namespace, config: str = "") -> Stages:
     return {"photo to labels": lambda values: {"labels": model([sample])}}
 
 
-def training(args: argparse.Namespace, *options: object, plain: bool = False) -> Stages:
-    """One training step of MTA-CLIP without the optimizer: ours, or the plain one of plain_reference.py."""
+def training(args: argparse.Namespace, *options: object, text: bool = True, plain: bool = False) -> Stages:
+    """One training step without the optimizer: of our models, or of the plain MTA-CLIP of plain_reference.py."""
     from plain_reference import plain_losses
 
-    model = build_ours(args, True, *options).train()
-    blocks = torch.randint(0, args.classes, (args.batch, 1, *LABELLED_REGIONS)).float()
-    labels = torch.nn.functional.interpolate(blocks, (args.size, args.size)).long()[:, 0]
+    model = build_ours(args, text, *options).train()
 
-    def forward(values: dict) -> dict:
-        losses = plain_losses(model, values["images"], labels) if plain else model.losses(values["images"], labels)
-        return {"loss": sum(losses.values())}
+    def loss(images: Tensor) -> Tensor:
+        labels = label_maps(images.shape, args.classes)
+        losses = plain_losses(model, images, labels) if plain else model.losses(images, labels)
+        return sum(losses.values())
 
+    return training_step(model, loss)
+
+
+def transformers_training(args: argparse.Namespace) -> Stages:
+    """One training step of transformers' Mask2Former R50 without the optimizer; it gets its masks ready-made."""
+    model = build_transformers(args).train()
+
+    @functools.cache
+    def targets(shape: torch.Size) -> dict[str, list[Tensor]]:
+        maps = label_maps(shape, args.classes).to(args.device)
+        present = [labels.unique() for labels in maps]
+        masks = [(labels == classes[:, None, None]).float() for labels, classes in zip(maps, present, strict=True)]
+        return {"mask_labels": masks, "class_labels": present}
+
+    return training_step(model, lambda images: model(pixel_values=images, **targets(images.shape)).loss)
+
+
+def training_step(model: torch.nn.Module, loss: Callable[[Tensor], Tensor]) -> Stages:
     def backward(values: dict) -> dict:
         values.pop("loss").backward()
         model.zero_grad()
         return {}
 
-    return {"forward": forward, "backward": backward}
+    return {"forward": lambda values: {"loss": loss(values["images"])}, "backward": backward}
+
+
+@functools.cache
+def label_maps(shape: torch.Size, classes: int) -> Tensor:
+    """(B, H, W) int64 on the CPU, as a loader gives them, for images of shape (B, 3, H, W)."""
+    blocks = torch.randint(0, classes, (shape[0], 1, *LABELLED_REGIONS)).float()
+    return torch.nn.functional.interpolate(blocks, shape[-2:]).long()[:, 0]
 
 
 def build_ours(args: argparse.Namespace, text: bool, *options: object, config: str = "") -> torch.nn.Module:
@@ -127,7 +155,7 @@ def build_ours(args: argparse.Namespace, text: bool, *options: object, config: s
     cfg.MODEL.PROMPT.CLASS_NAMES = list(itertools.islice(itertools.cycle(ade), args.classes))
     cfg.MODEL.PROMPT.NUM_CONTEXTS = args.contexts
     cfg.MODEL.SEM_SEG_HEAD.PIXEL_DECODER_FULL_PRECISION = False
-    cfg.TEST.PRECISION = args.dtype
+    cfg.TEST.PRECISION = "float32" if args.dtype == "tf32" else args.dtype
     cfg.MODEL.COMPILE = args.compile
     cfg.merge_from_list(list(options))
     if not text:
@@ -143,10 +171,7 @@ def transformers_mask2former(args: argparse.Namespace) -> Stages:
     """transformers' Mask2Former R50 with its own semantic post-processing."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
-    backbone = transformers.ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
-    config = transformers.Mask2FormerConfig(backbone_config=backbone, num_labels=args.classes)
-    model = transformers.Mask2FormerForUniversalSegmentation(config).eval().to(args.device)
+    model = build_transformers(args).eval()
     process = transformers.Mask2FormerImageProcessor().post_process_semantic_segmentation
     pixel_level = model.model.pixel_level_module
 
@@ -171,17 +196,26 @@ def transformers_mask2former(args: argparse.Namespace) -> Stages:
     }
 
 
+def build_transformers(args: argparse.Namespace) -> torch.nn.Module:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    backbone = transformers.ResNetConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
+    config = transformers.Mask2FormerConfig(backbone_config=backbone, num_labels=args.classes)
+    return transformers.Mask2FormerForUniversalSegmentation(config).to(args.device)
+
+
 def official_mask2former(args: argparse.Namespace) -> Stages:
     """The official Mask2Former R50 with its own post-processing, in one stage, as its model has no other entry."""
     from official_mask2former import build
 
     model = build(args.official, classes=args.classes, device=args.device)
 
-    def label_maps(values: dict) -> dict:
+    def segment(values: dict) -> dict:
         results = model([{"image": image} for image in values["images"]])
         return {"labels": [result["sem_seg"].argmax(dim=0) for result in results]}
 
-    return {"image to labels": label_maps}
+    return {"image to labels": segment}
 
 
 PEERS = {
@@ -195,33 +229,56 @@ PEERS = {
         "official-mask2former-r50": official_mask2former,
     },
     "train": {
+        "mask2former-r50": lambda args: training(args, text=False),
         "mta-clip-rn50": training,
         "mta-clip-rn50-text-checkpointing": lambda args: training(args, "MODEL.CLIP.TEXT_CHECKPOINTING", True),
         "mta-clip-rn50-plain": lambda args: training(args, plain=True),
+        "transformers-mask2former-r50": transformers_training,
     },
 }
 
 
 def run(stages: Stages, images: Tensor, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds per stage of one run, or of one window if images are processed in windows."""
-    dtype = getattr(torch, args.dtype)
-    autocast = torch.autocast(args.device, dtype) if dtype != torch.float32 else contextlib.nullcontext()
-    values, seconds = {"images": images}, {}
-    with torch.set_grad_enabled(args.mode == "train"), autocast:
-        for name, stage in stages.items():
-            start = now(args)
-            values.update(stage(values))
-            seconds[name] = (now(args) - start) / values.get("images processed", 1)
-    return seconds
+    """Seconds per stage of one run, or of one window if images are processed in windows.
 
-
-def now(args: argparse.Namespace) -> float:
-    if args.device == "cuda":
+    On a GPU these are times between CUDA events: the stages follow each other without waiting for it.
+    """
+    on_cuda = images.device.type == "cuda"
+    if on_cuda:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype == "tf32"
+        torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
+    reduced = args.dtype in ("bfloat16", "float16")
+    values, marks = {"images": images}, [mark(args)]
+    with torch.set_grad_enabled(args.mode == "train"):
+        for name, stage in stages.items():
+            # as in training: backward runs in the data types of forward
+            autocast = reduced and name != "backward"
+            with torch.autocast(args.device, getattr(torch, args.dtype)) if autocast else contextlib.nullcontext():
+                values.update(stage(values))
+            marks.append(mark(args))
+    if on_cuda:
+        torch.cuda.synchronize()
+    windows = values.get("images processed", 1)
+    return {name: between(*pair) / windows for name, pair in zip(stages, itertools.pairwise(marks), strict=True)}
+
+
+def mark(args: argparse.Namespace) -> "float | torch.cuda.Event":
+    """A point in time: of the GPU's work, or seconds of a clock."""
+    if args.device == "cuda":
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
     return time.perf_counter() if args.clock == "wall" else time.process_time()
 
 
+def between(start: "float | torch.cuda.Event", end: "float | torch.cuda.Event") -> float:
+    """Seconds between two marks, which a GPU must have passed."""
+    return end - start if isinstance(start, float) else start.elapsed_time(end) / 1000
+
+
 def peak_memory_mib(device: str) -> float:
+    """On a GPU, of tensors since the last run began; else of the whole process, ever."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -248,11 +305,15 @@ def main() -> None:
     torch.manual_seed(0)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers, and libraries print
         stages = PEERS[args.mode][args.peer](args)
-    images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
-    about = {name: getattr(args, name) for name in ("mode", "dtype", "compile", "threads", "clock")}
+    about = {name: getattr(args, name) for name in ("mode", "dtype", "compile", "threads", "clock", "batch")}
     # Memory of libraries and weights, which does not depend on what is run.
     answer({**about, "torch": torch.__version__, "start_memory_mib": peak_memory_mib(args.device)})
-    for _ in sys.stdin:
+    images = torch.empty(0)
+    for line in sys.stdin:
+        vars(args).update(json.loads(line))
+        shape = (args.batch, 3, args.size, args.size)
+        if images.shape != shape:
+            images = torch.randn(shape, device=args.device)
         seconds = run(stages, images, args)
         answer({"stages": seconds, "peak_memory_mib": peak_memory_mib(args.device)})
 

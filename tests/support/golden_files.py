@@ -1,8 +1,9 @@
 """Reference numbers of the official implementations: where they lie and how they are read.
 
 Each file holds a JSON `config`, weights `w/<official name>` and inputs and outputs; see tests/golden/README.md.
-The folder is tests/golden, or the one named by the environment variable MTA_CLIP_GOLDEN. Where MTA_CLIP_PARITY_REPORT
-names a file, every `compare` appends one JSON line to it; tools/parity_report.py makes a table of them.
+The folder is tests/golden, or the one named by the environment variable MTA_CLIP_GOLDEN; MTA_CLIP_GOLDEN_DEVICE=cuda
+compares on a GPU. Where MTA_CLIP_PARITY_REPORT names a file, every `compare` appends one JSON line to it;
+tools/parity_report.py makes a table of them.
 """
 
 import json
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 GOLDEN_DIR = Path(os.environ.get("MTA_CLIP_GOLDEN") or Path(__file__).parents[1] / "golden")
-
+GOLDEN_DEVICE = os.environ.get("MTA_CLIP_GOLDEN_DEVICE") or "cpu"
 
 KINDS = (
     "m2f",
@@ -47,11 +48,12 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Reads a file.
 
     Returns:
-        Its configuration, and its arrays as tensors by entry name.
+        Its configuration, and its arrays as tensors by entry name, on MTA_CLIP_GOLDEN_DEVICE.
     """
     with np.load(path, allow_pickle=False) as archive:
         config = json.loads(str(archive["config"]))
-        arrays = {name: torch.from_numpy(np.array(archive[name])) for name in archive.files if name != "config"}
+        arrays = {name: np.array(archive[name]) for name in archive.files if name != "config"}
+    arrays = {name: torch.from_numpy(array).to(GOLDEN_DEVICE) for name, array in arrays.items()}
     return config, arrays
 
 

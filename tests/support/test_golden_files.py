@@ -2,6 +2,8 @@
 
 import json
 
+import golden_files
+import numpy as np
 import pytest
 import torch
 from golden_files import compare
@@ -47,3 +49,9 @@ def test_largest_difference_is_recorded_even_if_it_fails(tmp_path, monkeypatch):
     assert lines[0]["largest_value"] == 4.0
     assert lines[0]["label"] == "logits"
     assert "test_largest_difference_is_recorded" in lines[0]["test"]
+
+
+def test_arrays_are_on_the_device_that_is_named(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", config="{}", values=np.zeros(3))
+    monkeypatch.setattr(golden_files, "GOLDEN_DEVICE", "meta")
+    assert golden_files.load(tmp_path / "x.npz")[1]["values"].device.type == "meta"

@@ -16,6 +16,7 @@ def result(peer, median, fastest, output):
     return {
         "peer": peer,
         "mode": "infer",
+        "batch": 2,
         "seconds": {"median": median, "min": fastest, "max": 2 * median},
         "stages": {"encoder": median - output, "output": output},
         "start_memory_mib": 100,
@@ -34,6 +35,7 @@ def test_ratios_are_of_medians_and_of_the_fastest_rounds(benchmark):
     assert cells["/ transformers"] == cells[f"/ {benchmark.TRANSFORMERS}"] == "0.25 (0.45)"
     assert cells["/ official"] == "0.20 (0.20)"
     assert cells["of it for the run"] == "30"
+    assert cells["images/s"] == "2"
     assert "official" not in benchmark.table(results[:2])
 
 
