@@ -39,6 +39,7 @@ class Plan:
     side: int | None  # of their images, pixels; None = as configured
     tests: tuple[str, ...]  # files; () = all that have such tests
     inference: tuple[tuple[int, int], ...]  # (side, batch) of images
+    sampling: tuple[tuple[int, int], ...]  # the same
     dtypes: tuple[str, ...]
     compiled: tuple[tuple[int, int, str], ...]  # (side, batch, dtype)
     training: tuple[tuple[int, int, str], ...]  # the same
@@ -71,6 +72,7 @@ ON_A_GPU = Plan(
     side=None,
     tests=(),
     inference=((512, 1), (512, 8), (1024, 1), (1024, 8)),
+    sampling=((512, 1), (512, 8), (1024, 1), (1024, 8)),
     dtypes=("float32", "bfloat16", "tf32", "float16"),
     compiled=((512, 1, "bfloat16"), (512, 8, "bfloat16"), (512, 1, "float32"), (1024, 8, "bfloat16")),
     training=((512, 8, "bfloat16"), (512, 8, "float16"), (512, 8, "float32"), (512, 8, "tf32"), (512, 2, "bfloat16")),
@@ -92,6 +94,7 @@ REHEARSAL = Plan(
     side=64,
     tests=("tests/modeling/test_head.py",),
     inference=((64, 2),),
+    sampling=((32, 1),),  # Triton's interpreter is slow
     dtypes=("float32", "tf32", "bfloat16"),
     compiled=(),
     training=((64, 1, "bfloat16"),),
@@ -220,7 +223,8 @@ def one_step(name: str, plan: Plan) -> Cells:
     with EventStorage(), precision.autocast():
         losses = model(samples)
     loss = sum(losses.values())
-    precision.backward(loss, optimizer)
+    precision.backward(loss)
+    precision.unscale(optimizer)
     precision.step(optimizer)
     if not loss.isfinite():
         raise ArithmeticError(f"losses are not finite: { ({key: value.item() for key, value in losses.items()}) }")

@@ -116,7 +116,7 @@ def compare(record: "Record", peers: Peers, names: list[str], jobs: list[tuple[i
 
 def sampling(record: "Record", plan: "Plan", args: argparse.Namespace) -> None:
     """Each form of deformable sampling in the package, forward and backward, and its distance to the plain form."""
-    for side, batch in plan.inference:
+    for side, batch in plan.sampling:
         inputs = sampling_inputs(side, batch, plan.device)
         for dtype in ("float32", "bfloat16", "float16"):
             for name, form in sampling_forms().items():
