@@ -6,7 +6,7 @@ CONFIG := shapes/mta_clip_tiny
 GPU    := output/gpu
 BUNDLE := output/bundle
 
-.PHONY: help setup demo test coverage lint format benchmark gpu bundle clean
+.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
+	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
@@ -56,6 +57,9 @@ gpu: setup
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
 
 PYTHON_VERSION := 3.12
+
+audit: setup
+	$(PYTHON) tools/audit.py
 
 bundle: setup
 	rm -rf $(BUNDLE)
