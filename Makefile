@@ -56,10 +56,10 @@ benchmark: setup
 gpu: setup
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
 
-PYTHON_VERSION := 3.12
-
 audit: setup
 	$(PYTHON) tools/audit.py
+
+PYTHON_VERSION := 3.12
 
 bundle: setup
 	rm -rf $(BUNDLE)
