@@ -121,7 +121,7 @@ def test_the_frozen_clip_follows_names_in_bfloat16(cfg):
     cfg.MODEL.MTA.CLASSIFIER, cfg.MODEL.MTA.FROZEN_CLIP.ENABLED, cfg.TEST.PRECISION = "ensemble", True, "bfloat16"
     cfg.MODEL.MTA.FROZEN_CLIP.SEEN_EXPONENT = cfg.MODEL.MTA.FROZEN_CLIP.UNSEEN_EXPONENT = 0.1
     model = build_model(cfg)
-    lacking = load_for_evaluation(cfg, model, resume=False)
+    lacking = load_for_evaluation(cfg, model)
     assert lacking and all(name.startswith("frozen_clip.") for name in lacking)
     assert_names_are_followed(by_list(evaluate(cfg, model)))
 
