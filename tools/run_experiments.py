@@ -35,6 +35,7 @@ logger = logging.getLogger("experiments")
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = (sys.executable, "train_net.py")
 SIGNIFICANT = 0.05
+LEAST_SEEDS = 3  # of a test: two that happen to agree would pass for certainty
 
 
 @dataclass(frozen=True)
@@ -190,12 +191,12 @@ def results_of(folder: Path) -> dict[str, Any]:
 def comparison(results: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: str, metric: str) -> dict[str, str]:
     """For each experiment, how a metric differs from the baseline's, and whether more than seeds do.
 
-    A paired t-test over the seeds that both have, corrected for the number of comparisons (Holm).
+    A paired t-test over the seeds that both have, at least LEAST_SEEDS, corrected for the number of comparisons (Holm).
 
     Args:
         results: experiment -> seed -> metrics.
     """
-    gains, chances = {}, {}
+    gains, chances, told = {}, {}, {}
     reference = results.get(baseline, {})
     for name, seeds in results.items():
         common = sorted(seeds.keys() & reference.keys())
@@ -203,10 +204,10 @@ def comparison(results: Mapping[str, Mapping[int, Mapping[str, float]]], baselin
             continue
         pairs = [(seeds[seed][metric], reference[seed][metric]) for seed in common]
         gains[name] = statistics.mean(own - other for own, other in pairs)
-        if len(pairs) > 1:
+        told[name] = f"{gains[name]:+.2f} ({len(pairs)} {'seeds' if len(pairs) > 1 else 'seed'})"
+        if len(pairs) >= LEAST_SEEDS:
             chance = float(ttest_rel(*zip(*pairs, strict=True)).pvalue)
             chances[name] = 1.0 if math.isnan(chance) else chance  # no difference at all
-    told = {name: f"{gain:+.2f} (one seed)" for name, gain in gains.items()}
     corrected = 0.0
     for rank, (name, chance) in enumerate(sorted(chances.items(), key=lambda item: item[1])):
         corrected = max(corrected, min(1.0, chance * (len(chances) - rank)))

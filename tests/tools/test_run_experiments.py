@@ -131,7 +131,7 @@ def test_the_command_prints_tables(start, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "| | seeds | mIoU | boundary mIoU | mIoU against plain |"
     assert lines[2] == "| plain | 2 | 51.50 ± 0.71 | 31.50 ± 0.71 |  |"
-    assert lines[3] == "| text | 2 | 51.50 ± 0.71 | 31.50 ± 0.71 | +0.00 (not significant, p = 1.000) |"
+    assert lines[3] == "| text | 2 | 51.50 ± 0.71 | 31.50 ± 0.71 | +0.00 (2 seeds) |"
     assert lines[5:9] == ["| IoU | road | pole |", "|---|---|---|", "| plain | 90.0 | - |", "| text | 90.0 | - |"]
 
 
@@ -149,9 +149,14 @@ def test_significance_is_paired_and_corrected(tool):
     }
 
 
+def test_two_seeds_are_too_few_for_a_test(tool):
+    told = tool.comparison(results(base=[50.0, 60.0], steady=[51.0, 61.001]), "base", "mIoU")
+    assert told == {"steady": "+1.00 (2 seeds)"}
+
+
 def test_seeds_without_a_partner_are_not_compared(tool):
     told = tool.comparison(results(base=[50.0], more=[49.0, 80.0]), "base", "mIoU")
-    assert told == {"more": "-1.00 (one seed)"}
+    assert told == {"more": "-1.00 (1 seed)"}
     assert tool.comparison(results(more=[49.0, 80.0]), "base", "mIoU") == {}
 
 
