@@ -62,7 +62,8 @@ def export_model(
 
     Raises:
         ValueError: an unknown option, the frozen CLIP, the maximum over synonyms, a size that is not positive, an open
-            vocabulary or other names for a model without text, or a model of another meta-architecture.
+            vocabulary or other names for a model without text, a free size for an encoder that pads by size, or a model
+            of another meta-architecture.
         ModuleNotFoundError: a library is missing; see `import_extra`.
         OSError: a file cannot be written.
     """
@@ -73,6 +74,7 @@ def export_model(
     own, before = list(cfg.MODEL.PROMPT.CLASS_NAMES), model.vocabulary
     names = list(names or before or own)
     _check_model(cfg, names)
+    _check_padding(model, size)
     if cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.AUG.ENABLED:
         logger.warning("the graph scores whole images; windows and augmentation (config node TEST) are not part of it")
     model.eval()
@@ -163,6 +165,16 @@ def _check_model(cfg: CfgNode, names: Sequence[str]) -> None:
         raise ValueError("the frozen CLIP is not part of graphs: set MODEL.MTA.FROZEN_CLIP.ENABLED False")
     if cfg.MODEL.PROMPT.SYNONYMS == "max" and any(";" in name for name in names):
         raise ValueError("graphs have one text per name: set MODEL.PROMPT.SYNONYMS mean, or name no synonyms")
+
+
+def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
+    """Padding that each layer derives from the size of its input multiplies symbolic sizes: tracing does not end."""
+    padded = sorted({type(module).__name__ for module in model.modules() if type(module).__name__.endswith("Same")})
+    if size is None and padded:
+        raise ValueError(
+            f"the image encoder pads by the size of its input ({', '.join(padded)}, as in timm's tf_efficientnet), "
+            "which graphs of a free size cannot: name the size of images, --size H W or size=(H, W)"
+        )
 
 
 def _image_axes(size: tuple[int, int] | None) -> dict[int, object]:

@@ -22,6 +22,7 @@ from exported import (
 )
 from PIL import Image
 from scripts import ROOT
+from timm.layers import Conv2dSame
 
 from mta_clip.export import describe, export_model
 from mta_clip.export import model as export_module
@@ -159,6 +160,14 @@ def test_synonyms_are_refused_also_in_the_vocabulary_in_use(tmp_path):
     model.set_vocabulary(["cat;kitten", "sky"])
     with pytest.raises(ValueError, match="one text per name"):
         export_model(model, cfg, tmp_path / "model.pt2", format="torch")
+
+
+def test_a_free_size_is_refused_where_layers_pad_by_size(tmp_path):
+    model, cfg = tiny("Mask2Former")
+    model.backbone.extra = Conv2dSame(3, 3, 3, stride=2)
+    with pytest.raises(ValueError, match=r"pads by the size of its input \(Conv2dSame.*--size H W"):
+        export_model(model, cfg, tmp_path / "model.pt2", format="torch")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_stays_outside_is_said(tmp_path, caplog):
