@@ -231,6 +231,7 @@ PEERS = {
     "train": {
         "mask2former-r50": lambda args: training(args, text=False),
         "mta-clip-rn50": training,
+        "mta-clip-rn50-checkpointing": lambda args: training(args, "MODEL.SEM_SEG_HEAD.CHECKPOINTING", True),
         "mta-clip-rn50-text-checkpointing": lambda args: training(args, "MODEL.CLIP.TEXT_CHECKPOINTING", True),
         "mta-clip-rn50-plain": lambda args: training(args, plain=True),
         "transformers-mask2former-r50": transformers_training,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 # Newer versions of PyTorch warn of the old name.
-_BUFFERS = {"forward_sync_buffers", "broadcast_buffers"} & {*inspect.signature(DistributedDataParallel).parameters}
+_OPTIONS = inspect.signature(DistributedDataParallel).parameters
+_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
 
 
 def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
@@ -26,7 +27,7 @@ def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.
     # Without `device_ids`: with them it would move label maps to the GPU, but models read them on the CPU.
     return DistributedDataParallel(
         model,
-        **{max(_BUFFERS): False},
+        **{_BUFFERS: False},
         find_unused_parameters=find_unused_parameters,
     )
 

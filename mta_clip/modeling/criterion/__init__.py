@@ -3,6 +3,14 @@
 from .criterion import MaskTextCriterion
 from .matcher import HungarianMatcher, Match
 from .similarity_loss import SimilarityLoss
-from .targets import Target, targets_from_sem_seg
+from .targets import Target, present_labels, targets_from_sem_seg
 
-__all__ = ["HungarianMatcher", "MaskTextCriterion", "Match", "SimilarityLoss", "Target", "targets_from_sem_seg"]
+__all__ = [
+    "HungarianMatcher",
+    "MaskTextCriterion",
+    "Match",
+    "SimilarityLoss",
+    "Target",
+    "present_labels",
+    "targets_from_sem_seg",
+]

@@ -46,6 +46,19 @@ def targets_from_sem_seg(
     ]
 
 
+def present_labels(
+    sem_seg: Tensor, ignore_label: int, num_classes: int | None = None, where: str = "sem_seg"
+) -> Tensor:
+    """The labels (M,) int64 in a label map of any shape, ascending, without the ignore label.
+
+    Raises:
+        ValueError: see `targets_from_sem_seg`; `where` names the label map.
+    """
+    values = sem_seg[sem_seg != ignore_label].long()
+    check_labels(values, num_classes, where, also=(ignore_label,))
+    return torch.bincount(values).nonzero().flatten()
+
+
 def _target_of_image(
     sem_seg: Tensor,
     where: str,
@@ -65,9 +78,7 @@ def _target_of_image(
             f"{where} has size {height}x{width}, larger than the padded images {size[0]}x{size[1]}; resize and crop an "
             "image and its label map together"
         )
-    values = sem_seg[sem_seg != ignore_label].long()
-    check_labels(values, num_classes, where, also=(ignore_label,))
-    labels = torch.bincount(values).nonzero().flatten()
+    labels = present_labels(sem_seg, ignore_label, num_classes, where)
     sem_seg = sem_seg.to(device, non_blocking=True)
     ignored = torch.ones(size, dtype=torch.bool, device=sem_seg.device)
     ignored[:height, :width] = sem_seg == ignore_label

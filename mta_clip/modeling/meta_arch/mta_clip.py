@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...data.model_classes import with_classes
 from ...data.zero_shot import protocol_from_config
-from ..criterion import MaskTextCriterion, targets_from_sem_seg
+from ..criterion import MaskTextCriterion, present_labels, targets_from_sem_seg
 from ..frozen_clip import FrozenCLIP
 from ..inference import MaskScores
 from ..mask_classifier import MaskClassifier
@@ -132,7 +132,7 @@ class MTACLIP(SegmentationModel):
         output = self.predict_masks(images)  # first: a GPU computes it while the CPU reads the labels
         targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
-        masks = None if step_labels is None else [len(x[x != self.ignore_label].unique()) for x in step_labels]
+        masks = None if step_labels is None else [len(present_labels(x, self.ignore_label)) for x in step_labels]
         losses = self.criterion(output, targets, temperature, masks_of_step=masks)
         if output.pixel_scores is not None:
             losses["loss_pixel_text"] = self.sem_seg_head.pixel_text.loss(

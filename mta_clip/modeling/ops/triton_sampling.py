@@ -143,16 +143,25 @@ def _offsets(origin, row, column, height, width, stride, channel):
 
 
 @triton.jit
+def _block_of_bags(
+    bags, pixels, bags_per_image,
+    HEADS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """This program's bags and channels, which of them exist, and each bag's head in the first pixel of level 0."""
+    bag = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    channel = tl.arange(0, WIDTH)
+    real_bag = bag < bags
+    real = real_bag[:, None] & (channel < CHANNELS)[None, :]
+    return bag, channel, real_bag, real, (bag // bags_per_image) * pixels * HEADS + bag % HEADS
+
+
+@triton.jit
 def _forward_kernel(
     value, x, y, weights, levels, output, bags, pixels, bags_per_image,
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    bag = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, WIDTH)
-    real_bag = bag < bags
-    real = real_bag[:, None] & (channel < CHANNELS)[None, :]
-    head = (bag // bags_per_image) * pixels * HEADS + bag % HEADS  # of the first pixel of the first level
+    bag, channel, real_bag, real, head = _block_of_bags(bags, pixels, bags_per_image, HEADS, CHANNELS, BLOCK, WIDTH)
     total = tl.zeros((BLOCK, WIDTH), tl.float32)
     for level in range(LEVELS):
         height, width = tl.load(levels + 3 * level), tl.load(levels + 3 * level + 1)
@@ -177,11 +186,7 @@ def _backward_kernel(
     HEADS: tl.constexpr, CHANNELS: tl.constexpr, LEVELS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    bag = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    channel = tl.arange(0, WIDTH)
-    real_bag = bag < bags
-    real = real_bag[:, None] & (channel < CHANNELS)[None, :]
-    head = (bag // bags_per_image) * pixels * HEADS + bag % HEADS  # of the first pixel of the first level
+    bag, channel, real_bag, real, head = _block_of_bags(bags, pixels, bags_per_image, HEADS, CHANNELS, BLOCK, WIDTH)
     gradient = tl.load(grad + bag[:, None] * CHANNELS + channel[None, :], mask=real, other=0.0).to(tl.float32)
     for level in range(LEVELS):
         height, width = tl.load(levels + 3 * level), tl.load(levels + 3 * level + 1)

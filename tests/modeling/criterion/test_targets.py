@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mta_clip.modeling.criterion import targets_from_sem_seg
+from mta_clip.modeling.criterion import present_labels, targets_from_sem_seg
 
 
 def test_one_mask_per_class_present_and_padding_is_ignored():
@@ -55,3 +55,10 @@ def test_a_label_map_that_does_not_fit_is_refused():
         targets_from_sem_seg([torch.zeros(4, 4)], (4, 4), 255)
     with pytest.raises(ValueError, match="label map"):
         targets_from_sem_seg([torch.zeros(1, 4, 4).long()], (4, 4), 255)
+
+
+def test_labels_that_occur():
+    labels = present_labels(torch.tensor([[[4, 0], [4, 7]]], dtype=torch.uint8), ignore_label=7)
+    assert labels.tolist() == [0, 4] and labels.dtype == torch.int64
+    with pytest.raises(ValueError, match=r"the mask of a\.png: label 4"):
+        present_labels(torch.tensor([4]), 7, num_classes=3, where="the mask of a.png")
