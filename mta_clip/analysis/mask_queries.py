@@ -1,11 +1,11 @@
 """The masks behind a label map: what each mask query of an image sees, and what names it.
 
 The score of a class at a pixel is the sum over queries of class probability times mask probability (Mask2Former,
-semantic inference). So each query has a share of the score of a region, and a class by the linear classifier, a class by
+semantic inference). So each query has a share of the score of a region, a class by the linear classifier, a class by
 text, and for that class a context that it resembles most (z* of MTA-CLIP).
 
-Shapes: Q mask queries, C classes in use, T classes of the training, Z contexts, H and W = an image before padding, h and
-w = its mask logits.
+Shapes: Q mask queries, C classes in use, T classes of the training, Z contexts, H and W = an image before padding, h
+and w = its mask logits.
 """
 
 import math

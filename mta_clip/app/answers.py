@@ -107,7 +107,7 @@ class Answers:
     def _summary(self, result: Segmentation, model: str, seconds: float) -> str:
         height, width = result.labels.shape
         found = len(result.masks())
-        line = f"{width} × {height} pixels, {found} class{'es' if found > 1 else ''}, {seconds:.2f} s with {model}."
+        line = f"{width} x {height} pixels, {found} class{'es' if found > 1 else ''}, {seconds:.2f} s with {model}."
         guessed = [name for name in result.unseen_classes if name != result.other]
         if guessed and not knows_words(self.models[model]):
             line += f" This model never learned language: what it finds as {', '.join(guessed)} is a guess."

@@ -25,9 +25,7 @@ def write_downloads(result: Segmentation, folder: Path) -> tuple[Path, Path, Pat
     return labels, write_overlay(result, folder), coco
 
 
-def write_overlay(
-    result: Segmentation, folder: Path, *, alpha: float = 0.55, hidden: Collection[int] = ()
-) -> Path:
+def write_overlay(result: Segmentation, folder: Path, *, alpha: float = 0.55, hidden: Collection[int] = ()) -> Path:
     """Writes the overlay as PNG, without the colours of the `hidden` labels; returns its path.
 
     Raises:

@@ -62,7 +62,7 @@ def _card(image: NDArray[np.uint8], vote: QueryVote, num_contexts: int) -> str:
         f"<dt>{kind}</dt><dd>{escape(name)} <b>{probability:.2f}</b></dd>" for kind, name, probability in rows
     )
     if vote.context is not None:
-        lines += f"<dt>context</dt><dd>{vote.context} <i>of 0 to {num_contexts - 1}</i></dd>"
+        lines += f"<dt>context</dt><dd><b>{vote.context}</b> <i>(of {num_contexts})</i></dd>"
     return (
         f'<li><img src="{data_uri(_lit(image, vote.mask), "JPEG")}" alt="mask of query {vote.query}">'
         f"<h4>query {vote.query} <b>{100 * vote.share:.0f} %</b></h4><dl>{lines}</dl></li>"

@@ -45,7 +45,11 @@ def describe(model: Segmenter) -> str:
     """A line about a model: what it is, where it runs, what it was trained on and how well it does."""
     cfg = model.config.MODEL
     kinds = {"MTACLIP": "MTA-CLIP" if cfg.PROMPT.NAME else "Mask2Former"}
-    parts = [kinds.get(cfg.META_ARCHITECTURE, cfg.META_ARCHITECTURE), f"{len(model.class_names)} classes", f"on {cfg.DEVICE}"]
+    parts = [
+        kinds.get(cfg.META_ARCHITECTURE, cfg.META_ARCHITECTURE),
+        f"{len(model.class_names)} classes",
+        f"on {cfg.DEVICE}",
+    ]
     if (score := model.metrics.get("sem_seg/mIoU")) is not None:
         parts.append(f"{score:.1f} mIoU")
     return " · ".join(parts)

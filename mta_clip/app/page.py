@@ -22,16 +22,6 @@ NAMES_HINT = "sky, road, my cat"
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-class PhotoInput(gr.Image):
-    """Gives the path of the file that was sent, unread, so that a broken one gets our sentence."""
-
-    is_template = True  # drawn by Gradio as its Image
-
-    def preprocess(self, payload: Any) -> str | None:
-        """See gr.Image."""
-        return None if payload is None else payload.path
-
-
 def theme() -> gr.themes.ThemeClass:
     """Colours and fonts of the page; the fonts are those of the visitor's system."""
     fonts = {"font": ("system-ui", "sans-serif"), "font_mono": ("ui-monospace", "monospace")}
@@ -56,8 +46,8 @@ def build_page(answers: Answers, *, examples: Sequence[str | Path] = ()) -> gr.B
             with gr.Column(scale=4, min_width=300):
                 inputs = _inputs(answers)
                 with gr.Row():
-                    start = gr.Button("Segment", variant="primary", elem_id="segment")
-                    stop = gr.Button("Cancel", elem_id="cancel")
+                    start = gr.Button("Segment", variant="primary", min_width=120, elem_id="segment")
+                    stop = gr.Button("Cancel", min_width=120, elem_id="cancel")
                 if examples:
                     gr.Examples([[str(path)] for path in examples], inputs=inputs[:1], examples_per_page=8)
             with gr.Column(scale=8, min_width=300):
@@ -80,18 +70,25 @@ def build_page(answers: Answers, *, examples: Sequence[str | Path] = ()) -> gr.B
 def _inputs(answers: Answers) -> list[Any]:
     """Photo, model, names, other and threshold."""
     first = answers.models.names[0]
-    photo = PhotoInput(
-        label="Photo", sources=["upload", "webcam", "clipboard"], height=280, elem_id="photo", buttons=["fullscreen"]
+    photo = gr.Image(
+        label="Photo",
+        type="filepath",
+        sources=["upload", "webcam", "clipboard"],
+        height=280,
+        elem_id="photo",
+        buttons=["fullscreen"],
     )
+    # unread, so that a broken file gets our sentence; a subclass would make Gradio write a page.pyi beside this file
+    photo.preprocess = lambda file: None if file is None else file.path
     model = gr.Dropdown(
         answers.models.names, value=first, label="Model", info=describe(answers.models[first]), elem_id="model"
     )
     names = gr.Textbox("", elem_id="names", **_names_field(answers, first))
     with gr.Accordion("Pixels that no name fits", open=False):
-        other = gr.Textbox("", label="Their name", placeholder="other: empty gives every pixel a class", elem_id="other")
-        threshold = gr.Slider(
-            0, 1, value=0.3, step=0.01, label="Confidence that a class needs", elem_id="threshold"
+        other = gr.Textbox(
+            "", label="Their name", placeholder="other: empty gives every pixel a class", elem_id="other"
         )
+        threshold = gr.Slider(0, 1, value=0.3, step=0.01, label="Confidence that a class needs", elem_id="threshold")
     model.change(functools.partial(_chosen, answers), model, [model, names], **QUIET)
     return [photo, model, names, other, threshold]
 
@@ -101,7 +98,11 @@ def _names_field(answers: Answers, model: str) -> dict[str, Any]:
     segmenter = answers.models[model]
     own = ", ".join(segmenter.class_names)
     usable = takes_names(segmenter)
-    info = "Any words, separated by commas. Empty: those of the training." if usable else "This model knows only its own."
+    info = (
+        "Any words: commas between names, semicolons between synonyms. Empty: those of the training."
+        if usable
+        else "This model knows only its own."
+    )
     return {
         "label": "Class names",
         "info": info,
@@ -118,7 +119,9 @@ def _chosen(answers: Answers, model: str) -> tuple[Any, Any]:
 
 
 def _viewer() -> gr.HTML:
-    html, css, js = ((FILES / "viewer" / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, css, js = (
+        (FILES / "viewer" / f"viewer.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
     return gr.HTML(html_template=html, css_template=css, js_on_load=js, elem_id="viewer", apply_default_css=False)
 
 

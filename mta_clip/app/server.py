@@ -66,7 +66,8 @@ def serving(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # also of the import
         from . import page as layout
 
-        page = layout.build_page(answers, examples=[_copied(path, Path(folder) / "examples") for path in examples])
+        copies = [_copied(path, Path(folder) / f"example_{number}") for number, path in enumerate(examples)]
+        page = layout.build_page(answers, examples=copies)
         page.queue(max_size=64)
         _, local, public = page.launch(
             server_name=host,
@@ -96,5 +97,5 @@ def serving(
 
 
 def _copied(path: str, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()  # of its own: two examples may have the same name
     return Path(shutil.copy(path, folder / Path(path).name))

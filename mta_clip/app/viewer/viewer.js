@@ -52,6 +52,7 @@ async function show(data) {
   listClasses(data.classes);
   point(null);
   draw();
+  if (innerWidth < 640) element.scrollIntoView({ behavior: "smooth" }); // on phones it is below the form
 }
 
 function painted() {
@@ -94,6 +95,7 @@ function listClasses(classes) {
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.label = entry.index;
+      button.title = entry.name;
       button.setAttribute("aria-pressed", "true");
       const swatch = document.createElement("span");
       swatch.className = "swatch";
