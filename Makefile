@@ -6,13 +6,15 @@ CONFIG := shapes/mta_clip_tiny
 GPU    := output/gpu
 BUNDLE := output/bundle
 
-.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit clean
+.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
 	@echo "make demo       make the shapes dataset, train a tiny MTA-CLIP on it, evaluate, draw predictions"
+	@echo "make app        a page in the browser, with the model of make demo; Ctrl-C stops it"
 	@echo "make test       run the tests (minutes on two cores)"
 	@echo "make coverage   the same, with branch coverage of mta_clip/"
+	@echo "make test-browser  the tests of that page, in headless Chromium (apt install chromium chromium-driver)"
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
@@ -35,6 +37,16 @@ demo: setup
 	$(VENV)/bin/mta-clip predict --config-file $(DEMO) \
 		--input 'datasets/shapes/val/images/000?0.png' --output $(DEMO)/overlays
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
+
+app: export OMP_WAIT_POLICY := PASSIVE
+app: setup
+	@test -f $(DEMO)/config.yaml || { echo "there is no model in $(DEMO): run make demo first"; exit 1; }
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --extra app
+	$(VENV)/bin/mta-clip app --model $(DEMO) --examples 'datasets/shapes/val/images/000?0.png'
+
+test-browser: setup
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --extra app --group browser
+	$(PYTHON) -m pytest -m browser -rs
 
 test: setup
 	$(PYTHON) -m pytest -n 2 --dist worksteal

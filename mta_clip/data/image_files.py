@@ -22,8 +22,13 @@ from .datasets.catalog import IMAGE_SUFFIXES, warn_of_skipped
 _KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
 
-def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def find_images(
+    inputs: Sequence[str], *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> tuple[dict[str, str], dict[str, str]]:
     """Expands files, folders (with all subfolders) and glob patterns; pictures in folders that are skipped are logged.
+
+    Args:
+        suffixes: of the files to take from folders, in lower case.
 
     Returns:
         Of each image, once and in the order given, {path: its path below the input that it was found with}: below the
@@ -35,7 +40,7 @@ def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for item in inputs:
         # An existing file whose name looks like a glob pattern, such as "a[1].png", is taken as the file.
         matches = [item] if os.path.lexists(item) else sorted(glob.glob(item, recursive=True))
-        found = [path for match in matches for path in images_at(Path(match))]
+        found = [path for match in matches for path in images_at(Path(match), suffixes)]
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
         for path in found:
@@ -50,13 +55,14 @@ def _root(item: str) -> str | Path:
     return Path(*takewhile(lambda part: glob.escape(part) == part, Path(item).parts))
 
 
-def images_at(path: Path) -> list[str]:
+def images_at(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
     """Paths of the images in a folder and its subfolders, sorted; of a file, the file itself."""
     if not path.is_dir():
         return [str(path)]
     children = sorted(path.rglob("*"))
-    warn_of_skipped(path, [str(child.relative_to(path)) for child in children])
-    return [str(child) for child in children if child.suffix.lower() in IMAGE_SUFFIXES and not child.is_dir()]
+    found = [child for child in children if child.suffix.lower() in suffixes and not child.is_dir()]
+    warn_of_skipped(path, [str(child.relative_to(path)) for child in sorted({*children} - {*found})])
+    return [str(child) for child in found]
 
 
 def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uint8]:
