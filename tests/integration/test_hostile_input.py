@@ -1,7 +1,10 @@
 """Hostile and broken inputs: a right result or one clear message. tools/reliability/fuzz.py tries thousands of them."""
 
 import json
+import os
+import time
 
+import numpy as np
 import pytest
 from scripts import ROOT, load_script
 
@@ -39,13 +42,16 @@ def trial(fuzz, tmp_path):
 
 
 def is_cheap(recipe):
-    return not recipe.get("filled") and not recipe.get("many") and "values" not in recipe
+    """Neither gigabytes of pixels, nor 10,000 names, nor a training."""
+    return not (recipe.get("filled") or recipe.get("many") or isinstance(recipe.get("values"), dict))
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", COUNTS)
 def test_new_inputs(fuzz, trial, kind):
-    recipes = [recipe for recipe in fuzz.draw(kind, 5 * COUNTS[kind], seed=1) if is_cheap(recipe)][: COUNTS[kind]]
+    recipes = [
+        recipe for recipe in fuzz.draw(kind, (4 if kind == "config" else 2) * COUNTS[kind], seed=1) if is_cheap(recipe)
+    ][: COUNTS[kind]]
     verdicts = [trial(kind, recipe, number) for number, recipe in enumerate(recipes)]
     assert len(verdicts) == COUNTS[kind] and verdicts.count("refused") > len(verdicts) / 10
 
@@ -54,3 +60,41 @@ def test_new_inputs(fuzz, trial, kind):
 @pytest.mark.parametrize("found", FOUND, ids=lambda found: found["was"].replace(" ", "-"))
 def test_what_was_found_once(trial, found):
     trial(found["kind"], found["recipe"])
+
+
+def what_happens(recipe, folder):
+    """A trial that does what the recipe says."""
+    from fuzz_trials import Wrong
+
+    if recipe["do"] == "wrong":
+        raise Wrong("other pixels")
+    if recipe["do"] == "crash":
+        os._exit(3)
+    if recipe["do"] == "hang":
+        time.sleep(600)
+    if recipe["do"] == "grow":
+        np.ones(60 << 20, np.uint8)
+    return recipe["do"]
+
+
+def test_a_campaign_survives_its_inputs(fuzz, tmp_path, monkeypatch):
+    import fuzz_trials
+
+    monkeypatch.setitem(fuzz_trials.TRIALS, "image", what_happens)
+    recipes = [{"do": what} for what in ("right", "crash", "wrong", "hang", "grow", "refused")]
+    record = tmp_path / "image-0.rows"
+    job = {"kind": "image", "recipes": recipes, "record": str(record), "memory": 40, "skip": 0}
+    fuzz.run_batch(job, limit=6)
+    found = {row["recipe"]["do"]: row["found"] for row in fuzz.rows_of(record) if row["verdict"] == "wrong"}
+    assert found["crash"] == "the process ended with 3" and found["hang"] == "no end within 6 s"
+    assert found["wrong"] == "other pixels" and found["grow"].startswith("60 MiB, more than 40")
+    assert "| image | 6 | 1 | 1 | 4 | 60 |" in fuzz.report(tmp_path)
+    findings = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
+    assert [finding["recipe"]["do"] for finding in findings] == ["crash", "wrong", "hang", "grow"]
+
+
+def test_batches_have_seeds_of_their_own(fuzz):
+    drawn = list(fuzz.batches(1000, seed=5))
+    assert sum(count for _, count, _ in drawn) == 1000 and {kind for kind, _, _ in drawn} == set(COUNTS)
+    assert [seed for _, _, seed in drawn] == list(range(5, 5 + len(drawn)))
+    assert fuzz.draw("label map", 3, 1) == fuzz.draw("label map", 3, 1) != fuzz.draw("label map", 3, 2)

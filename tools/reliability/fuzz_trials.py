@@ -237,14 +237,16 @@ def try_config(recipe: Recipe, folder: Path) -> str:
     if "values" in recipe:
         train = ["train", "--overwrite", "--config-file", file.name, *overrides]
         return judge_command(train, folder, (last, key.split(".")[0], str(value)))
+    entry = recipe.get("entry", {})
     named = (
         file.name,
         "gone.yaml",
         "Is a directory",
         "is empty",
         "itself",
-        "DATASETS.FOLDERS[0]",
-        *recipe.get("entry", ()),
+        "DATASETS",
+        *entry,
+        *map(str, entry.values()),
     )
     return judge_command(["info", file.name], folder, named)
 
