@@ -84,8 +84,6 @@ def user_message(error: Exception) -> str | None:
     name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
     if name and name in _names_of_user_errors():
         return message[1:-1] if name == "KeyError" else message  # whose text is quoted
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # of NumPy and Python, of PyTorch
-        return f"there is not enough memory: {error or type(error).__name__}"
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

@@ -314,7 +314,7 @@ def try_checkpoint(recipe: Recipe, folder: Path) -> str:
     except Exception as error:
         whole = not (recipe["damage"] or recipe["link"] not in ("", "file") or recipe["kilobytes"] is not None)
         check(
-            not whole or recipe["edit"] not in ("none", "module", "nan", "types"),
+            not whole or recipe["edit"] not in ("none", "module", "types"),
             f"a whole checkpoint is refused: {error}",
         )
         return refused(error, "")
