@@ -55,7 +55,8 @@ format: setup
 benchmark: setup
 	$(PYTHON) tools/benchmark.py
 
-gpu: setup
+# PYTHON=python3 takes a Python that has everything already, as one without a package index.
+gpu: $(if $(filter $(VENV)/%,$(PYTHON)),setup)
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
 
 audit: setup

@@ -164,7 +164,8 @@ def _add_sem_seg_head(cfg: CN) -> None:
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_POINTS = 4
     node.DEFORMABLE_TRANSFORMER_ENCODER_N_HEADS = 8
     # How the deformable attention samples. triton: a kernel for NVIDIA GPUs, whose gradients are not deterministic |
-    # embedding_bag: sparse sums, on any device | grid_sample: PyTorch's, the definition | auto: embedding_bag
+    # embedding_bag: sparse sums, on any device | grid_sample: PyTorch's, the definition
+    # auto: embedding_bag, on Apple's GPUs (mps) grid_sample
     node.SAMPLING = "auto"
     # Gradient checkpointing of the layers of pixel decoder and transformer decoder: their activations are computed
     # again in the backward pass instead of being kept
