@@ -93,7 +93,7 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
         return image
     pixels = np.asarray(image)
     if depth == "16-bit":
-        return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+        return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
     low, high = pixels.min(), pixels.max()
     if image.mode == "F" and 0 <= low <= high <= 1:
         return Image.fromarray(np.round(pixels * 255).astype(np.uint8))

@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first batch; each has the next one")
     parser.add_argument("--kinds", nargs="+", choices=SHARES, help="only these")
     parser.add_argument("--seconds", type=float, default=120, help="that an input may take (120)")
-    parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="that an input may take (2048)")
+    parser.add_argument("--memory", type=int, default=3072, metavar="MIB", help="that an input may take (3072)")
     parser.add_argument("--recipes", type=Path, help="a findings.jsonl, whose recipes are tried instead")
     parser.add_argument("--output", type=Path, default=Path("output/fuzz"))
     args = parser.parse_args(arguments)

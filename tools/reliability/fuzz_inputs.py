@@ -43,7 +43,7 @@ def weighted(*chosen: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[A
     return st.sampled_from([strategy for weight, strategy in chosen for _ in range(weight)]).flatmap(lambda one: one)
 
 
-MAYBE_DAMAGE = weighted((1, st.just([])), (1, DAMAGE))
+MAYBE_DAMAGE = weighted((2, st.just([])), (1, DAMAGE))
 
 
 def _images() -> st.SearchStrategy[Recipe]:
@@ -68,18 +68,20 @@ def _images() -> st.SearchStrategy[Recipe]:
 
 
 def _label_maps() -> st.SearchStrategy[Recipe]:
-    value = st.integers(0, 6) | st.sampled_from([254, 255, 256, 65_535, 2**31 - 1, -1])
+    usual = [(".png", "L"), (".png", "P"), (".png", "I;16"), (".tif", "L"), (".bmp", "P")]
+    stored = [(suffix, mode) for suffix in (".png", ".tif", ".bmp") for mode in FORMATS[suffix]]
+    odd = st.sampled_from([3, 6, 254, 256, 65_535, 2**31 - 1, -1])
+    value = weighted((9, st.sampled_from([0, 1, 2, 255])), (1, odd))
+    meanings = st.lists(st.tuples(weighted((9, value), (1, st.just(10**12))), value), max_size=3)
     return st.fixed_dictionaries(
         {
-            "format": st.sampled_from(
-                [(suffix, mode) for suffix in (".png", ".tif", ".bmp") for mode in FORMATS[suffix]]
-            ),
+            "format": weighted((3, st.sampled_from(usual)), (1, st.sampled_from(stored))),
             "size": SIZES,
-            "image_size": st.none() | SIZES,
+            "image_size": weighted((4, st.none()), (1, SIZES)),
             "values": st.lists(value, min_size=1, max_size=6),
-            "classes": st.integers(1, 6) | st.sampled_from([300, 70_000]),
-            "ignore_label": st.sampled_from([255, 0, -1, 65_535, 2**31 - 1, 10**12]),
-            "label_map": st.lists(st.tuples(value | st.just(10**12), value), max_size=3),
+            "classes": weighted((3, st.integers(3, 6)), (1, st.sampled_from([1, 2, 300, 70_000]))),
+            "ignore_label": weighted((6, st.just(255)), (1, st.sampled_from([0, -1, 65_535, 2**31 - 1, 10**12]))),
+            "label_map": weighted((1, st.just([])), (1, meanings)),
             "damage": MAYBE_DAMAGE,
         }
     )
@@ -104,10 +106,12 @@ LAYOUTS = ("split", "flat", "together", "no names", "no labels", "empty", "loop"
 def _folders() -> st.SearchStrategy[Recipe]:
     return st.fixed_dictionaries(
         {
-            "layout": st.sampled_from(("split", "flat", *LAYOUTS)),
-            "photos": st.lists(st.sampled_from(("none", *DEFECTS)), max_size=5),
+            "layout": weighted(
+                (2, st.sampled_from(("split", "flat", "together", "loop"))), (1, st.sampled_from(LAYOUTS))
+            ),
+            "photos": st.lists(weighted((4, st.just("none")), (1, st.sampled_from(DEFECTS))), max_size=5),
             "classes": st.integers(1, 4),
-            "val_share": st.sampled_from([0.0, 0.2, 0.99, 1.0, -1.0, 1e9]),
+            "val_share": weighted((4, st.sampled_from([0.0, 0.2])), (1, st.sampled_from([0.99, 1.0, -1.0, 1e9]))),
             "command": st.integers(0, 9).map(lambda drawn: drawn == 0),  # else the same without its picture
         }
     )
@@ -185,14 +189,15 @@ def _configs() -> st.SearchStrategy[Recipe]:
     )
 
 
+ENCODINGS = ("utf-16", "latin-1", "cp1251", "shift_jis", "utf-32-le")
+
+
 def _class_names() -> st.SearchStrategy[Recipe]:
     return st.fixed_dictionaries(
         {
             "names": st.lists(NAMES, max_size=6),
-            "colors": st.sampled_from(["", "1 2 3", "1 2", "256 0 0", "-1 0 0", "² 1 1", "x"]),
-            "encoding": st.sampled_from(
-                ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1251", "shift_jis", "utf-32-le"]
-            ),
+            "colors": st.sampled_from(["", "", "", "1 2 3", "1 2 3", "1 2", "256 0 0", "-1 0 0", "² 1 1", "x"]),
+            "encoding": weighted((3, st.sampled_from(["utf-8", "utf-8-sig"])), (1, st.sampled_from(ENCODINGS))),
             "newline": st.sampled_from(["\n", "\r\n", "\r", "\n\n"]),
             "many": st.sampled_from([0] * 30 + [10_000]),  # numbered names before the others
             "damage": MAYBE_DAMAGE,
