@@ -5,8 +5,9 @@ DEMO   := output/demo
 CONFIG := shapes/mta_clip_tiny
 GPU    := output/gpu
 BUNDLE := output/bundle
+FUZZ   := output/fuzz
 
-.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit clean
+.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit fuzz clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -18,6 +19,7 @@ help:
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
+	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
 	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
@@ -71,6 +73,9 @@ gpu: $(if $(filter $(VENV)/%,$(PYTHON)),setup)
 
 audit: setup
 	$(PYTHON) tools/audit.py
+
+fuzz: setup
+	$(PYTHON) tools/reliability/fuzz.py --inputs 5000 --minutes 60 --output $(FUZZ)
 
 PYTHON_VERSION := 3.12
 

@@ -73,7 +73,7 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
         ValueError: the file is not an image or is truncated; or floats are not in 0..1, or integers have 32 bits, so
             that nothing says which value is white.
     """
-    with named_errors(path, "image"), Image.open(path) as image:
+    with open_image(path) as image:
         depth = _depth(image)
         image.load()  # turns TIFF images upright itself, and only then says so
         upright = detection_utils._apply_exif_orientation(image)
@@ -82,7 +82,7 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
 
 def image_depth(path: str | Path) -> str:
     """Bits per channel and kind of an image, such as "8-bit RGB" or "16-bit grey"; for errors see `read_image`."""
-    with named_errors(path, "image"), Image.open(path) as image:
+    with open_image(path) as image:
         return f"{_depth(image)} {_KINDS.get(image.mode.partition(';')[0], image.mode)}"
 
 
@@ -99,7 +99,7 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
         return image
     pixels = np.asarray(image)
     if depth == "16-bit":
-        return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
+        return Image.fromarray(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8))
     low, high = pixels.min(), pixels.max()
     if image.mode == "F" and 0 <= low <= high <= 1:
         return Image.fromarray(np.round(pixels * 255).astype(np.uint8))
@@ -107,6 +107,17 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
         f"its {depth} pixels go from {low:g} to {high:g}, and nothing says which value is white; save it with 8 or 16 "
         "bits per channel, or as floats from 0 to 1"
     )
+
+
+@contextlib.contextmanager
+def open_image(path: str | Path, what: str = "image") -> Iterator[Image.Image]:
+    """Opens an image in any of Pillow's formats but EPS, a program that Ghostscript would run; see `named_errors`."""
+    Image.preinit()  # common formats are tried first
+    Image.init()
+    formats = [name for name in Image.ID if name != "EPS"]
+    # A file, not its path: from a path Pillow maps raw TIFFs into memory, with sides swapped if they lie on one side.
+    with named_errors(path, what), Path(path).open("rb") as file, Image.open(file, formats=formats) as image:
+        yield image
 
 
 @contextlib.contextmanager
