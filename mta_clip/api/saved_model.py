@@ -10,6 +10,7 @@
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from torch import nn
 
 from .. import __version__
 from ..checkpoint.writers import save_weights
-from ..files import complete_file
 from ..modeling.clip import knows_language
 
 CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
@@ -29,6 +29,7 @@ CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
     "metrics.json",
     "README.md",
 )
+_PART = ".mta-clip.part"  # folder of files that are being written
 _SHOWN_METRICS = ("mIoU", "fwIoU", "mACC", "pACC", "mIoU_seen", "mIoU_unseen", "hIoU", "boundary_mIoU")
 
 
@@ -52,10 +53,25 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
         OSError: a file cannot be written.
     """
     folder = Path(folder)
+    part = folder / _PART
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; name a folder to save the model in")
-    if folder.is_dir() and any(folder.iterdir()) and not is_saved_model(folder):
+    if folder.is_dir() and any(folder.iterdir()) and not (is_saved_model(folder) or part.is_dir()):
         raise FileExistsError(f"{folder} holds something else than a saved model; name a new or an empty folder")
+    shutil.rmtree(part, ignore_errors=True)  # of an earlier attempt
+    try:
+        _write(part, model, cfg, metrics)
+        for old in FILES:  # the config is the first to go and the last to come: without it, nothing is a saved model
+            (folder / old).unlink(missing_ok=True)
+        for new in reversed(FILES):
+            if (part / new).is_file():
+                (part / new).replace(folder / new)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _write(folder: Path, model: nn.Module, cfg: CfgNode, metrics: Mapping[str, float]) -> None:
     save_weights(model.state_dict(), folder / WEIGHTS)
     texts = {
         CONFIG: _portable(cfg).dump(),
@@ -64,12 +80,8 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
     }
     if metrics:
         texts[METRICS] = json.dumps(metrics, indent=2)
-    else:
-        (folder / METRICS).unlink(missing_ok=True)  # of the model that is replaced
     for name, text in texts.items():
-        with complete_file(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
-    return folder
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def check_classes(folder: str | Path, cfg: CfgNode) -> None:
