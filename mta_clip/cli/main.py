@@ -19,6 +19,7 @@ from .options import parse
 COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # modules of this package
 # What is wrong with the input, not with the code.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
+_MEMORY = "memory ran out ({}). Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
 # Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
 DEPRECATIONS = ((FutureWarning, "torch.jit._script"),)
 
@@ -81,12 +82,22 @@ def command_parser() -> argparse.ArgumentParser:
 
 def user_message(error: Exception) -> str | None:
     """What to tell the user about an error; None if it is not one that the user can mend."""
-    name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
-    if name and name in _names_of_user_errors():
-        return message[1:-1] if name == "KeyError" else message  # whose text is quoted
+    if hasattr(error, "rank"):  # a ProcessError
+        if not error.error:  # it was killed
+            return str(error)
+        reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
+        if _is_memory(error.error, reason):
+            return f"process {error.rank}: {_MEMORY.format(reason or error.error)}"
+        return f"process {error.rank}: {reason}" if error.error in _names_of_user_errors() else None
+    if _is_memory(type(error).__name__, str(error)):
+        return _MEMORY.format(str(error) or type(error).__name__)
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _is_memory(name: str, message: str) -> bool:
+    return name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message
 
 
 def _names_of_user_errors() -> set[str]:

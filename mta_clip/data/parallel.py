@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -36,15 +37,26 @@ def map_files(
     chunk = max(1, min(32, len(items) // (4 * workers)))
     with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
         try:
-            yield from tqdm(pool.map(function, items, chunksize=chunk), **bar)
+            with _no_interrupts():
+                results = pool.map(function, items, chunksize=chunk)  # starts the workers
+            yield from tqdm(results, **bar)
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a worker process was killed, perhaps for want of memory: use fewer workers"
             ) from error
 
 
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C for later: Python loses one that comes within a fork. Workers started here never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers, also on an interrupt
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -77,3 +77,26 @@ def eventually(true):
     while not true() and time.monotonic() < deadline:
         time.sleep(0.05)
     return true()
+
+
+def interrupt_all(number):
+    if number == 0:
+        os.killpg(os.getpgid(0), signal.SIGINT)
+    return number
+
+
+def interrupted_job(folder):
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        list(map_files(interrupt_all, range(4), workers=2, description=""))
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
+
+
+def test_ctrl_c_reaches_the_main_process_alone(tmp_path, capfd):
+    main = multiprocessing.get_context("fork").Process(target=interrupted_job, args=(tmp_path,))
+    main.start()
+    main.join(60)
+    assert (tmp_path / "interrupted").exists() and main.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err

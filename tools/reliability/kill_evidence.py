@@ -15,6 +15,7 @@ from torch import Tensor
 from mta_clip.engine.trainer import METRICS_FILE
 
 LOGS = ("log.txt*", "events.out.tfevents.*")  # differ from run to run
+CLOCK = {"time", "data_time", "eta_seconds"}  # of training_metrics.json
 PART = ".part"  # of files that are being written
 
 
@@ -31,9 +32,8 @@ def is_log(path: Path) -> bool:
 def digest(path: Path) -> str:
     """Of a checkpoint, its values; of a log of metrics, those of evaluations; of others, the bytes."""
     if path.name == METRICS_FILE:
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        metrics = [{key: row[key] for key in sorted(row) if "/" in key or key == "iteration"} for row in rows]
-        content = json.dumps([row for row in metrics if len(row) > 1]).encode()
+        evaluated = {key: value for key, value in logged(path).items() if "/" in key[1]}
+        content = repr(sorted(evaluated.items())).encode()
     elif path.suffix == ".pth":
         content = _canonical(torch.load(path, weights_only=True))
     else:
@@ -75,13 +75,25 @@ def _not_empty(path: Path) -> None:
 
 
 def _read_json(path: Path) -> None:
-    if path.name != METRICS_FILE:
-        json.loads(path.read_text())
-        return
-    rows = path.read_text().split("\n")[:-1]  # --resume cuts off what follows the last newline
-    iterations = [json.loads(row)["iteration"] for row in rows]
-    if iterations != sorted(set(iterations)):
-        raise ValueError(f"has the iterations {iterations}")
+    logged(path) if path.name == METRICS_FILE else json.loads(path.read_text())
+
+
+def logged(path: Path) -> dict[tuple[int, str], float]:
+    """{(iteration, name): value} of a log of metrics, but times.
+
+    An evaluation that was made up for may be there twice, with the same values. What follows the last newline is
+    unfinished; --resume cuts it off.
+
+    Raises:
+        ValueError: a line is no JSON, or a value is there twice and differs.
+    """
+    values: dict[tuple[int, str], float] = {}
+    for line in path.read_text().split("\n")[:-1]:
+        row = json.loads(line)
+        for name in row.keys() - CLOCK:
+            if values.setdefault((row["iteration"], name), row[name]) != row[name]:
+                raise ValueError(f"has two values of {name} at iteration {row['iteration']}")
+    return values
 
 
 def _read_png(path: Path) -> None:

@@ -111,7 +111,10 @@ def jobs(world: Path) -> list[Job]:
         return command_line.main(["train", *tiny_options(photos), *(["--resume"] if again else [])])
 
     def save(again: bool) -> int:
-        mta_clip.load(world / "model" / "model_final.pth", device="cpu").save("run")
+        try:
+            mta_clip.load(world / "model" / "model_final.pth", device="cpu").save("run")
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
         return 0
 
     def copy_downloads(folder: Path) -> None:
