@@ -19,7 +19,6 @@ from .options import parse
 COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # modules of this package
 # What is wrong with the input, not with the code.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
-_MEMORY = "memory ran out ({}). Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
 # Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
 DEPRECATIONS = ((FutureWarning, "torch.jit._script"),)
 
@@ -86,18 +85,23 @@ def user_message(error: Exception) -> str | None:
         if not error.error:  # it was killed
             return str(error)
         reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
-        if _is_memory(error.error, reason):
-            return f"process {error.rank}: {_MEMORY.format(reason or error.error)}"
-        return f"process {error.rank}: {reason}" if error.error in _names_of_user_errors() else None
-    if _is_memory(type(error).__name__, str(error)):
-        return _MEMORY.format(str(error) or type(error).__name__)
+        known = reason if error.error in _names_of_user_errors() else of_memory(error.error, reason)
+        return known and f"process {error.rank}: {known}"
+    if told := of_memory(type(error).__name__, str(error)):
+        return told
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
-def _is_memory(name: str, message: str) -> bool:
-    return name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message
+def of_memory(name: str, message: str) -> str | None:
+    """What to tell the user about an error of this name that means too little memory; None for others."""
+    if name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message:
+        lower = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
+        return f"memory ran out ({message or name}). {lower}"
+    if "DataLoader worker (pid" in message:  # as torch begins its message
+        return f"{message.strip()} Perhaps memory ran out: lower DATALOADER.NUM_WORKERS"
+    return None
 
 
 def _names_of_user_errors() -> set[str]:

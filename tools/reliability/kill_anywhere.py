@@ -42,6 +42,7 @@ VICTIMS = {signal.SIGKILL: ("main", "group", "worker"), signal.SIGTERM: ("main",
 PATIENCE = 120.0  # seconds in which a job ends by itself
 GRACE = 10.0  # seconds in which the processes of a killed job disappear
 _CHECKPOINT = re.compile(r"run/model_\d+\.pth$")
+NEED_MODEL = {"evaluate", "predict", "save"}
 USER_FILE = "notes.txt"  # in the folder of the output
 SHARES = {"train": 3, "evaluate": 2, "predict": 2, "check": 2, "save": 2, "prepare_ade20k": 2, "prepare_cityscapes": 2}
 
@@ -52,7 +53,7 @@ class Reference:
 
     state: dict[str, str]
     seconds: float
-    changes: int  # of the file system
+    changes: int  # of the file system, by the main process
     size: int  # bytes on the disk
 
 
@@ -74,11 +75,13 @@ class Campaign:
 
     Args:
         output: folder for data, logs and results.
+        only: names of jobs; None: all.
     """
 
-    def __init__(self, output: Path, *, seed: int) -> None:
+    def __init__(self, output: Path, *, seed: int, only: Sequence[str] | None = None) -> None:
         self.output, self.seed, self.world = output.absolute(), seed, output.absolute() / "world"
-        self.jobs = {job.name: job for job in jobs(self.world)}
+        self.all = {job.name: job for job in jobs(self.world)}
+        self.jobs = {name: self.all[name] for name in only or self.all}
         self.references: dict[str, Reference] = {}
         self.log = self.output / "log.txt"
 
@@ -86,8 +89,10 @@ class Campaign:
         """Makes the data, and runs each job once without interruption; the model is that of the training."""
         shutil.rmtree(self.world, ignore_errors=True)
         write_photos(self.world / "photos")
-        for job in self.jobs.values():
+        model = {"train": self.all["train"]} if NEED_MODEL & self.jobs.keys() else {}
+        for job in (model | self.jobs).values():
             folder, changes = self.folder(job, "reference"), self.output / "changes"
+            changes.write_text("0")
             start = time.monotonic()
             child = Child(job, folder, self.log, fault=count_changes(changes))
             if child.wait(10 * PATIENCE) != 0:
@@ -113,7 +118,7 @@ class Campaign:
         signum = rng.choice(SIGNALS)
         victim = rng.choice(VICTIMS[signum])
         reference, what = self.references[job.name], f"{signal.Signals(signum).name} to {victim}"
-        if victim == "main" and rng.random() < 0.5:
+        if victim == "main" and reference.changes and rng.random() < 0.5:
             change = rng.randint(1, reference.changes)
             what += f" at change {change}"
             child = Child(job, folder, self.log, again=again, fault=at_change(change, signum))
@@ -167,11 +172,10 @@ class Campaign:
             file.write_text(said)
             trial.troubles += [f"a traceback; see {file.name}"] if "Traceback" in said else []
 
-    def kill(self, number: int, only: str | None) -> Trial:
+    def kill(self, number: int) -> Trial:
         """Runs a trial: a job that is killed two to five times, and then ends."""
         rng = random.Random(f"{self.seed}/{number}")
-        names = [only] if only else list(self.jobs)
-        job = self.jobs[rng.choices(names, [SHARES[name] for name in names])[0]]
+        job = rng.choices(list(self.jobs.values()), [SHARES[name] for name in self.jobs])[0]
         trial = Trial(f"kill_{number}", job.name)
         with self._noted(trial):
             folder = self.folder(job, "trial")
@@ -192,7 +196,7 @@ class Campaign:
                 self._finish(job, folder, trial)
         return trial
 
-    def run(self, kills: int, only: str | None, faults: bool) -> list[Trial]:
+    def run(self, kills: int, faults: bool) -> list[Trial]:
         """All trials until there are so many kills; those of an earlier call are not repeated."""
         file = self.output / "trials.jsonl"
         trials = [Trial(**json.loads(line)) for line in file.read_text().splitlines()] if file.is_file() else []
@@ -205,13 +209,13 @@ class Campaign:
             print(f"{trial.name} {trial.job} {trial.kills or trial.faults} {trial.troubles or 'ok'}", flush=True)
 
         for name, job in itertools.product(FAULTS if faults else (), self.jobs.values()):
-            if f"fault_{name}_{job.name}".replace(" ", "_") not in done and only in (None, job.name):
+            if f"fault_{name}_{job.name}".replace(" ", "_") not in done:
                 note(self.fault(name, job))
         for number in itertools.count():
             if sum(len(trial.kills) for trial in trials) >= kills:
                 return trials
             if f"kill_{number}" not in done:
-                note(self.kill(number, only))
+                note(self.kill(number))
 
 
 def report(trials: Sequence[Trial]) -> str:
@@ -235,14 +239,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="in all (200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=SHARES, help="a single job")
+    parser.add_argument("--only", nargs="+", choices=SHARES, metavar="JOB", help="jobs: " + ", ".join(SHARES))
     parser.add_argument("--faults", action="store_true", help="also a full disk and the like; needs root")
     parser.add_argument("--output", type=Path, default=Path("output/reliability/kill"))
     args = parser.parse_args(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
-    campaign = Campaign(args.output, seed=args.seed)
+    campaign = Campaign(args.output, seed=args.seed, only=args.only)
     campaign.prepare()
-    trials = campaign.run(args.kills, args.only, args.faults)
+    trials = campaign.run(args.kills, args.faults)
     (args.output / "results.md").write_text(report(trials) + "\n")
     print(report(trials))
     return int(any(trial.troubles for trial in trials))
