@@ -74,7 +74,8 @@ MEMORY = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCU
         (of_a_process("MemoryError: 9 GB"), f"process 1: memory ran out (9 GB). {MEMORY}"),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
-            "DataLoader worker (pid 7) is killed by signal: Killed. Perhaps memory ran out: lower DATALOADER.NUM_WORKERS",
+            "DataLoader worker (pid 7) is killed by signal: Killed. "
+            "Perhaps memory ran out: lower DATALOADER.NUM_WORKERS",
         ),
         (RuntimeError("a bug"), None),
     ],

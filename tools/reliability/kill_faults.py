@@ -50,7 +50,7 @@ def _mounted(folder: Path, *arguments: object) -> Iterator[None]:
 def full_disk(share: float, folder: Path, needed: int) -> Iterator[Trouble]:
     """The output folder is a file system with a share of the bytes that the job needs beside those that are there."""
     there = sum(path.stat().st_blocks * 512 for path in folder.rglob("*"))
-    kept = folder.with_name("kept")
+    kept = folder.parent.with_name("kept")
     shutil.rmtree(kept, ignore_errors=True)
     shutil.copytree(folder, kept)
     size = there + max(4096, int(share * max(0, needed - there)))
