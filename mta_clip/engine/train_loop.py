@@ -74,9 +74,9 @@ class TrainLoop(TrainerBase):
         start = time.perf_counter()
         batch = next(self.batches)
         data_time = time.perf_counter() - start
-        seed_step(self.seed, self.iter, comm.get_rank())
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward_in_parts(batch) if self.accumulate > 1 else self._backward(batch)
+        if self.iter == self.start_iter and comm.get_world_size() > 2:
+            self._settle(batch)
+        losses = self._gradients(batch)
         self.precision.unscale(self.optimizer)
         gradient_norm = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
         problem, own = self._record(losses, gradient_norm, data_time)
@@ -89,6 +89,23 @@ class TrainLoop(TrainerBase):
         self.precision.step(self.optimizer)
         if self.average:
             self.average.update(self.iter)
+
+    def _settle(self, batch: Any) -> None:
+        """A pass without a step, after which DistributedDataParallel arranges its buckets for good.
+
+        More than two processes add up gradients in an order that depends on the buckets: without this, the first step
+        of a resumed run would round otherwise than that step in an uninterrupted run.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._gradients(batch)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    def _gradients(self, batch: Any) -> dict[str, Tensor]:
+        """Computes the gradients of this iteration; returns its losses."""
+        seed_step(self.seed, self.iter, comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._backward_in_parts(batch) if self.accumulate > 1 else self._backward(batch)
 
     def _backward(self, *batch: Any) -> dict[str, Tensor]:
         """The losses, divided by the number of parts, after their gradients have been added up."""

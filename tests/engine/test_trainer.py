@@ -309,6 +309,15 @@ def test_a_resumed_run_logs_every_iteration_once(tmp_path):
     assert [row["iteration"] for row in read_metrics(tmp_path)] == list(range(9))
 
 
+def test_a_signal_in_the_last_step_adds_no_checkpoint(tmp_path):
+    trainer = functools.partial(SignalledToyTrainer, signum=signal.SIGTERM, when="step")
+    with pytest.raises(interrupts.Interrupted):
+        train_toy(tmp_path, trainer=trainer, MAX_ITER=5)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["model_0000003.pth", "model_final.pth"]
+    train_toy(tmp_path, resume=True, MAX_ITER=5)
+    assert [row["iteration"] for row in read_metrics(tmp_path) if "sem_seg/mIoU" in row] == [2, 5]
+
+
 def test_a_signal_in_the_last_evaluation_leaves_the_final_checkpoint(tmp_path):
     trainer = functools.partial(SignalledToyTrainer, signum=signal.SIGINT, when="evaluation")
     with pytest.raises(interrupts.Interrupted):

@@ -115,6 +115,9 @@ def jobs(world: Path) -> list[Job]:
             mta_clip.load(world / "model" / "model_final.pth", device="cpu").save("run")
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
+        except OSError as error:
+            print(error)
+            return 1
         return 0
 
     def copy_downloads(folder: Path) -> None:

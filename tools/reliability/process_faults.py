@@ -78,7 +78,14 @@ def train(photos: Path, processes: int, fault: str, restarts: int, again: bool) 
     FaultyTrainer.fault = FAULTS[fault][0] if fault else None
     trainer.Trainer = FaultyTrainer
     launch.LaunchConfig = functools.partial(launch.LaunchConfig, start_method="fork")
-    options = ["--num-gpus", str(processes), "--max-restarts", str(restarts), "SOLVER.IMS_PER_BATCH", str(2 * processes)]
+    options = [
+        "--num-gpus",
+        str(processes),
+        "--max-restarts",
+        str(restarts),
+        "SOLVER.IMS_PER_BATCH",
+        str(2 * processes),
+    ]
     return command_line.main(["train", *tiny_options(photos), *options])
 
 
