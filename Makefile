@@ -6,7 +6,7 @@ CONFIG := shapes/mta_clip_tiny
 GPU    := output/gpu
 BUNDLE := output/bundle
 
-.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit clean
+.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -17,6 +17,9 @@ help:
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
+	@echo "make kill       kill jobs 200 times, and compare what they leave (an hour); docs/reliability.md"
+	@echo "make processes  two and four processes of which one goes wrong (half an hour)"
+	@echo "make soak       2000 iterations, in which nothing may grow"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
@@ -55,6 +58,16 @@ benchmark: setup
 
 gpu: setup
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
+
+# Root can also fill disks and mount folders read-only: KILL=--faults
+kill: setup
+	$(PYTHON) tools/reliability/kill_anywhere.py --kills 200 $(KILL)
+
+processes: setup
+	$(PYTHON) tools/reliability/process_faults.py
+
+soak: setup
+	$(PYTHON) tools/reliability/soak.py
 
 audit: setup
 	$(PYTHON) tools/audit.py

@@ -29,13 +29,14 @@ CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
     "metrics.json",
     "README.md",
 )
-_PART = ".mta-clip.part"  # folder of files that are being written
+_PART, _MOVING = ".mta-clip.part", ".mta-clip.moving"  # folders of files while they are written, and take their places
 _SHOWN_METRICS = ("mIoU", "fwIoU", "mACC", "pACC", "mIoU_seen", "mIoU_unseen", "hIoU", "boundary_mIoU")
 
 
 def is_saved_model(folder: str | Path) -> bool:
     """Whether a folder holds a saved model."""
-    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
+    folder = Path(folder)
+    return not (folder / _MOVING).is_dir() and all((folder / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
 
 
 def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: Mapping[str, float]) -> Path:
@@ -53,21 +54,24 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
         OSError: a file cannot be written.
     """
     folder = Path(folder)
-    part = folder / _PART
+    part, moving = folder / _PART, folder / _MOVING
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; name a folder to save the model in")
-    if folder.is_dir() and any(folder.iterdir()) and not (is_saved_model(folder) or part.is_dir()):
+    if folder.is_dir() and any(folder.iterdir()) and not (is_saved_model(folder) or part.is_dir() or moving.is_dir()):
         raise FileExistsError(f"{folder} holds something else than a saved model; name a new or an empty folder")
-    shutil.rmtree(part, ignore_errors=True)  # of an earlier attempt
+    for earlier in (part, moving):  # of an attempt that was cut off
+        shutil.rmtree(earlier, ignore_errors=True)
     try:
         _write(part, model, cfg, metrics)
-        for old in FILES:  # the config is the first to go and the last to come: without it, nothing is a saved model
-            (folder / old).unlink(missing_ok=True)
-        for new in reversed(FILES):
-            if (part / new).is_file():
-                (part / new).replace(folder / new)
+        part.replace(moving)  # until here, what the folder held is untouched; from now on, it is no saved model
     finally:
         shutil.rmtree(part, ignore_errors=True)
+    for name in FILES:
+        if (moving / name).is_file():
+            (moving / name).replace(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    moving.rmdir()
     return folder
 
 

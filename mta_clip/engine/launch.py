@@ -99,18 +99,22 @@ def launch(
             logs_specs=DefaultLogsSpecs(folder),  # for the workers' tracebacks
             **_rendezvous(num_machines, machine_rank, dist_url),
         )
-        watch = StoppedProcesses(seconds=STOPPED)
-        try:
-            with watch:
-                results = elastic_launch(config, _run_worker)(main, device, args)
-        except SignalException as error:  # it has passed the signal on, and waited for the processes
-            raise Interrupted(error.sigval) from None
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode in _INTERRUPTED:
-                raise Interrupted(failure.exitcode - 128) from None
-            raise ProcessError(rank, failure.exitcode, failure.message, _note(failure, watch)) from None
+        results = _run_processes(config, main, device, args)
     return results[min(results)]
+
+
+def _run_processes(config: LaunchConfig, main: Callable[..., Any], device: str, args: tuple) -> dict[int, Any]:
+    """What `main` returned in each process, by rank; for errors see `launch`."""
+    try:
+        with StoppedProcesses(seconds=STOPPED) as watch:
+            return elastic_launch(config, _run_worker)(main, device, args)
+    except SignalException as error:  # it has passed the signal on, and waited for the processes
+        raise Interrupted(error.sigval) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode in _INTERRUPTED:
+            raise Interrupted(failure.exitcode - 128) from None
+        raise ProcessError(rank, failure.exitcode, failure.message, _note(failure, watch)) from None
 
 
 def _note(failure: ProcessFailure, watch: StoppedProcesses) -> str:
