@@ -7,7 +7,7 @@ GPU    := output/gpu
 BUNDLE := output/bundle
 FUZZ   := output/fuzz
 
-.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit fuzz clean
+.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit fuzz kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -21,6 +21,9 @@ help:
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
 	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
+	@echo "make kill       kill jobs 200 times, and compare what they leave (an hour); docs/reliability.md"
+	@echo "make processes  two and four processes of which one goes wrong (half an hour)"
+	@echo "make soak       2000 iterations, in which nothing may grow"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
@@ -70,6 +73,16 @@ benchmark: setup
 # PYTHON=python3 takes a Python that has everything already, as one without a package index.
 gpu: $(if $(filter $(VENV)/%,$(PYTHON)),setup)
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
+
+# Root can also fill disks and mount folders read-only: KILL=--faults
+kill: setup
+	$(PYTHON) tools/reliability/kill_anywhere.py --kills 200 $(KILL)
+
+processes: setup
+	$(PYTHON) tools/reliability/process_faults.py
+
+soak: setup
+	$(PYTHON) tools/reliability/soak.py
 
 audit: setup
 	$(PYTHON) tools/audit.py
