@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .datasets.catalog import IMAGE_SUFFIXES, warn_of_skipped
 
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 # By mode of Pillow.
 _KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
@@ -67,7 +69,17 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
         ValueError: the file is not an image or is truncated; or floats are not in 0..1, or integers have 32 bits, so
             that nothing says which value is white.
     """
-    with named_errors(path, "image"), Image.open(path) as image:
+    with named_errors(path, "image"):
+        return decode_image(path, image_format=image_format)
+
+
+def decode_image(file: str | Path | BinaryIO, *, image_format: str = "RGB") -> NDArray[np.uint8]:
+    """`read_image` of a file that may be open, or in memory.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError (DECODING_ERRORS): it cannot be read.
+    """
+    with Image.open(file) as image:
         depth = _depth(image)
         image.load()  # turns TIFF images upright itself, and only then says so
         upright = detection_utils._apply_exif_orientation(image)
@@ -121,7 +133,7 @@ def named_errors(path: str | Path, what: str) -> Iterator[None]:
         raise ValueError(f"{path}: the {what} cannot be read (the file is empty). Replace or remove the file.")
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+    except DECODING_ERRORS as error:
         reason = _content(path) if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: the {what} cannot be read ({reason}). Replace or remove the file.") from error
 
