@@ -103,10 +103,10 @@ def memory(args: argparse.Namespace) -> dict[str, object]:
     """Memory of the driver in MiB, as it hands out the blocks of many tiny images."""
     readings: list[tuple[int, float]] = []
 
-    class Observed(Engine):
+    class Observed:
         def run(self, task: Task, blocks: Iterator[Block]) -> Iterator[Count]:
             done = 0
-            for count in super().run(task, blocks):
+            for count in Engine(workers=args.workers).run(task, blocks):
                 done += count.images
                 if done >= len(readings) * args.images / 20:
                     readings.append((done, resident_mib()))
@@ -147,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.set_defaults(measure=measure)
         if measure is memory:
             command.add_argument("--images", type=int, default=100_000)
+            command.add_argument("--workers", type=int, default=2)
             continue
         command.add_argument("--config-file", required=True, help="folder of a run or saved model")
         command.add_argument("--input", required=True)

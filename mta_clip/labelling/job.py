@@ -84,19 +84,20 @@ def label_images(
         The number of rows in the index; every image has one.
 
     Raises:
-        ValueError: the output lies in the source, or belongs to a job with other settings.
+        ValueError: the output belongs to a job with other settings.
         BlockingIOError: another run is at work there.
         Exception: see `find_inputs`, `run_local` and `run_ray`.
     """
     output = Path(task.output)
-    _keep_apart(source, output)
+    own = (f"{os.path.abspath(output)}/", f"{os.path.realpath(output)}/")  # label maps are no images
     names: dict[str, None] = {}  # of blocks, in order
     with _claimed(output, settings | {"block_size": block_size}):
         done = {path.stem for path in (output / BLOCKS).glob("*.parquet")}
         bar = tqdm(unit="image", disable=None)
 
         def to_do() -> Iterator[Block]:
-            for block in cut(find_inputs(source), block_size):
+            inputs = (item for item in find_inputs(source) if not item.path.startswith(own))
+            for block in cut(inputs, block_size):
                 names[block.name] = None
                 rows = rows_file(output, block.name)
                 if block.name in done and not (retry_failed and count_rows(rows).failed):
@@ -126,15 +127,6 @@ def settings_of(cfg: CfgNode, **more: Any) -> dict[str, Any]:
             digest.update(chunk)
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "", "cpu", ""
     return {"config": hashlib.sha256(cfg.dump().encode()).hexdigest(), "weights": digest.hexdigest(), **more}
-
-
-def _keep_apart(source: str, output: Path) -> None:
-    """Raises a ValueError if label maps would be found as images, or replace them."""
-    if "://" in source or not os.path.isdir(source):
-        return
-    folder, output = Path(source).resolve(), output.resolve()
-    if output.is_relative_to(folder) or folder.is_relative_to(output / LABELS):
-        raise ValueError(f"the label maps in {output} would lie among the images in {folder}: choose another --output")
 
 
 @contextmanager

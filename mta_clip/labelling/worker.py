@@ -115,7 +115,7 @@ class Labeller:
         with FORMATS[self.task.format](Path(self.task.output), block.name) as write:
             found = label(block.inputs, write, started)
         count = write_rows(rows, [found[item.path] for item in block.inputs])
-        started.unlink()
+        started.unlink(missing_ok=True)
         return count
 
     def _one_by_one(self, inputs: Iterable[Input], write: Writer, started: Path) -> dict[str, Row]:
