@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -18,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .datasets.catalog import IMAGE_SUFFIXES, warn_of_skipped
 
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 # By mode of Pillow.
 _KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
@@ -74,10 +76,24 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
             that nothing says which value is white.
     """
     with open_image(path) as image:
-        depth = _depth(image)
-        image.load()  # turns TIFF images upright itself, and only then says so
-        upright = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(_eight_bits(upright, depth), image_format)
+        return _pixels(image, image_format)
+
+
+def decode_image(file: BinaryIO, *, image_format: str = "RGB") -> NDArray[np.uint8]:
+    """`read_image` of an open file.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError (DECODING_ERRORS): it cannot be read.
+    """
+    with _open(file) as image:
+        return _pixels(image, image_format)
+
+
+def _pixels(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
+    depth = _depth(image)
+    image.load()  # turns TIFF images upright itself, and only then says so
+    upright = detection_utils._apply_exif_orientation(image)
+    return detection_utils.convert_PIL_to_numpy(_eight_bits(upright, depth), image_format)
 
 
 def image_depth(path: str | Path) -> str:
@@ -112,12 +128,15 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
 @contextlib.contextmanager
 def open_image(path: str | Path, what: str = "image") -> Iterator[Image.Image]:
     """Opens an image in any of Pillow's formats but EPS, a program that Ghostscript would run; see `named_errors`."""
+    # A file, not its path: from a path Pillow maps raw TIFFs into memory, with sides swapped if they lie on one side.
+    with named_errors(path, what), Path(path).open("rb") as file, _open(file) as image:
+        yield image
+
+
+def _open(file: BinaryIO) -> Image.Image:
     Image.preinit()  # common formats are tried first
     Image.init()
-    formats = [name for name in Image.ID if name != "EPS"]
-    # A file, not its path: from a path Pillow maps raw TIFFs into memory, with sides swapped if they lie on one side.
-    with named_errors(path, what), Path(path).open("rb") as file, Image.open(file, formats=formats) as image:
-        yield image
+    return Image.open(file, formats=[name for name in Image.ID if name != "EPS"])
 
 
 @contextlib.contextmanager
@@ -138,7 +157,7 @@ def named_errors(path: str | Path, what: str) -> Iterator[None]:
         raise ValueError(f"{path}: the {what} cannot be read (the file is empty). Replace or remove the file.")
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+    except DECODING_ERRORS as error:
         reason = _content(path) if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: the {what} cannot be read ({reason}). Replace or remove the file.") from error
 
