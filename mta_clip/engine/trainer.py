@@ -41,7 +41,7 @@ def forget_later(file: Path, iteration: int) -> None:
     kept = 0
     for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else []:
         try:
-            later = json.loads(line)["iteration"] >= iteration
+            later = not line.endswith(b"\n") or json.loads(line)["iteration"] >= iteration
         except ValueError:
             later = True
         if later:

@@ -43,6 +43,8 @@ PATIENCE = 120.0  # seconds in which a job ends by itself
 GRACE = 10.0  # seconds in which the processes of a killed job disappear
 _CHECKPOINT = re.compile(r"run/model_\d+\.pth$")
 NEED_MODEL = {"evaluate", "predict", "save"}
+# Python says this of a Ctrl-C that comes while it forks a loader's worker; the run still notes it, and stops later.
+LOST_IN_FORK = "Exception ignored in: <function _releaseLock"
 USER_FILE = "notes.txt"  # in the folder of the output
 SHARES = {"train": 3, "evaluate": 2, "predict": 2, "check": 2, "save": 2, "prepare_ade20k": 2, "prepare_cityscapes": 2}
 
@@ -167,10 +169,11 @@ class Campaign:
         yield
         trial.seconds = round(time.monotonic() - start, 1)
         said = self.log.read_bytes()[text:].decode()
-        if "Traceback" in said or trial.troubles:
+        traceback = said.count("Traceback") > said.count(LOST_IN_FORK)
+        if traceback or trial.troubles:
             file = self.output / f"{trial.name}.txt"
             file.write_text(said)
-            trial.troubles += [f"a traceback; see {file.name}"] if "Traceback" in said else []
+            trial.troubles += [f"a traceback; see {file.name}"] if traceback else []
 
     def kill(self, number: int) -> Trial:
         """Runs a trial: a job that is killed two to five times, and then ends."""
