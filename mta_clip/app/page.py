@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoint import CheckpointError
 from ..extras import import_extra
 from .answers import Answer, Answers
 from .jobs import Cancelled
@@ -19,6 +20,7 @@ gr = import_extra("gradio", "app", "mta-clip app")
 FILES = Path(__file__).parent
 KEPT = 1800  # seconds for which the last answer of an idle visitor is kept
 NAMES_HINT = "sky, road, my cat"
+ERRORS = (ValueError, OSError, KeyError, CheckpointError, torch.OutOfMemoryError)  # that are told as a sentence
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
@@ -63,7 +65,7 @@ def build_page(answers: Answers, *, examples: Sequence[str | Path] = ()) -> gr.B
                         )
                     ]
                 region = gr.HTML(visible=False, elem_id="region")
-        _connect(page, answers, inputs, (start, stop), answer, (status, viewer, *downloads, region))
+        _connect(answers, inputs, (start, stop), answer, (status, viewer, *downloads, region))
     return page
 
 
@@ -106,7 +108,7 @@ def _names_field(answers: Answers, model: str) -> dict[str, Any]:
     return {
         "label": "Class names",
         "info": info,
-        "placeholder": f"{NAMES_HINT}" if usable else own,
+        "placeholder": NAMES_HINT if usable else own,
         "interactive": usable,
     }
 
@@ -114,7 +116,7 @@ def _names_field(answers: Answers, model: str) -> dict[str, Any]:
 def _chosen(answers: Answers, model: str) -> tuple[Any, Any]:
     try:
         return gr.update(info=describe(answers.models[model])), gr.update(**_names_field(answers, model))
-    except (ValueError, OSError, KeyError) as error:
+    except ERRORS as error:
         return gr.update(info=f"It cannot be loaded: {error}"), gr.update(interactive=False)
 
 
@@ -125,9 +127,7 @@ def _viewer() -> gr.HTML:
     return gr.HTML(html_template=html, css_template=css, js_on_load=js, elem_id="viewer", apply_default_css=False)
 
 
-def _connect(
-    page: gr.Blocks, answers: Answers, inputs: list[Any], buttons: tuple[Any, Any], answer: Any, shown: tuple
-) -> None:
+def _connect(answers: Answers, inputs: list[Any], buttons: tuple[Any, Any], answer: Any, shown: tuple) -> None:
     (start, stop), (status, viewer, _, overlay, _, region) = buttons, shown
 
     def segment(
@@ -149,7 +149,7 @@ def _connect(
             files = [gr.update(value=str(file), visible=True) for file in answers.downloads(new)]
         except Cancelled:
             return [gr.skip(), _status("Cancelled."), *[gr.skip()] * 5]
-        except (ValueError, OSError, KeyError, torch.OutOfMemoryError) as error:
+        except ERRORS as error:
             return [None, _status(_sentence(error, path), error=True), None, *_no_files(), _nothing()]
         return [new, _status(new.summary), viewer_data(new.result), *files, _nothing()]
 
@@ -162,9 +162,9 @@ def _connect(
         return str(answers.overlay(current, alpha=event.alpha, hidden=event.hidden))
 
     def explain(current: Answer | None, event: gr.EventData) -> Any:
-        if current is None:
-            return gr.skip()
-        return gr.update(value=answers.explain(current, event.x, event.y), visible=True)
+        expired = '<p class="status">This result is no longer kept: press Segment again.</p>'
+        text = expired if current is None else answers.explain(current, event.x, event.y)
+        return gr.update(value=text, visible=True)
 
     running = gr.on(
         [start.click, inputs[2].submit],

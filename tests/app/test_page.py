@@ -38,7 +38,8 @@ def test_a_visit(page, photo):
     redraw, explain = handler(page, "redraw"), handler(page, "explain")
     assert redraw(answer, SimpleNamespace(alpha=0.1, hidden=[1])) == overlay["value"]
     assert "bright thing" in explain(answer, SimpleNamespace(x=0.9, y=0.5))["value"]
-    assert handler(page, "cancel")(request) == redraw(None, None) == explain(None, None)  # nothing to do
+    assert handler(page, "cancel")(request) == redraw(None, None)  # nothing to do
+    assert "no longer kept" in explain(None, None)["value"]
 
 
 def test_errors_are_sentences_without_paths(page, tmp_path):
