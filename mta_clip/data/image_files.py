@@ -39,8 +39,14 @@ def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
         for path in found:
-            images.setdefault(path, os.path.relpath(path, _root(item)))
+            images.setdefault(path, _below(path, _root(item)))
     return images, failures
+
+
+def _below(path: str, root: str | Path) -> str:
+    """The path below a root; of a file elsewhere, which a pattern such as "a*/../../b.png" finds, the name alone."""
+    below = os.path.relpath(path, root)
+    return os.path.basename(below) if os.pardir in Path(below).parts else below
 
 
 def _root(item: str) -> str | Path:
@@ -67,7 +73,7 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
         ValueError: the file is not an image or is truncated; or floats are not in 0..1, or integers have 32 bits, so
             that nothing says which value is white.
     """
-    with named_errors(path, "image"), Image.open(path) as image:
+    with open_image(path) as image:
         depth = _depth(image)
         image.load()  # turns TIFF images upright itself, and only then says so
         upright = detection_utils._apply_exif_orientation(image)
@@ -76,7 +82,7 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
 
 def image_depth(path: str | Path) -> str:
     """Bits per channel and kind of an image, such as "8-bit RGB" or "16-bit grey"; for errors see `read_image`."""
-    with named_errors(path, "image"), Image.open(path) as image:
+    with open_image(path) as image:
         return f"{_depth(image)} {_KINDS.get(image.mode.partition(';')[0], image.mode)}"
 
 
@@ -101,6 +107,15 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
         f"its {depth} pixels go from {low:g} to {high:g}, and nothing says which value is white; save it with 8 or 16 "
         "bits per channel, or as floats from 0 to 1"
     )
+
+
+@contextlib.contextmanager
+def open_image(path: str | Path, what: str = "image") -> Iterator[Image.Image]:
+    """Opens an image in any of Pillow's formats but EPS, a program that Ghostscript would run; see `named_errors`."""
+    Image.preinit()  # common formats are tried first
+    Image.init()
+    with named_errors(path, what), Image.open(path, formats=[name for name in Image.ID if name != "EPS"]) as image:
+        yield image
 
 
 @contextlib.contextmanager
@@ -131,4 +146,4 @@ def _content(path: Path) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp":
         return "it seems to be HEIC, AVIF or a video; convert it to JPEG or PNG"
-    return f"it is in no image format that Pillow knows; it starts with {start!r}"
+    return f"it is in no image format that is read here; it starts with {start!r}"

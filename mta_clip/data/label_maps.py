@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from detectron2.data.catalog import Metadata
 from numpy.typing import NDArray
-from PIL import Image
 
-from .image_files import named_errors
+from .image_files import open_image
 
 # Modes whose pixels are one integer; "P" (palette) pixels are the indices, not the colours.
 _LABEL_MODES = ("L", "P", "I", "I;16", "1")
@@ -141,7 +140,7 @@ def read_stored_labels(path: str | Path) -> NDArray:
         FileNotFoundError: the file does not exist.
         ValueError: the file is not an image, is truncated, or holds colours.
     """
-    with named_errors(path, "label map"), Image.open(path) as image:
+    with open_image(path, "label map") as image:
         mode = image.mode
         stored = np.array(image)
     if mode not in _LABEL_MODES and not mode.startswith("I;16"):

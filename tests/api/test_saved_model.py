@@ -62,7 +62,7 @@ def test_a_saved_model_may_be_replaced_and_nothing_else(tmp_path):
         (lambda classes: {**classes, "names": classes["names"][::-1]}, "'names'"),
         (lambda classes: {**classes, "unseen": ["sky"]}, "'unseen'"),
         (lambda classes: {**classes, "ignore_label": 0}, "'ignore_label'"),
-        (lambda classes: [], "'names'"),
+        (lambda classes: [], "this JSON file holds"),
     ],
 )
 def test_classes_that_contradict_the_config_are_refused(change, message, tmp_path):
