@@ -6,7 +6,7 @@ CONFIG := shapes/mta_clip_tiny
 GPU    := output/gpu
 BUNDLE := output/bundle
 
-.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit clean
+.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit mutation clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -16,7 +16,8 @@ help:
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
-	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
+	@echo "make audit      detectron2-cdo against the official Detectron2, known vulnerabilities, dangerous calls"
+	@echo "make mutation   change the code in small ways and count the changes that no test notices"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
@@ -58,6 +59,9 @@ gpu: setup
 
 audit: setup
 	$(PYTHON) tools/audit.py
+
+mutation: setup
+	OMP_NUM_THREADS=1 nice -n 3 $(PYTHON) tools/reliability/mutate.py --count 500 --minutes 15
 
 PYTHON_VERSION := 3.12
 

@@ -51,6 +51,24 @@ def test_trusty_targets():
     assert released.trusty_target(LABELS).flatten().tolist() == [False, True, False, True, False]
 
 
+def test_the_default_target_is_the_seen_classes_without_ignored_pixels():
+    for protocol in ("inductive", "transductive", "supervised"):
+        labels = make(protocol)
+        assert labels.trusty_target_is_seen
+        assert labels.trusty_target(LABELS).flatten().tolist() == [True, False, True, False, False]
+        assert not labels.trusty_target(torch.tensor([UNLABELLED, 255])).any()
+    assert make("transductive").pseudo_labels and not make("supervised").pseudo_labels
+
+
+def test_the_table_has_room_for_any_ignore_label():
+    for ignore_label in (-5, 4, 255, 256, 1000):
+        labels = make("supervised", ignore_label=ignore_label)
+        assert labels(torch.tensor([0, 3])).tolist() == [0, 3]
+        if ignore_label >= 0:
+            assert labels(torch.tensor([ignore_label])).tolist() == [ignore_label]
+            assert not labels.trusty_target(torch.tensor([ignore_label])).any()
+
+
 def test_many_classes_and_other_ignore_labels():
     split = ClassSplit([f"class {i}" for i in range(847)], ["class 846"])
     labels = TrainingLabels(split=split, ignore_label=65535)
