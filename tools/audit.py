@@ -105,7 +105,8 @@ def vulnerabilities() -> Iterator[Finding]:
     if looked_up:
         yield OK, f"{len(looked_up)} installed packages looked up by pip-audit"
     if skipped := [package["name"] for package in listed if "skip_reason" in package]:
-        yield NOT_CHECKED, f"{len(skipped)} packages that pip-audit could not look up: {', '.join(skipped)}"
+        shown = ", ".join(skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        yield NOT_CHECKED, f"{len(skipped)} packages that pip-audit could not look up: {shown}"
 
 
 def dangerous_calls() -> Iterator[Finding]:

@@ -126,7 +126,9 @@ def _changes(node: ast.AST) -> list[ast.AST]:
     stored = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute | ast.Subscript)
     called = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call | ast.YieldFrom)
     if isinstance(node, _REMOVED) or stored or called:
-        changes.append(ast.copy_location(ast.Pass(), node))
+        # Code without super() would lose the cell with its class, and could not take the place of code with it.
+        gone = ast.Expr(ast.Name("__class__", ast.Load())) if "super()" in ast.unparse(node) else ast.Pass()
+        changes.append(ast.copy_location(gone, node))
     return changes
 
 
@@ -159,6 +161,9 @@ def apply(mutant: Mutant) -> None:
 
     The module is executed once more, changed, in a place of its own; functions that exist already get the code of
     their namesakes there, so that whoever has imported them gets the change, too.
+
+    Raises:
+        NotImplementedError: the change cannot be made this way.
     """
     name = mutant.source.removesuffix(".py").replace("/", ".")
     module = sys.modules[name]
@@ -173,7 +178,8 @@ def apply(mutant: Mutant) -> None:
     for key, new in vars(changed).items():
         old = vars(module).get(key)
         if not key.startswith("__") and not _transplant(old, new, name, done) and isinstance(new, _PLAIN):
-            for other in [m for m in sys.modules.values() if getattr(m, "__name__", "").startswith("mta_clip")]:
+            ours = [other for loaded, other in sys.modules.items() if loaded.startswith("mta_clip")]
+            for other in (module, *ours):
                 if vars(other).get(key) is old:
                     setattr(other, key, new)
 
@@ -196,11 +202,11 @@ def _transplant(old: Any, new: Any, module: str, done: set[int]) -> bool:
             if not _transplant(vars(old).get(key), value, module, done) and isinstance(value, _PLAIN):
                 setattr(old, key, value)
         return True
-    if old.__code__.co_freevars == new.__code__.co_freevars:
-        old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
-        for cell, other in zip(old.__closure__ or (), new.__closure__ or (), strict=True):  # functions in decorators
-            if not _transplant(cell.cell_contents, other.cell_contents, module, done) and isinstance(
-                other.cell_contents, _PLAIN
-            ):
-                cell.cell_contents = other.cell_contents
+    if old.__code__.co_freevars != new.__code__.co_freevars:
+        raise NotImplementedError(f"{old.__qualname__} would need other variables of the function around it")
+    old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
+    for cell, other in zip(old.__closure__ or (), new.__closure__ or (), strict=True):  # functions in decorators
+        value = other.cell_contents
+        if not _transplant(cell.cell_contents, value, module, done) and isinstance(value, _PLAIN):
+            cell.cell_contents = value
     return True

@@ -37,6 +37,8 @@ from mutants import Mutant, apply, mutants  # noqa: E402
 EXPLAINED = Path(__file__).with_name("unseen_mutants.yaml")
 MOST_SECONDS, MOST_BYTES = 600, 8 << 30  # of one mutant: it counts as noticed, as does one that computes far longer
 
+NOT_MADE = 99  # exit status of a fork that could not make its change
+
 _GOLDEN = "tests/integration/test_golden_criterion.py"
 _CRITERION = "tests/modeling/criterion/test_criterion.py"
 _CHECKPOINTER = "tests/checkpoint/test_checkpointer.py"
@@ -155,7 +157,11 @@ class Campaign:
         session.items[:] = sorted(of_source, key=lambda item: order.index(_file_of(item)))
         if mutant:
             print(f"\n===== {mutant.name}", flush=True)
-            apply(mutant)
+            try:
+                apply(mutant)
+            except NotImplementedError as error:
+                print(error, flush=True)
+                os._exit(NOT_MADE)
         return None
 
 
@@ -164,7 +170,7 @@ def _file_of(item) -> str:
 
 
 def _verdict(child: int) -> str:
-    """noticed, if a fork's tests fail, or break a limit; survived, if they pass."""
+    """noticed, if a fork's tests fail, or break a limit; survived, if they pass; not made, if it could not change."""
     deadline = time.monotonic() + MOST_SECONDS
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
@@ -172,7 +178,7 @@ def _verdict(child: int) -> str:
         time.sleep(0.05)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)  # what its tests have started
-    return "noticed" if ended[1] else "survived"
+    return {0: "survived", NOT_MADE: "not made"}.get(os.waitstatus_to_exitcode(ended[1]), "noticed")
 
 
 def in_a_process(campaign: Campaign, log: Path) -> None:
@@ -211,7 +217,7 @@ def report(chosen: Sequence[Mutant], known: dict[str, str]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     rows = []
     for source in SOURCES:
-        tested = [mutant for mutant in chosen if mutant.source == source and mutant.name in known]
+        tested = [m for m in chosen if m.source == source and known.get(m.name) in ("noticed", "survived")]
         survived = [mutant for mutant in tested if known[mutant.name] == "survived"]
         unseen = [mutant for mutant in survived if mutant.name in explained]
         if tested:

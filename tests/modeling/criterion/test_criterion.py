@@ -142,22 +142,19 @@ def test_the_mean_of_equal_parts_is_the_whole(normalizer):
         )
 
     criterion = make_criterion(draw_points=same_points, normalizer=normalizer)
-    output = make_output(2, queries=3)
-    sem_segs = [
-        torch.arange(384).reshape(16, 24) % 4,
-        torch.zeros(16, 24, dtype=torch.int64),
-    ]  # more masks than queries
+    output = make_output(2, images=4, queries=3)
+    sem_segs = [torch.arange(384).reshape(16, 24) % count for count in (4, 1, 2, 3)]  # 4 masks are more than queries
     targets = targets_from_sem_seg(sem_segs, (16, 24), 255, NUM_CLASSES)
     whole = criterion(output, targets)
     parts = []
     for i in range(2):
-        one = slice(i, i + 1)
+        half = slice(2 * i, 2 * i + 2)
         layers = [
-            LayerPrediction(layer.class_logits[one], layer.mask_embed[one], layer.similarity[:, one])
+            LayerPrediction(layer.class_logits[half], layer.mask_embed[half], layer.similarity[:, half])
             for layer in output.layers
         ]
-        part = HeadOutput(output.mask_features[one], layers)
-        parts.append(criterion(part, targets[one], masks_of_step=[len(target["labels"]) for target in targets]))
+        part = HeadOutput(output.mask_features[half], layers)
+        parts.append(criterion(part, targets[half], masks_of_step=[4, 1, 2, 3]))
     for name, value in whole.items():
         assert torch.allclose((parts[0][name] + parts[1][name]) / 2, value, rtol=1e-5), name
 

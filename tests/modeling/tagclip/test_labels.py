@@ -43,6 +43,8 @@ def test_inductive_view():
     view = make("transductive", trusty_target="unseen").inductive()
     assert view.trained_classes == [0, 2] and not view.pseudo_labels
     assert view(LABELS).flatten().tolist() == [0, 255, 1, 255, 255]
+    view.check(torch.tensor([UNLABELLED, 255]))  # the same label maps
+    assert not view.state_dict()  # tables follow from the config
 
 
 def test_trusty_targets():
@@ -114,4 +116,5 @@ def test_pseudo_labels_touch_unlabelled_pixels_only():
     logits[:, 1, 0], logits[:, 3, 1] = 1.0, 1.0
     filled = fill_pseudo_labels(labels, logits, [1, 3])
     assert filled.tolist() == [[[0, 1, 255], [2, 3, 3]]]
+    assert fill_pseudo_labels(labels[:, :1], logits[:, :, :1], [1, 3]).tolist() == [[[0, 1, 255]]]
     assert not filled.requires_grad
