@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 
 from .config import get_cfg
 from .config_names import find_config
+from .config_values import check_values, values
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def parse_config(text: str, *, where: str, overrides: Sequence[Any] = ()) -> Cfg
 
 
 def _merge(cfg: CfgNode, content: dict, overrides: list[Any], config_file: str) -> CfgNode:
+    _check_sections(content, cfg, config_file)
     try:
         # Not merge_from_file, which loads unsafely, and guesses and upgrades the version of a Detectron2 config.
         cfg.merge_from_other_cfg(CfgNode(content))
@@ -75,7 +77,17 @@ def _merge(cfg: CfgNode, content: dict, overrides: list[Any], config_file: str) 
         raise KeyError(_explain_unknown_key(str(error.args[0]), cfg, config_file)) from error
     except AssertionError as error:  # how yacs reports an unknown or malformed key among the overrides
         raise KeyError(_explain_unknown_key(str(error), cfg, config_file)) from error
+    check_values(cfg, config_file)
     return cfg
+
+
+def _check_sections(content: dict, cfg: CfgNode, where: str, above: str = "") -> None:
+    """Raises a ValueError if a value takes the place of a section; yacs's message would hold the whole section."""
+    for name, value in content.items():
+        if isinstance(cfg.get(name), CfgNode):
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}: {above}{name} is {value!r:.60}, but it is a section; expected keys in it")
+            _check_sections(value, cfg[name], where, f"{above}{name}.")
 
 
 def upgrade_old_keys(cfg: CfgNode) -> None:
@@ -120,7 +132,10 @@ class _PlainYaml(CfgNode):
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
-            text = file.read()
+            try:
+                text = file.read()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{filename} is not a text in UTF-8: {error}") from error
         _parse_plain_yaml(text, filename)
         return io.StringIO(text)
 
@@ -140,6 +155,10 @@ def _parse_plain_yaml(text: str, where: str) -> dict:
         raise ValueError(f"{where}: aliases (*name) stand for more than {_MOST_VALUES} values; write out what is meant")
     if not isinstance(content, dict):
         raise ValueError(f"{where} holds {content!r:.60}; expected config keys and their values (KEY: VALUE)")
+    bases = content.get("_BASE_", [])
+    if not all(isinstance(base, str) for base in (bases if isinstance(bases, list) else [bases])):
+        raise ValueError(f"{where}: _BASE_ is {bases!r:.60}; expected the name of a file, or a list of such names")
+    _check_section(content, where)
     return content
 
 
@@ -152,6 +171,17 @@ def _num_values(content: Any, known: dict[int, float]) -> float:
         values = content.values() if isinstance(content, dict) else content
         known[id(content)] = 1 + sum(_num_values(value, known) for value in values)
     return known[id(content)]
+
+
+def _check_section(section: dict, where: str, above: str = "") -> None:
+    """Raises a ValueError if a name is no string, or a value of a kind that no config has, such as a date."""
+    for key, value in section.items():
+        if not isinstance(key, str):
+            raise ValueError(f"{where}: {above}{key!r:.60} is no name of a config key; expected names such as SEED")
+        if isinstance(value, dict):
+            _check_section(value, where, f"{above}{key}.")
+        elif not isinstance(value, list | str | int | float | type(None)):
+            raise ValueError(f"{where}: {above}{key} is a {type(value).__name__}; put quotes around it if it is text")
 
 
 def _read_with_bases(config_file: str) -> dict:
@@ -185,15 +215,8 @@ def _refusal(where: str, tag: str) -> str:
 
 def _explain_unknown_key(message: str, cfg: CfgNode, config_file: str) -> str:
     key = message.rsplit(": ", 1)[-1].strip()
-    known = _all_keys(cfg)
+    known = [name for name, _ in values(cfg)]
     close = difflib.get_close_matches(key, known, n=3)
     close = close or [name for name in known if name.split(".")[-1] == key.split(".")[-1]][:3]
     hint = f"; did you mean {', '.join(close)}?" if close else ""
     return f"unknown config key {key} (in {config_file or 'the defaults'} or the overrides){hint}"
-
-
-def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for name, value in node.items():
-        keys += _all_keys(value, f"{prefix}{name}.") if isinstance(value, CfgNode) else [f"{prefix}{name}"]
-    return keys

@@ -31,8 +31,23 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
+def full_float32(request):
+    """No TensorFloat-32 where numbers of a GPU are compared: its ten bits of mantissa would hide the difference."""
+    if not any(map(request.node.get_closest_marker, ("golden", "gpu"))):
+        yield
+        return
+    modules = torch.backends.cudnn, torch.backends.cuda.matmul  # monkeypatch cannot undo what they are told
+    before = [module.allow_tf32 for module in modules]
+    for module in modules:
+        module.allow_tf32 = False
+    yield
+    for module, allowed in zip(modules, before, strict=True):
+        module.allow_tf32 = allowed
+
+
+@pytest.fixture(autouse=True)
 def golden_device(request):
-    """Golden tests build and run everything on the device that MTA_CLIP_GOLDEN_DEVICE names."""
+    """Golden tests build and run everything on the GPU if there is one; see golden_files.py."""
     device = GOLDEN_DEVICE if request.node.get_closest_marker("golden") else "cpu"
     with torch.device(device) if device != "cpu" else contextlib.nullcontext():
         yield

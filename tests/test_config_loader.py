@@ -118,6 +118,10 @@ BOMB = "- &a0 [1]\n" + "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" f
         ("? [SEED]\n: 1\n", ValueError, r"model\.yaml is not valid YAML: .*unhashable"),
         ("_BASE_: none.yaml\n", FileNotFoundError, r"none\.yaml"),
         ("_BASE_: model.yaml\n", ValueError, r"model\.yaml: a file is its own _BASE_"),
+        ("_BASE_: 3\n", ValueError, r"model\.yaml: _BASE_ is 3; expected the name of a file"),
+        ("_BASE_: [[model.yaml]]\n", ValueError, r"model\.yaml: _BASE_ is \[\['model\.yaml'\]\]; expected"),
+        ("MODEL: {1: 2}\n", ValueError, r"model\.yaml: MODEL\.1 is no name of a config key"),
+        ("OUTPUT_DIR: 2026-01-01\n", ValueError, r"model\.yaml: OUTPUT_DIR is a date; put quotes around it"),
         ("_BASE_: [base.yaml]\nSEED: {MAX_ITER: 3}\n", ValueError, r"model\.yaml and its _BASE_ .*'SEED'"),
     ],
 )
@@ -125,6 +129,12 @@ def test_bad_files(config_file, tmp_path, text, error, message):
     path = write(tmp_path, model=text)
     with pytest.raises(error, match=f"(?s){message}"):
         load_config(path, [])
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    (tmp_path / "model.yaml").write_bytes("OUTPUT_DIR: Straße".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"model\.yaml is not a text in UTF-8"):
+        load_config(str(tmp_path / "model.yaml"), [])
 
 
 RUN = "!!python/object/apply:os.system"

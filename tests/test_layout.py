@@ -1,5 +1,6 @@
 """The tree of tests mirrors the tree of sources."""
 
+import ast
 from pathlib import Path
 
 from scripts import ROOT
@@ -46,3 +47,18 @@ def test_every_test_file_has_a_source_of_its_name():
 
 def test_no_test_file_is_long():
     assert [path.name for path in TESTS.rglob("*.py") if len(path.read_text().splitlines()) > MOST_LINES] == []
+
+
+def test_scripts_import_the_package_before_detectron2():
+    wrong = []
+    for path in [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "datasets").glob("*.py")]:
+        names = []
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names.append(node.module)
+        packages = [name.partition(".")[0] for name in names]
+        if "detectron2" in packages and "mta_clip" not in packages[: packages.index("detectron2")]:
+            wrong.append(path.name)
+    assert wrong == [], "without mta_clip's stand-ins detectron2 cannot be imported"

@@ -8,6 +8,8 @@
 Set MODEL.WEIGHTS to the result, or MODEL.CLIP.PRETRAINED to that of openai-clip. See docs/checkpoints.md.
 """
 
+import mta_clip  # noqa: F401  # isort: skip  (before detectron2, which it makes importable)
+
 import argparse
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 from mta_clip.checkpoint.convert import convert_checkpoint, fit_to_model
 from mta_clip.checkpoint.sources import SOURCES
 from mta_clip.checkpoint.writers import SUFFIXES, require_known_suffix, save_weights
+from mta_clip.cli.options import parse
 from mta_clip.config_loader import load_config
 from mta_clip.modeling.clip import build_clip
 
@@ -32,8 +35,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", default="", help="checks names and shapes against this config's model")
     parser.add_argument("--drop", action="append", default=[], metavar="PATTERN", help="leave out names in the file")
     parser.add_argument("--verbose", action="store_true", help="list every parameter, not only modules")
-    parser.add_argument("opts", nargs="*", default=[], help="KEY VALUE overrides of the config, at the end")
-    return parser.parse_args(arguments)
+    parser.add_argument("opts", nargs="*", default=[], help="KEY VALUE overrides of the config")
+    return parse(parser, arguments)
 
 
 def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:

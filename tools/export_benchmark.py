@@ -31,6 +31,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
+from mta_clip.cli.options import parse
 from mta_clip.config_loader import load_config
 from mta_clip.data import with_classes
 from mta_clip.export import export_model
@@ -168,8 +169,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=8, help="measured rounds, after one to warm up")
     parser.add_argument("--json", type=Path, default=Path("output/export_benchmark.json"))
-    parser.add_argument("opts", nargs="*", default=[], help="KEY VALUE overrides of the config, at the end")
-    return parser.parse_args(arguments)
+    parser.add_argument("opts", nargs="*", default=[], help="KEY VALUE overrides of the config")
+    return parse(parser, arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,18 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tabulate
+from gpu_plan import GPU_LOST
 
 STAGES_SCRIPT = Path(__file__).with_name("gpu_stages.py")
 LEAST_SECONDS = 10  # with less left, no stage starts
+LAST_LINES = 8  # of a failed stage's log are shown
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What runs in one process, and for how long at most if the campaign takes nine minutes."""
+    """What runs in one process."""
 
     name: str
     title: str
-    seconds: int
+    seconds: int  # of nine minutes; its share in the time that is left to it and the stages after it
 
 
 STAGES = (
@@ -47,7 +50,7 @@ STAGES = (
     Stage("training", "Training step: forward and backward", 45),
     Stage("loading", "Data loading: images per second of the training loader", 25),
     Stage("profile", "Profile: the ten largest kernels", 25),
-    Stage("camvid", "CamVid in three minutes", 195),
+    Stage("camvid", "CamVid, trained for three minutes or what is left", 195),
 )
 PLANNED_MINUTES = 9
 
@@ -58,56 +61,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda *_: sys.exit(143))  # ends the running stage on the way out
     deadline = time.monotonic() + 60 * args.minutes
-    for stage in STAGES:
-        if args.stages and stage.name not in args.stages:
-            continue
-        left = deadline - time.monotonic()
-        if left >= LEAST_SECONDS and read(args.output, stage.name).get("status") != "done":
-            limit = min(left, stage.seconds * args.minutes / PLANNED_MINUTES)
-            print(f"{stage.name}: at most {limit:.0f} s", flush=True)
-            run_stage(stage, limit, args)
+    chosen = [stage for stage in STAGES if not args.stages or stage.name in args.stages]
+    pending = [stage for stage in chosen if read(args.output, stage.name).get("status") != "done"]
+    write(args.output / "results.md", report(args.output))
+    while pending and (left := deadline - time.monotonic()) >= LEAST_SECONDS:
+        limit = left * pending[0].seconds / sum(stage.seconds for stage in pending)
+        print(f"{pending[0].name}: at most {limit:.0f} s", flush=True)
+        run_stage(pending.pop(0), limit, args)
         write(args.output / "results.md", report(args.output))
     print((args.output / "results.md").read_text())
-    chosen = [read(args.output, stage.name) for stage in STAGES if not args.stages or stage.name in args.stages]
-    return int(any(record.get("status") not in ("done", "skipped") for record in chosen))
+    return int(any(read(args.output, s.name).get("status") not in ("done", "skipped") for s in chosen))
 
 
 def run_stage(stage: Stage, limit: float, args: argparse.Namespace) -> None:
-    """Runs a stage until it ends or its time is over, and notes in its file which of the two it was."""
-    file = args.output / f"{stage.name}.json"
-    command = [
-        sys.executable,
-        str(STAGES_SCRIPT),
-        stage.name,
-        "--json",
-        str(file),
-        "--until",
-        f"{time.time() + limit:.1f}",
-    ]
+    """Runs a stage until it ends or its time is over, and notes in its file which of the two it was.
+
+    Where a row has broken the connection to the GPU, a new process goes on behind it.
+    """
+    file, folder = args.output / f"{stage.name}.json", args.output / stage.name
+    until = time.time() + limit
+    command = [sys.executable, str(STAGES_SCRIPT), stage.name, "--json", str(file), "--until", f"{until:.1f}"]
     command += ["--rehearse"] if args.rehearse else []
     command += ["--official", str(args.official)] if args.official else []
     start, status = time.monotonic(), "cut off"  # whatever ends this process leaves that behind
-    with (args.output / f"{stage.name}.log").open("a") as log:
-        process = subprocess.Popen(
-            [*command, "--", *args.opts], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        returned = run_process([*command, "--opts", *args.opts], file.with_suffix(".log"), until)
+        while returned == GPU_LOST:
+            returned = run_process([*command, "--keep-errors", "--opts", *args.opts], file.with_suffix(".log"), until)
+        status = {0: "done"}.get(returned, f"failed (exit status {returned}; see {stage.name}.log)")
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        record = read(args.output, stage.name)
+        failed = sum("error" in row for row in record.get("rows", []))
+        if status == "done" and failed:
+            status = f"{failed} failed"
+        if status == "done" and record.get("skipped"):
+            status = "skipped"
+        record |= {"status": status, "seconds": round(record.get("seconds", 0) + time.monotonic() - start, 1)}
+        write(file, json.dumps(record, indent=1))
+        if "failed" in status:
+            print(*file.with_suffix(".log").read_text().splitlines()[-LAST_LINES:], sep="\n", flush=True)
+
+
+def run_process(command: Sequence[str], log: Path, until: float) -> int:
+    """Runs a command, of which nothing is left at the end, and adds what it prints to a file.
+
+    Args:
+        until: Unix time at which it is killed.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        TimeoutExpired: it was killed.
+    """
+    with log.open("a") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            returned = process.wait(timeout=limit)
-            status = {0: "done"}.get(returned, f"failed (exit status {returned}; see {stage.name}.log)")
-        except subprocess.TimeoutExpired:
-            pass
+            return process.wait(timeout=max(until - time.time(), 0))
         finally:
             with contextlib.suppress(ProcessLookupError):  # its children, too
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            record = read(args.output, stage.name)
-            failed = sum("error" in row for row in record.get("rows", []))
-            if status == "done" and failed:
-                status = f"{failed} failed"
-            if status == "done" and record.get("skipped"):
-                status = "skipped"
-            record |= {"status": status, "seconds": round(record.get("seconds", 0) + time.monotonic() - start, 1)}
-            write(file, json.dumps(record, indent=1))
 
 
 def read(output: Path, name: str) -> dict:
@@ -152,7 +170,7 @@ def _cell(value: object) -> str:
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--minutes", type=float, default=PLANNED_MINUTES, help="of the whole; the stages' limits grow with it (9)"
+        "--minutes", type=float, default=PLANNED_MINUTES, help="of the whole; each stage has its share (9)"
     )
     parser.add_argument("--output", type=Path, default=Path("output/gpu"))
     parser.add_argument(

@@ -16,112 +16,31 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from gpu_plan import CORES, GPU_LOST, ON_A_GPU, REHEARSAL, TINY, Plan
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-for folder in (ROOT, ROOT / "tools"):
-    sys.path.insert(0, str(folder))
+sys.path.insert(0, str(ROOT))
 
 Cells = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured, and at which sizes."""
-
-    device: str
-    models: tuple[str, ...]  # configs, of which each takes a step
-    side: int | None  # of their images, pixels; None = as configured
-    tests: tuple[str, ...]  # files; () = all that have such tests
-    inference: tuple[tuple[int, int], ...]  # (side, batch) of images
-    sampling: tuple[tuple[int, int], ...]  # the same
-    dtypes: tuple[str, ...]
-    compiled: tuple[tuple[int, int, str], ...]  # (side, batch, dtype)
-    training: tuple[tuple[int, int, str], ...]  # the same
-    warm_up: int  # runs before those that count
-    rounds: int
-    classes: int
-    photos: int
-    photo_size: tuple[int, int]  # width, height
-    workers: tuple[int, ...]  # processes that load data
-    camvid: str  # config
-    camvid_options: tuple[str, ...]
-    probe_iterations: int  # that tell how long an iteration takes; times are logged every 20
-    most_iterations: int
-
-
-CORES = len(os.sched_getaffinity(0))
-ON_A_GPU = Plan(
-    device="cuda",
-    models=(
-        "ade20k/mta_clip_rn50",
-        "ade20k/mask2former_r50",
-        "voc2012/tagclip_inductive",
-        "ade20k/mta_clip_vit_b16",
-        "ade20k/mta_clip_convnext_base",
-        "ade20k/mask2former_swin_tiny",
-        "voc2012/zegclip_inductive",
-        "ade20k/mta_clip_rn50_published",
-        "shapes/mta_clip_tiny",
-    ),
-    side=None,
-    tests=(),
-    inference=((512, 1), (512, 8), (1024, 1), (1024, 8)),
-    sampling=((512, 1), (512, 8), (1024, 1), (1024, 8)),
-    dtypes=("float32", "bfloat16", "tf32", "float16"),
-    compiled=((512, 1, "bfloat16"), (512, 8, "bfloat16"), (512, 1, "float32"), (1024, 8, "bfloat16")),
-    training=((512, 8, "bfloat16"), (512, 8, "float16"), (512, 8, "float32"), (512, 8, "tf32"), (512, 2, "bfloat16")),
-    warm_up=3,
-    rounds=10,
-    classes=150,
-    photos=64,
-    photo_size=(683, 512),
-    workers=tuple(dict.fromkeys((CORES, max(CORES // 2, 1), 4, 1))),
-    camvid="camvid/mta_clip_rn50",
-    camvid_options=("DATALOADER.NUM_WORKERS", str(CORES)),
-    probe_iterations=40,
-    most_iterations=10_000,
-)
-TINY = ("INPUT.CROP.SIZE", "(64, 64)", "INPUT.MIN_SIZE_TRAIN", "(64, 64)", "INPUT.MIN_SIZE_TEST", "64")
-REHEARSAL = Plan(
-    device="cpu",
-    models=("shapes/mta_clip_tiny", "shapes/mask2former_tiny", "shapes/tagclip_inductive"),
-    side=64,
-    tests=("tests/modeling/test_head.py",),
-    inference=((64, 2),),
-    sampling=((32, 1),),  # Triton's interpreter is slow
-    dtypes=("float32", "tf32", "bfloat16"),
-    compiled=(),
-    training=((64, 1, "bfloat16"),),
-    warm_up=0,
-    rounds=1,
-    classes=5,
-    photos=6,
-    photo_size=(90, 70),
-    workers=(0,),
-    camvid="camvid/mta_clip_small",
-    camvid_options=(*TINY, "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
-    probe_iterations=20,
-    most_iterations=5,
-)
 
 
 class Record:
     """The JSON file of a stage, complete after every change.
 
     Args:
-        file: may be that of an earlier attempt, whose rows are kept, except those that failed.
+        file: may be that of an earlier attempt, whose rows are kept.
+        keep_errors: also of rows that failed, which are then not tried again.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, keep_errors: bool = False) -> None:
         self.file = file
         earlier = json.loads(file.read_text()) if file.is_file() else {}
-        self.rows: list[Cells] = [row for row in earlier.get("rows", []) if "error" not in row]
+        self.rows: list[Cells] = [row for row in earlier.get("rows", []) if keep_errors or "error" not in row]
         self.content = {"seconds": earlier.get("seconds", 0), "status": "running", "rows": self.rows, "notes": []}
         self._write()
 
@@ -132,9 +51,9 @@ class Record:
             key: the first cells of these rows.
 
         Raises:
-            RuntimeError: the GPU cannot be used any more.
+            SystemExit: this process cannot use the GPU any more.
         """
-        if any(key.items() <= row.items() for row in self.rows):
+        if self.has(key):
             return
         print(key, flush=True)
         try:
@@ -145,7 +64,14 @@ class Record:
             self.rows.append(key | {"error": f"{type(error).__name__}: {error}"[:300]})
         self._write()
         if torch.cuda.is_available():
-            torch.cuda.synchronize()  # raises if the job has broken the context
+            try:
+                torch.cuda.synchronize()
+            except RuntimeError as error:  # so does everything from now on
+                raise SystemExit(GPU_LOST) from error
+
+    def has(self, key: Cells) -> bool:
+        """Whether there are rows with these cells."""
+        return any(key.items() <= row.items() for row in self.rows)
 
     def note(self, text: str) -> None:
         """Adds a line below the table."""
@@ -256,7 +182,8 @@ def tests(record: Record, plan: Plan, args: argparse.Namespace) -> None:
 
 def run_pytest(files: list[str], device: str, parity: Path, seconds: float) -> Cells:
     """Counts of outcomes, also if pytest does not finish in time, and the names of tests that failed."""
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-p", "no:cacheprovider", "-m", "gpu or golden"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short", "-m", "gpu or golden"]
+    command += ["-vv"]  # a line for each test, although pyproject.toml has -q
     variables = {"MTA_CLIP_GOLDEN_DEVICE": device, "MTA_CLIP_PARITY_REPORT": str(parity), "NVIDIA_TF32_OVERRIDE": "0"}
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
@@ -274,10 +201,11 @@ def run_pytest(files: list[str], device: str, parity: Path, seconds: float) -> C
     outcomes = dict(re.findall(r"^(tests/\S+.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b", text, re.MULTILINE))
     if not outcomes:
         raise RuntimeError(f"pytest ran no test (exit status {status}): {text[-200:]}")
-    count = {outcome: list(outcomes.values()).count(outcome) for outcome in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
+    names = {"passed": "PASSED", "failed": "FAILED", "errors": "ERROR", "skipped": "SKIPPED"}
+    counts: Cells = {name: list(outcomes.values()).count(outcome) for name, outcome in names.items()}
     broken = [test for test, outcome in outcomes.items() if outcome in ("FAILED", "ERROR")]
     finished = {"finished": "no"} if status == -1 else {}
-    return {name.lower(): number for name, number in count.items()} | finished | {"broken": ", ".join(broken)}
+    return counts | finished | {"broken": ", ".join(broken)}
 
 
 def loading(record: Record, plan: Plan, args: argparse.Namespace) -> None:
@@ -314,8 +242,8 @@ def loading(record: Record, plan: Plan, args: argparse.Namespace) -> None:
 
 
 def rows_of(file: Path) -> list[Cells]:
-    """The rows of another stage; none if it has not run."""
-    return json.loads(file.read_text())["rows"] if file.is_file() else []
+    """The rows of another stage; none if it has not begun."""
+    return json.loads(file.read_text()).get("rows", []) if file.is_file() else []
 
 
 def write_photos(root: Path, folders: tuple[str, str], plan: Plan, *, suffix: str) -> tuple[Path, Path]:
@@ -337,15 +265,15 @@ def camvid(record: Record, plan: Plan, args: argparse.Namespace) -> None:
     from mta_clip.data.datasets.catalog import data_root
 
     deadline = time.monotonic() + args.seconds
-    with tempfile.TemporaryDirectory() as folder:
-        if args.rehearse:
-            os.environ["DETECTRON2_DATASETS"] = folder
-            for split in ("train", "val"):
-                write_photos(Path(folder, "camvid"), (split, f"{split}annot"), plan, suffix=".png")
-        if not (data_root() / "camvid" / "train").is_dir():
-            record.skip(f"skipped: no camvid in {data_root().absolute()}; set DETECTRON2_DATASETS (datasets/README.md)")
-            return
-        record.measure({"config": plan.camvid}, lambda: train_camvid(Path(folder), plan, args.opts, deadline))
+    folder = args.json.with_suffix("").absolute()  # has room for checkpoints, as /tmp may not; the campaign removes it
+    if args.rehearse:
+        os.environ["DETECTRON2_DATASETS"] = str(folder)
+        for split in ("train", "val"):
+            write_photos(folder / "camvid", (split, f"{split}annot"), plan, suffix=".png")
+    if not (data_root() / "camvid" / "train").is_dir():
+        record.skip(f"skipped: no camvid in {data_root().absolute()}; set DETECTRON2_DATASETS (datasets/README.md)")
+        return
+    record.measure({"config": plan.camvid}, lambda: train_camvid(folder, plan, args.opts, deadline))
     record.note("MODEL.CLIP.PRETRAINED is empty unless given after --: from scratch")
 
 
@@ -382,19 +310,26 @@ def stages() -> dict[str, Callable[[Record, Plan, argparse.Namespace], None]]:
     return {"smoke": smoke, "tests": tests, "loading": loading, "camvid": camvid, **timing}
 
 
-def main(arguments: list[str] | None = None) -> None:
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=sorted(stages()))
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--until", type=float, required=True, help="Unix time at which the process will be killed")
     parser.add_argument("--rehearse", action="store_true")
+    parser.add_argument("--keep-errors", action="store_true", help="rows that failed are not tried again")
     parser.add_argument("--official", type=Path)
-    parser.add_argument("opts", nargs="*", default=[])
-    args = parser.parse_args(arguments)
+    # Behind other options, argparse does not find positional arguments.
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs; the last option")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
     args.seconds = args.until - time.time()
     if not args.rehearse and not torch.cuda.is_available():
-        parser.error("no CUDA device: --rehearse runs the stages on the CPU")
-    stages()[args.stage](Record(args.json), REHEARSAL if args.rehearse else ON_A_GPU, args)
+        raise SystemExit("no CUDA device: --rehearse runs the stages on the CPU")
+    record = Record(args.json, keep_errors=args.keep_errors)
+    stages()[args.stage](record, REHEARSAL if args.rehearse else ON_A_GPU, args)
 
 
 if __name__ == "__main__":

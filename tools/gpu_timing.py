@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 if TYPE_CHECKING:
-    from gpu_stages import Cells, Plan, Record
+    from gpu_plan import Plan
+    from gpu_stages import Cells, Record
 
 OURS = ("mask2former-r50", "mta-clip-rn50")
 HEADS, CHANNELS, POINTS = 8, 32, 4  # of deformable attention in all configs
@@ -37,12 +38,14 @@ class Peers:
             threads=os.cpu_count(), classes=plan.classes, contexts=3, official=args.official,
         )  # fmt: skip
         self.workers: dict[str, benchmark.Worker] = {}
+        self.unable: dict[str, BaseException] = {}
 
     def start(self, peers: list[str]) -> None:
-        """Starts several at once, as each takes its time."""
+        """Starts several at once, as each takes its time; what cannot start here is not tried for each row."""
         with ThreadPoolExecutor() as pool:
-            started = [(peer, pool.submit(benchmark.Worker, peer, self.settings)) for peer in peers]
-        self.workers |= {peer: worker.result() for peer, worker in started if not worker.exception()}
+            started = {peer: pool.submit(benchmark.Worker, peer, self.settings) for peer in peers}
+        self.unable = {peer: error for peer, worker in started.items() if (error := worker.exception())}
+        self.workers = {peer: worker.result() for peer, worker in started.items() if peer not in self.unable}
 
     def time(self, peer: str, others: "list[Cells]", **settings: object) -> "Cells":
         """Median of several runs, against transformers' in the same settings.
@@ -53,6 +56,8 @@ class Peers:
         Raises:
             RuntimeError: the process ended.
         """
+        if peer in self.unable:
+            raise self.unable[peer]
         if peer not in self.workers:
             self.workers[peer] = benchmark.Worker(peer, self.settings)
         worker = self.workers[peer]
@@ -101,15 +106,15 @@ def training(record: "Record", plan: "Plan", args: argparse.Namespace) -> None:
 
 def compare(record: "Record", peers: Peers, names: list[str], jobs: list[tuple[int, int, str]]) -> None:
     """One row for each job (side, batch, dtype) and peer."""
-    if not jobs:
-        return
+    keys = [
+        {"size": side, "batch": batch, "dtype": dtype, "model": name} for side, batch, dtype in jobs for name in names
+    ]
+    missing = [key for key in keys if not record.has(key)]
     try:
-        peers.start(names)
-        for side, batch, dtype in jobs:
-            for name in names:
-                settings = {"size": side, "batch": batch, "dtype": dtype}
-                job = functools.partial(peers.time, name, record.rows, **settings)
-                record.measure(settings | {"model": name}, job)
+        peers.start(list(dict.fromkeys(key["model"] for key in missing)))
+        for key in missing:
+            settings = {name: value for name, value in key.items() if name != "model"}
+            record.measure(key, functools.partial(peers.time, key["model"], record.rows, **settings))
     finally:
         peers.close()
 

@@ -6,11 +6,13 @@
 
 On that machine, whose Python has the given packages (and whatever they need):
 
-    pip install --no-index --find-links bundle/1 --find-links bundle/2 --find-links bundle/3 mta-clip detectron2-cdo
+    pip install --no-index --find-links bundle/1 --find-links bundle/2 --find-links bundle/3 \\
+        mta-clip detectron2-cdo pytest
 
-The folder gets mta-clip with all it needs that does not come with the given packages. OpenCV and SciPy alone have 80
-MiB, so the wheels are dealt out to numbered folders of at most --limit MiB, for machines to which files are carried in
-parts. Detectron2 is built here, without its compiled part, and asks only for what pyproject.toml says it needs.
+The folder gets mta-clip and pytest with all they need that does not come with the given packages. OpenCV and SciPy
+alone have 80 MiB, so the wheels are dealt out to numbered folders of at most --limit MiB, for machines to which files
+are carried in parts. Detectron2 is built here, without its compiled part, and asks only for what pyproject.toml says it
+needs.
 """
 
 import argparse
@@ -31,8 +33,10 @@ else:
     from pip._vendor import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-GIVEN = ("torch==2.11.*", "torchvision==0.26.*", "numpy==2.5.*", "transformers==5.17.*")
+# Of NumPy the newest for that Python: 3.11 has no 2.5.
+GIVEN = ("torch==2.11.*", "torchvision==0.26.*", "numpy==2.*", "transformers==5.17.*")
 DETECTRON2 = "detectron2-cdo"
+TESTS = "pytest"  # for gpu_campaign.py
 FLAGS = ("--use-pep517", "--no-build-isolation", "-C--global-option=build_py", "-C--build-option=--skip-build")
 # Without compiled parts of their own; PyPI has no wheels of them.
 BUILT_HERE = ("antlr4-python3-runtime", "fvcore", "iopath")
@@ -48,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"{args.output} exists: delete it, or choose another --output")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = project["project"]["dependencies"]
+    needed += [extra for extra in project["dependency-groups"]["dev"] if name_of(extra) == TESTS]
     detectron2 = detectron2_metadata(project)
     given = resolve(args.given, (), args.python)
     everything = resolve([*given, *needed, *detectron2["requires-dist"], *CHOSEN], given, args.python)
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shutil.copy(wheel, target)
             print(f"{target}: {sum(wheel.stat().st_size for wheel in part) / MIB:.1f} MiB, {len(part)} wheels")
     links = " ".join(f"--find-links {args.output / str(number)}" for number in range(1, len(parts) + 1))
-    print(f"pip install --no-index {links} mta-clip {DETECTRON2}")
+    print(f"pip install --no-index {links} mta-clip {DETECTRON2} {TESTS}")
 
 
 def detectron2_metadata(project: Mapping) -> Mapping:

@@ -7,12 +7,16 @@ Zero-shot segmentation needs text features that mean something for classes witho
 (DATASETS.UNSEEN_CLASSES of the config) are neither drawn nor named here; CLIP learns what their words mean in other
 combinations. The result is a file for MODEL.CLIP.PRETRAINED. It takes minutes on two cores.
 
+With --crops 0 no crop is seen twice; more steps then teach more, and held-out combinations are recognised, too.
+
 With --synonyms, every word of a caption is replaced by its synonym (mta_clip/data/datasets/shapes.py) half of the time,
 so that the text tower also knows classes by names that segmentation is not trained with.
 """
 
 import argparse
+import itertools
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +89,21 @@ def draw(names: list[str], per_name: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.stack(crops), torch.tensor([i for i, _ in samples])
 
 
+def batches(names: list[str], size: int, per_name: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless random batches as of `draw`, from `per_name` crops of each name; if that is 0, each crop occurs once."""
+    if per_name:
+        crops, labels = draw(names, per_name, seed)
+    for step in itertools.count():
+        if per_name:
+            chosen = torch.randint(len(crops), (size,))
+            yield crops[chosen], labels[chosen]
+        else:
+            chosen = torch.randint(len(names), (size,))
+            first = 10**12 * (seed + 1) + step * size  # beyond the seeds of `draw`
+            drawn = [render_crop(names[i], seed=first + k, size=CROP)[0] for k, i in enumerate(chosen.tolist())]
+            yield torch.stack(drawn), chosen
+
+
 class Trainer:
     """Contrastive training of the texts of a batch against its crops; all true pairs are positives.
 
@@ -92,7 +111,6 @@ class Trainer:
         model: the CLIP to train.
         names: of what crops show.
         steps: training steps, which the learning-rate schedule spans.
-        batch: crops per step.
         learning_rate: peak of the schedule.
         device: to train on.
         synonyms: replace about half of the words of captions by synonyms.
@@ -103,7 +121,6 @@ class Trainer:
         model: nn.Module,
         names: list[str],
         steps: int,
-        batch: int,
         learning_rate: float,
         device: str,
         synonyms: bool = False,
@@ -111,7 +128,7 @@ class Trainer:
         cfg = get_cfg()
         self.mean = torch.tensor(cfg.MODEL.PIXEL_MEAN, device=device).view(3, 1, 1)
         self.std = torch.tensor(cfg.MODEL.PIXEL_STD, device=device).view(3, 1, 1)
-        self.model, self.batch, self.device = model.to(device), batch, device
+        self.model, self.device = model.to(device), device
         self.names, self.synonyms = names, synonyms
         self.captions = [captions_of(name) for name in names]
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, fused=True)
@@ -140,22 +157,20 @@ class Trainer:
         return self.model.encode_text(tokens, normalize=True)
 
     def step(self, crops: Tensor, labels: Tensor) -> float:
-        """Trains on a random batch of crops and returns the loss."""
-        chosen = torch.randint(len(crops), (self.batch,))
-        batch, labels = crops[chosen], labels[chosen].tolist()
+        """Trains on a batch of crops and returns the loss."""
         if torch.rand(()) < 0.5:
-            batch = batch.flip(-1)
-        batch = batch.rot90(int(torch.randint(4, ())), (-2, -1))
+            crops = crops.flip(-1)
+        crops = crops.rot90(int(torch.randint(4, ())), (-2, -1))
         captions = []
-        for label in labels:  # every second text is the complete one
+        for label in labels.tolist():  # every second text is the complete one
             options = self.captions[label]
             captions.append(options[0] if torch.rand(()) < 0.5 else options[int(torch.randint(len(options), ()))])
-        full = [self.captions[label][0] for label in labels]
+        full = [self.captions[label][0] for label in labels.tolist()]
         truth = torch.tensor([[c.holds_for(f) for c in captions] for f in full], device=self.device).float()
         worded = [reworded(caption.text) if self.synonyms else caption.text for caption in captions]
         texts = sorted(set(worded))
         features = self.encode_texts(texts)[[texts.index(text) for text in worded]]
-        logits = self.model.logit_scale.exp() * self.encode_images(batch) @ features.T
+        logits = self.model.logit_scale.exp() * self.encode_images(crops) @ features.T
         loss = (_cross_entropy(logits, truth) + _cross_entropy(logits.T, truth.T)) / 2
         self.optimizer.zero_grad()
         loss.backward()
@@ -182,7 +197,7 @@ def main() -> int:
     parser.add_argument("--config-file", default="configs/shapes/tagclip_inductive.yaml", help="says what to hold out")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--crops", type=int, default=150, help="crops per name")
+    parser.add_argument("--crops", type=int, default=150, help="crops per name; 0: every step draws new ones")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--synonyms", action="store_true", help="captions also use synonyms")
     parser.add_argument("--seed", type=int, default=0)
@@ -193,10 +208,9 @@ def main() -> int:
     torch.manual_seed(args.seed)
     names = [name for name in all_names() if name not in held_out]
     model = build_clip(name="mta-tiny-vit", quick_gelu=True)
-    trainer = Trainer(model, names, args.steps, args.batch, args.learning_rate, args.device, args.synonyms)
-    crops, labels = draw(names, args.crops, seed=2 * args.seed)
+    trainer = Trainer(model, names, args.steps, args.learning_rate, args.device, args.synonyms)
     progress = tqdm(range(args.steps), "pretraining", disable=None)
-    for _ in progress:
+    for _, (crops, labels) in zip(progress, batches(names, args.batch, args.crops, 2 * args.seed), strict=False):
         progress.set_postfix(loss=f"{trainer.step(crops, labels):.3f}")
     for kind, tested in (("seen", names), ("held out", held_out)):
         fresh, indices = draw(tested, 20, seed=2 * args.seed + 1)

@@ -77,6 +77,24 @@ MASK2FORMER: Names = {
     **_moved(_MASK2FORMER_PIXEL_DECODER, "sem_seg_head.", "sem_seg_head.pixel_decoder."),  # before version 2
 }
 
+# Classifiers of torchvision and timm, whose names are the same, as a ResNet of Detectron2.
+TORCHVISION_RESNET: Names = {
+    "*.num_batches_tracked": Dropped("a counter that a norm needs only in training without momentum"),
+    "fc.*": Dropped("the classifier of ImageNet"),
+    "conv1.*": "backbone.stem.conv1.*",
+    "bn1.*": "backbone.stem.conv1.norm.*",
+    **{
+        f"layer{layer}.#.{theirs}.*": f"backbone.res{layer + 1}.#.{ours}.*"
+        for layer in range(1, 5)
+        for theirs, ours in {
+            "conv#": "conv#",
+            "bn#": "conv#.norm",
+            "downsample.0": "shortcut",
+            "downsample.1": "shortcut.norm",
+        }.items()
+    },
+}
+
 # The authors' MTA-CLIP on mmsegmentation; its head is written in mmdet's style.
 _MTA_CLIP_PIXEL_DECODER: Names = {
     "input_convs.#.conv.*": "input_proj.#.conv.*",
@@ -193,6 +211,7 @@ SOURCES = {
     "denseclip": Source(DENSECLIP, finish=fold_class_embedding),
     "openai-clip": Source(OPENAI_CLIP, is_clip=True),
     "tagclip": Source(TAGCLIP),
+    "torchvision-resnet": Source(TORCHVISION_RESNET),
 }
 
 

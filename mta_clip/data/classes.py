@@ -6,6 +6,7 @@ lines that start with `#` are skipped. The lists that come with mta_clip are in 
 comments at their top say where names, order and colours come from.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..visualization.palette import distinct_colors
 Color = tuple[int, int, int]
 
 _HERE = Path(__file__).parent
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff]")  # and the byte order mark
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,18 @@ def read_classes(path: str | Path) -> ClassList:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the list is empty, a name is missing or occurs twice, or a colour is not three numbers in 0..255.
+        ValueError: the list is empty or not in UTF-8, a name is missing or occurs twice, or a colour is not three
+            numbers in 0..255.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such class list. It is a text file with one class name per line.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors write a byte order mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the class list is not in UTF-8 ({error}). Save it in this encoding.") from error
     names, colors = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, color = line.partition("\t")
@@ -70,21 +77,31 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
     """Checks names and colours (RGB 0..255), and takes missing colours from `distinct_colors`.
 
     Raises:
-        ValueError: no names, an empty or repeated name, or not as many colours as names; it calls the list `where`.
+        ValueError: no names, an empty or repeated name or one with control characters, or not as many colours as
+            names; it calls the list `where`.
     """
     if not names:
         raise ValueError(f"{where}: the list of classes is empty.")
+    first_of: dict[str, int] = {}
     for position, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"{where}: class {position} has no name; expected a non-empty string, got {name!r}.")
-        if name in names[:position]:
+        if _CONTROL.search(name):
             raise ValueError(
-                f"{where}: the class name {name!r} occurs twice (classes {list(names).index(name)} and {position}). "
+                f"{where}: the name of class {position}, {name!r:.80}, has control characters. Is the list in another "
+                "encoding than UTF-8?"
+            )
+        if (first := first_of.setdefault(name, position)) != position:
+            raise ValueError(
+                f"{where}: the class name {name!r:.80} occurs twice (classes {first} and {position}). "
                 "Names must differ, because masks are classified by them."
             )
     colors = [None] * len(names) if colors is None else colors
     if len(colors) != len(names):
         raise ValueError(f"{where}: {len(names)} class names, but {len(colors)} colours.")
+    for color in filter(None, colors):
+        if not (isinstance(color, Sequence) and len(color) == 3 and all(c in range(256) for c in color)):
+            raise ValueError(f"{where}: a colour is {color!r:.60}; expected red, green and blue in 0..255.")
     if not all(colors):
         others = distinct_colors(len(names)).tolist()
         colors = [given or other for given, other in zip(colors, others, strict=True)]
@@ -95,6 +112,6 @@ def _parse_color(text: str, *, where: str) -> Color | None:
     if not text.strip():
         return None
     parts = text.split()
-    if len(parts) != 3 or not all(part.isdigit() and int(part) <= 255 for part in parts):
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) <= 255 for part in parts):
         raise ValueError(f"{where}: expected a colour as three numbers in 0..255, got {text.strip()!r}.")
     return tuple(int(part) for part in parts)

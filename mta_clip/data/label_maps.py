@@ -30,8 +30,8 @@ class LabelReader:
         label_map: {stored value: class index or ignore label}; other values stay as they are.
 
     Raises:
-        ValueError: the ignore label is a class index, or `label_map` has a stored value that is not an integer from 0
-            on, or a meaning that is neither a class index nor the ignore label.
+        ValueError: the ignore label is a class index or has over 32 bits, or `label_map` has a stored value that is not
+            an integer from 0 on, or a meaning that is neither a class index nor the ignore label.
     """
 
     num_classes: int
@@ -44,10 +44,14 @@ class LabelReader:
                 f"The ignore label {self.ignore_label} is also the index of one of the {self.num_classes} classes. "
                 "Choose another value, such as 255."
             )
+        if not -(2**31) <= self.ignore_label < 2**31:
+            raise ValueError(
+                f"The ignore label {self.ignore_label} has more than 32 bits. Choose another value, such as 255."
+            )
         for stored, meant in self.label_map.items():
             if not isinstance(stored, int) or stored < 0:
                 raise ValueError(f"label_map has {stored!r} as a stored value; expected an integer from 0 on.")
-            if meant != self.ignore_label and not 0 <= meant < self.num_classes:
+            if meant != self.ignore_label and not (isinstance(meant, int) and 0 <= meant < self.num_classes):
                 raise ValueError(
                     f"label_map turns {stored} into {meant}, which is neither one of the {self.num_classes} "
                     f"classes nor the ignore label {self.ignore_label}."
@@ -90,12 +94,15 @@ class LabelReader:
 
     def translate(self, stored: NDArray) -> NDArray:
         """Turns stored values (H, W) into class indices, int32; values without an entry in `label_map` stay."""
-        stored = stored.astype(np.int32)
         if not self.label_map:
-            return stored
-        lookup = np.arange(max(int(stored.max()), *self.label_map) + 1, dtype=np.int32)
-        for value, meant in self.label_map.items():
-            lookup[value] = meant
+            return stored.astype(np.int32)
+        if stored.itemsize > 2:  # too many values for a table of all, and some may be negative
+            values, places = np.unique(stored, return_inverse=True)
+            meant = [self.label_map.get(value, value) for value in values.tolist()]
+            return np.array(meant, np.int32)[places].reshape(stored.shape)
+        lookup = np.arange(int(stored.max()) + 1, dtype=np.int32)
+        for value, meaning in self.label_map.items():
+            lookup[value : value + 1] = meaning  # nothing, if no pixel has such a value
         return lookup[stored]
 
     def unexpected(self, labels: NDArray) -> list[int]:

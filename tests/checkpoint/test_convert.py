@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+import torchvision
 from detectron2.modeling import build_model
 from released_weights import (
     BASELINE,
@@ -96,6 +97,22 @@ def test_mask2former_with_another_swin_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="2 parameters differ") as error:
         fit_to_model(convert_checkpoint(tmp_path / "swin.pkl", "mask2former"), model.state_dict())
     assert "backbone.tower.norms.1.bias: file (33,), model (32,)" in str(error.value)
+
+
+def test_torchvision_resnet(tmp_path):
+    official = perturbed(torchvision.models.resnet18())
+    torch.save(official.state_dict(), tmp_path / "resnet18.pth")
+    target = build_model(tiny_config(*BASELINE))
+    conversion = convert_into(target, tmp_path / "resnet18.pth", "torchvision-resnet", tmp_path)
+    assert not any(name.startswith("backbone.") for name in conversion.missing)
+    assert {"fc.weight", "bn1.num_batches_tracked"} <= set(conversion.dropped)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = target.backbone.eval()(image)
+        expected = official.maxpool(official.relu(official.bn1(official.conv1(image))))
+        for layer in range(1, 5):
+            expected = official.get_submodule(f"layer{layer}")(expected)
+            torch.testing.assert_close(maps[f"res{layer + 1}"], expected, rtol=1e-4, atol=1e-4)
 
 
 def mmseg_file(path, state, **extra):

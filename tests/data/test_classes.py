@@ -134,3 +134,30 @@ def test_wrong_number_of_colors():
 def test_empty_name():
     with pytest.raises(ValueError, match="class 1 has no name"):
         make_classes(["cat", " "], where="here")
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbfsky\nroad", b"sky\r\nroad\r\n", "sky\nroad\u2028".encode()])
+def test_lines_of_other_editors(tmp_path, data):
+    """A byte order mark is no part of the first name, and only line feeds end a line."""
+    (tmp_path / "names.txt").write_bytes(data)
+    assert read_classes(tmp_path / "names.txt").names == ("sky", "road")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("sky".encode("utf-16"), "is not in UTF-8"),
+        ("sky".encode("utf-32-le"), "control characters"),
+        ("Straße".encode("latin-1"), "is not in UTF-8"),
+        ("sky\t² 0 0".encode(), "a colour as three numbers"),
+    ],
+)
+def test_other_encodings_are_refused(tmp_path, data, message):
+    (tmp_path / "names.txt").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"names\.txt.*{message}"):
+        read_classes(tmp_path / "names.txt")
+
+
+def test_ten_thousand_names():
+    names = [f"class {number} 👩\u200d👧 שלום" for number in range(10_000)]
+    assert make_classes(names, where="here").names == tuple(names)

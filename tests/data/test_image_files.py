@@ -156,3 +156,15 @@ def test_what_a_path_is(tmp_path):
         with pytest.raises(error, match=message):
             read_image(tmp_path / name)
     assert find_images([str(tmp_path / "link.jpg")]) == ({str(tmp_path / "link.jpg"): "link.jpg"}, {})
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "I;16"])
+def test_raw_tiffs_on_their_side(tmp_path, mode):
+    """Pillow would map some of these into memory, with height and width swapped."""
+    pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    deep = pixels.astype(np.uint16) * 257
+    image = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.tif", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], np.rot90(pixels, -1))

@@ -126,3 +126,21 @@ def test_one_bit_and_its_meaning(tmp_path):
 def test_advice_for_values_that_are_no_classes(pixels, advice):
     given = label_map_advice(pixels, num_classes=3, ignore_label=255)
     assert re.search(advice.replace("{", r"\{"), given) if advice else given == ""
+
+
+def test_values_of_32_bits(tmp_path):
+    values = np.array([[0, 2**31 - 1, -5]], np.int32)
+    Image.fromarray(values).save(tmp_path / "labels.tif")
+    reader = LabelReader(num_classes=2, label_map={2**31 - 1: 1, 10**12: 255})
+    np.testing.assert_array_equal(reader.translate(read_stored_labels(tmp_path / "labels.tif")), [[0, 1, -5]])
+    with pytest.raises(ValueError, match="label value -5 is out of range"):
+        reader.read(tmp_path / "labels.tif")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"ignore_label": 10**12}, "32 bits"), ({"label_map": {0: "void"}}, "turns 0 into void")],
+)
+def test_values_that_no_label_map_can_have(options, message):
+    with pytest.raises(ValueError, match=message):
+        LabelReader(num_classes=2, **options)

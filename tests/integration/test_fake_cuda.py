@@ -5,8 +5,9 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from fake_cuda import FakeCuda, fake_cuda
-from tiny_models import NAMES, TAG_CLIP, batch, tiny_config
+from tiny_models import NAMES, TAG_CLIP, batch, save_tiny_bert, tiny_config
 from torch import nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from mta_clip.data import LabelReader
 from mta_clip.engine.gradients import GradientClipper
@@ -19,6 +20,7 @@ from mta_clip.modeling.inference import AugmentedModel
 SMALL = ("MODEL.MASK_FORMER.DEC_LAYERS", 2)
 OVERRIDES = {"mask2former": SMALL, "mta-clip": SMALL, "tagclip": TAG_CLIP}
 MATCHING = {"modeling/criterion/matcher.py:__call__: _to_copy": 1}
+MATCHING_OF_PARTS = {"modeling/criterion/matcher.py:__call__: _to_copy": 2}
 RECORD = {"engine/train_loop.py:_record: _to_copy": 1}
 LOSS_SCALER = {"engine/precision.py:step: _local_scalar_dense": 1}  # whether gradients overflowed
 EVALUATION = {"evaluation/semantic_evaluator.py:_predicted_labels: _to_copy": 1}
@@ -45,18 +47,35 @@ def on_gpu(gpu: FakeCuda, name: str, *overrides):
         ("mask2former", torch.float32, ("MODEL.MASK_FORMER.IGNORED_PIXELS", "excluded"), MATCHING),
         ("mta-clip", torch.float16, (), MATCHING | LOSS_SCALER),
         ("mta-clip", torch.bfloat16, ("MODEL.MTA.LEARN_TEMPERATURE", True), MATCHING),
+        ("mta-clip", torch.float16, ("SOLVER.ACCUMULATE", 2), MATCHING_OF_PARTS | LOSS_SCALER),
+        ("tagclip", torch.float32, ("SOLVER.ACCUMULATE", 2), {}),
         ("tagclip", torch.float16, (), LOSS_SCALER),
         ("tagclip", torch.bfloat16, ("DATASETS.PROTOCOL", "transductive"), {}),
     ],
 )
 def test_a_training_step(gpu, name, dtype, overrides, waits):
-    model, cfg = on_gpu(gpu, name, *overrides)
+    train(gpu, *on_gpu(gpu, name, *overrides), dtype, waits)
+
+
+def test_a_text_tower_of_hugging_face(gpu, tmp_path):
+    with unset_fake_temporarily():
+        tower = save_tiny_bert(tmp_path)
+    model, cfg = on_gpu(gpu, "mta-clip", "MODEL.CLIP.TEXT_NAME", tower)
+    train(gpu, model, cfg, torch.bfloat16, MATCHING)
+    gpu.waits.clear()
+    model.eval()(batch(1))
+    assert gpu.waits == {}
+
+
+def train(gpu, model, cfg, dtype, waits):
+    """A step; checks for what the CPU waits."""
     loop = TrainLoop(
         model=model.train(),
         optimizer=build_optimizer(cfg, model),
         precision=Precision(device="cuda", dtype=dtype),
         clipper=GradientClipper(clip_type="full_model", clip_value=0.01),
         seed=1,
+        accumulate=cfg.SOLVER.ACCUMULATE,
     )
     loop.batches = iter([batch()])
     computed_in = dtypes_of_linear_layers(model)

@@ -10,13 +10,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 WITH_AND_WITHOUT_TEXT = pytest.mark.parametrize("text", [True, False], ids=["mta-clip", "mask2former"])
 
 
-@pytest.fixture(autouse=True)
-def full_float32(monkeypatch):
-    """No TensorFloat-32, whose ten bits of mantissa would hide what is compared."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-
-
 def test_deformable_attention_equals_the_cpu():
     shapes = [(5, 7), (10, 13), (20, 26)]
     value = torch.randn(2, sum(h * w for h, w in shapes), 4, 8)

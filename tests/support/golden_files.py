@@ -1,9 +1,9 @@
 """Reference numbers of the official implementations: where they lie and how they are read.
 
 Each file holds a JSON `config`, weights `w/<official name>` and inputs and outputs; see tests/golden/README.md.
-The folder is tests/golden, or the one named by the environment variable MTA_CLIP_GOLDEN; MTA_CLIP_GOLDEN_DEVICE=cuda
-compares on a GPU. Where MTA_CLIP_PARITY_REPORT names a file, every `compare` appends one JSON line to it;
-tools/parity_report.py makes a table of them.
+The folder is tests/golden, or the one named by the environment variable MTA_CLIP_GOLDEN. They are compared on the GPU
+if there is one; MTA_CLIP_GOLDEN_DEVICE names another device. Where MTA_CLIP_PARITY_REPORT names a file, every `compare`
+appends one JSON line to it; tools/parity_report.py makes a table of them.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 GOLDEN_DIR = Path(os.environ.get("MTA_CLIP_GOLDEN") or Path(__file__).parents[1] / "golden")
-GOLDEN_DEVICE = os.environ.get("MTA_CLIP_GOLDEN_DEVICE") or "cpu"
+GOLDEN_DEVICE = os.environ.get("MTA_CLIP_GOLDEN_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 KINDS = (
     "m2f",
@@ -48,7 +48,7 @@ def load(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Reads a file.
 
     Returns:
-        Its configuration, and its arrays as tensors by entry name, on MTA_CLIP_GOLDEN_DEVICE.
+        Its configuration, and its arrays as tensors by entry name, on GOLDEN_DEVICE.
     """
     with np.load(path, allow_pickle=False) as archive:
         config = json.loads(str(archive["config"]))

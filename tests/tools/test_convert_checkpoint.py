@@ -40,7 +40,7 @@ def test_pth_holds_what_detectron2_reads(main, released, tmp_path):
 def test_checks_clip_weights_against_the_architecture(main, tmp_path, capsys):
     path, output = tmp_path / "clip.pth", tmp_path / "ours.pth"
     torch.save({"visual.conv1.weight": torch.ones(2, 3, 3, 3)}, path)
-    overrides = ["MODEL.CLIP.NAME", "mta-tiny"]
+    overrides = ["--verbose", "MODEL.CLIP.NAME", "mta-tiny"]
     assert main(["--source", "openai-clip", str(path), str(output), *overrides]) == 1
     assert "visual.conv1.weight: file (2, 3, 3, 3), model (12, 3, 3, 3)" in capsys.readouterr().err
     assert not output.exists()

@@ -59,13 +59,18 @@ def test_a_form_that_cannot_run_here_says_why(stages, timing):
 
 
 class FakeWorker:
-    """Takes as many seconds as its batch, transformers' twice as many; ends at an image side of 13."""
+    """Takes as many seconds as its batch, transformers' twice as many; ends at an image side of 13.
+
+    One that is called "unable" does not start.
+    """
 
     started: ClassVar[list] = []
 
     def __init__(self, peer, settings):
         self.peer, self.rounds, self.about = peer, [], {"batch": settings.batch}
         self.started.append(peer)
+        if peer == "unable":
+            raise RuntimeError("needs more")
 
     def run_round(self, **settings):
         self.about |= settings
@@ -87,14 +92,19 @@ def test_peers_are_compared_in_equal_settings(stages, timing, tmp_path, monkeypa
     monkeypatch.setattr(FakeWorker, "started", [])
     args = argparse.Namespace(official=None)
     record = stages.Record(tmp_path / "x.json")
-    names = [timing.benchmark.TRANSFORMERS, "mta-clip-rn50"]
+    names = [timing.benchmark.TRANSFORMERS, "mta-clip-rn50", "unable"]
     jobs = [(64, 1, "float32"), (64, 4, "float32"), (13, 1, "float32"), (32, 2, "tf32")]
     timing.compare(record, timing.Peers("infer", stages.REHEARSAL, args), names, jobs)
-    assert sorted(FakeWorker.started) == sorted(2 * names), "one that ended is started again"
+    assert sorted(FakeWorker.started) == sorted(names + names[:2]), "one that ended is started again"
     ours = [row for row in record.rows if row["model"] == "mta-clip-rn50"]
     assert [row.get("/ transformers") for row in ours] == [0.5, 0.5, None, 0.5]
     assert [row.get("images/s") for row in ours] == [1.0, 1.0, None, 1.0]
     assert "the process ended" in ours[2]["error"] and ours[0]["of it for the run"] == 20
+    assert [row["error"] for row in record.rows if row["model"] == "unable"] == 4 * ["RuntimeError: needs more"]
+
+    FakeWorker.started.clear()
+    timing.compare(record, timing.Peers("infer", stages.REHEARSAL, args), names[:2], jobs[:2])
+    assert FakeWorker.started == [], "nothing is missing"
 
 
 def test_busy_time_counts_what_overlaps_once(timing):

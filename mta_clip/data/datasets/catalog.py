@@ -185,13 +185,20 @@ def _missing(what: str, folder: Path, missing: list[str], wanted: int, present: 
 def files_below(folder: Path) -> list[str]:
     """Relative paths, with "/", of the files in a folder and its subfolders, hidden ones left out.
 
+    Links to folders are followed, except for those to a folder above them, which would never end.
+
     Raises:
         FileNotFoundError: the folder does not exist.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: this folder does not exist. {_SEE_README}")
     found = []
-    for parent, _, files in os.walk(folder, followlinks=True):
+    above = {str(folder): {os.path.realpath(folder)}}  # by folder: itself and all above it, without links
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        seen = above.pop(parent)
+        inside = {name: os.path.realpath(os.path.join(parent, name)) for name in folders}
+        folders[:] = [name for name in folders if inside[name] not in seen]
+        above |= {os.path.join(parent, name): seen | {inside[name]} for name in folders}
         prefix = Path(parent).relative_to(folder).as_posix() + "/"
         found += [prefix.removeprefix("./") + file for file in files if not file.startswith(".")]
     return found

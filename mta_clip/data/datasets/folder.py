@@ -30,6 +30,13 @@ from .catalog import pair_folders, read_names, register_sem_seg
 
 _REQUIRED = ("name", "image_dir", "label_dir", "classes")
 _OPTIONAL = ("ignore_label", "image_suffix", "label_suffix", "label_map", "colors", "files")
+_KINDS = dict.fromkeys((*_REQUIRED, *_OPTIONAL), (str, "a text")) | {
+    "classes": ((str, list, tuple), "a file or a list of names"),
+    "files": ((str, list, tuple), "a file or a list of names"),
+    "colors": ((list, tuple), "a list of [red, green, blue]"),
+    "label_map": (Mapping, "a mapping such as {0: 255}"),
+    "ignore_label": (int, "an integer"),
+}
 
 
 def register_folders(cfg: CfgNode) -> None:
@@ -57,12 +64,17 @@ def _check_keys(entry: Mapping, where: str) -> None:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where}: expected a mapping with the keys {list(_REQUIRED)}, got {entry!r}.")
     missing = [key for key in _REQUIRED if not entry.get(key)]
-    unknown = [key for key in entry if key not in _REQUIRED + _OPTIONAL]
+    unknown = [key for key in entry if key not in _KINDS]
     if missing or unknown:
         raise ValueError(
             f"{where}: missing keys {missing}, unknown keys {unknown}. Required are {list(_REQUIRED)}; "
             f"{list(_OPTIONAL)} are optional."
         )
+    for key, value in entry.items():
+        kinds, expected = _KINDS[key]
+        items = value if isinstance(value, (list, tuple)) and key in ("classes", "files") else ()
+        if value is not None and not (isinstance(value, kinds) and all(isinstance(item, str) for item in items)):
+            raise ValueError(f"{where}: {key} is {value!r:.60}; expected {expected}.")
 
 
 def _register_folder(entry: Mapping, where: str) -> None:

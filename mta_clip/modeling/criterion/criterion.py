@@ -212,7 +212,7 @@ class MaskTextCriterion(nn.Module):
 
     def _matched_labels(self, shape: torch.Size, targets: list[Target], matches: list[Match]) -> Tensor:
         """Labels of all queries, (I, B, Q) int64; C where a query is unmatched."""
-        labels = torch.full(shape, self.num_classes, dtype=torch.int64)
+        labels = torch.full(shape, self.num_classes, dtype=torch.int64, device="cpu")
         for image, (target, match) in enumerate(zip(targets, matches, strict=True)):
             layer, index = match.matched.nonzero(as_tuple=True)
             labels[layer, image, match.queries[layer, index]] = target["labels"][index]

@@ -189,7 +189,7 @@ class TagCLIP(SegmentationModel):
         if view.pseudo_labels:
             visible = fill_pseudo_labels(visible, masks, self.split.unseen)
         elif step_labels is not None:
-            maps = (view(x[None].to(labels)) for x in step_labels)
+            maps = (view(x[None].to(labels, non_blocking=True)) for x in step_labels)
             per_image = torch.stack([class_targets(x, masks.shape[1]).flatten(2).any(-1).sum() for x in maps])
             present = per_image.float().mean() * len(images)
         return self.criterion(masks, visible, trusty, trusty_target, num_present=present)

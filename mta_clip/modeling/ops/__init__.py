@@ -13,6 +13,7 @@ from .resizing import RowResizer, row_blocks
 deformable_sampling = dispatch(
     sampling.deformable_sampling,
     everywhere=embedding_bag.deformable_sampling,
+    mps=sampling.deformable_sampling,
     named={
         "triton": sampling.deformable_sampling_by_triton,
         "embedding_bag": embedding_bag.deformable_sampling,

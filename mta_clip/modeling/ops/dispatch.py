@@ -23,16 +23,20 @@ def dispatch(
 
     Returns:
         A function with the arguments of `plain`, and `form`: a name, or "auto". The first argument is a tensor; with
-        "auto", its device decides which form runs. All values of `form` are in the attribute `forms`.
+        "auto", its device decides which form runs. All values of `form` are in the attribute `forms`, and
+        `chosen(device_type, form)` is the form that runs.
     """
     named = named or {}
 
+    def chosen(device_type: str, form: str = "auto") -> Callable:
+        fast = by_device.get(device_type, everywhere) if form == "auto" else named[form]
+        return plain if _plain_only else fast or plain
+
     def operator(tensor, *args, form="auto", **kwargs):
-        fast = by_device.get(tensor.device.type, everywhere) if form == "auto" else named[form]
-        return (plain if _plain_only else fast or plain)(tensor, *args, **kwargs)
+        return chosen(tensor.device.type, form)(tensor, *args, **kwargs)
 
     operator.__doc__, operator.__name__ = plain.__doc__, plain.__name__
-    operator.plain, operator.forms = plain, ("auto", *named)
+    operator.plain, operator.forms, operator.chosen = plain, ("auto", *named), chosen
     return operator
 
 

@@ -174,6 +174,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         """Constructor arguments from a config."""
         node = cfg.MODEL.SEM_SEG_HEAD
+        if unknown := [name for name in node.IN_FEATURES if name not in input_shape]:
+            raise ValueError(f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {unknown}; the image encoder has {[*input_shape]}")
         return {
             "input_shape": {name: input_shape[name] for name in node.IN_FEATURES},
             "transformer_in_features": node.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES,

@@ -121,3 +121,18 @@ def test_registering_reads_nothing_until_the_dataset_is_used():
     finally:
         DatasetCatalog.remove("catalog_test")
         MetadataCatalog.remove("catalog_test")
+
+
+def test_links_to_a_folder_above_are_not_followed(folders):
+    for name in ("loop", "sub/again"):
+        (folders["image_dir"] / name).symlink_to(folders["image_dir"])
+    (folders["image_dir"] / "sub" / "twice").symlink_to(folders["image_dir"] / "sub")
+    assert [record["image_id"] for record in pair_folders(**folders)] == ["a", "sub/b"]
+
+
+def test_links_to_other_folders_are_followed(folders, tmp_path):
+    for kind, file in (("images", "c.jpg"), ("labels", "c.png")):
+        (tmp_path / "elsewhere" / kind).mkdir(parents=True)
+        (tmp_path / "elsewhere" / kind / file).touch()
+        (tmp_path / kind / "more").symlink_to(tmp_path / "elsewhere" / kind)
+    assert [record["image_id"] for record in pair_folders(**folders)] == ["a", "more/c", "sub/b"]

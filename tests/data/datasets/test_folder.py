@@ -109,6 +109,12 @@ def test_registering_again_replaces(entry):
         ({"classes": ["x", "y"], "colors": [[1, 2, 3]]}, "2 class names, but 1 colours"),
         ({"ignore_label": 1}, "folder_for_test.*ignore label 1 is also the index"),
         ({"label_map": {5: 2}}, "turns 5 into 2"),
+        ({"classes": 5}, "classes is 5; expected a file or a list"),
+        ({"image_dir": 5}, r"FOLDERS\[0\]: image_dir is 5; expected a text"),
+        ({"label_map": [1]}, r"label_map is \[1\]; expected a mapping"),
+        ({"classes": ["x", 5]}, "classes is .*expected a file or a list of names"),
+        ({"files": [{}]}, r"files is \[{}\]; expected"),
+        ({"classes": ["x"], "colors": [[1, 2]]}, r"a colour is \[1, 2\]"),
         ({"image_suffix": "_no.jpg"}, r"no images in this folder.*_no\.jpg"),
     ],
 )

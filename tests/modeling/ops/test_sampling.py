@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mta_clip.modeling import ops
+from mta_clip.modeling.ops import embedding_bag
 from mta_clip.modeling.ops.sampling import deformable_sampling, deformable_sampling_by_triton
 
 
@@ -53,3 +54,9 @@ def test_without_triton_the_error_says_what_to_do(monkeypatch):
     monkeypatch.delattr(ops, "triton_sampling", raising=False)
     with pytest.raises(ImportError, match=r"SAMPLING triton needs Triton.*set it to auto"):
         deformable_sampling_by_triton(*torch.zeros(4, 1, 1, 1), [(1, 1)])
+
+
+def test_apples_gpus_use_the_definition():
+    chosen = ops.deformable_sampling.chosen
+    assert chosen("mps") is deformable_sampling and chosen("mps", "triton") is deformable_sampling_by_triton
+    assert chosen("cpu") is chosen("cuda") is embedding_bag.deformable_sampling

@@ -112,7 +112,7 @@ class HuggingFaceModel(nn.Module):
             config = _from_pretrained("AutoConfig", name)
             model = _transformers(name).AutoModel.from_config(config)
         else:
-            model = _from_pretrained("AutoModel", name)
+            model = _load_complete(name)
         model = model.float()  # files in half precision are loaded as such
         self.config = model.config
         self.transformer = model.get_encoder() if getattr(self.config, "is_encoder_decoder", False) else model
@@ -143,13 +143,31 @@ def _transformers(name: str) -> ModuleType:
     return import_extra("transformers", "hf", f"MODEL.CLIP.TEXT_NAME {PREFIX}{name}")
 
 
-def _from_pretrained(auto_class: str, name: str) -> Any:
+def _load_complete(name: str) -> nn.Module:
+    """The model with all its weights; transformers would only warn of those that the files lack."""
+    log = _transformers(name).utils.logging
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        model, found = _from_pretrained("AutoModel", name, output_loading_info=True)
+    finally:
+        log.set_verbosity(verbosity)
+    missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]  # the pooler is not run
+    if missing:
+        raise OSError(
+            f"MODEL.CLIP.TEXT_NAME: {PREFIX}{name} lacks {len(missing)} of its model's weights, such as {missing[0]}; "
+            "copy or download it again"
+        )
+    return model
+
+
+def _from_pretrained(auto_class: str, name: str, **options: Any) -> Any:
     transformers = _transformers(name)
     source = _folder_or_id(name)
     if name.startswith(("/", ".", "~")) and not Path(source).is_dir():
         raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {Path(name).expanduser()}")
     try:
-        return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
+        return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, RecursionError, pickle.UnpicklingError) as error:
         unsafe = isinstance(error, pickle.UnpicklingError)  # torch's message suggests to trust the file
         reason = "its weights are a pickle that is damaged or would run code" if unsafe else error

@@ -1,6 +1,7 @@
 """Text encoders of transformers against open_clip's adapter and against transformers itself."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 import torch
 import transformers
 from open_clip.hf_model import HFTextEncoder
+from safetensors.torch import load_file, save_file
 from text_oracle import assert_equal, own_and_expected, randomise
 from tiny_models import save_tiny_bert
 from torch.nn import functional as F
 
 from mta_clip.modeling.clip import CLIPTextEncoder
 from mta_clip.modeling.clip.text_towers import HuggingFaceTextTower, adapt_text_tower
+from mta_clip.modeling.clip.text_towers.hugging_face import HuggingFaceModel
 
 BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
 BERT |= {"vocab_size": 60, "max_position_embeddings": 20}
@@ -128,6 +131,20 @@ def test_pretrained_sentence_encoder():
     encoder = CLIPTextEncoder(name=f"hf:{root / 'minilm_l6'}")
     features = F.normalize(encoder(encoder.tokenize(names))[0], dim=-1)
     torch.testing.assert_close(features, expected.float(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("lost", ["pooler.", "encoder.layer.1.output."])
+def test_only_the_pooler_may_be_missing(folder, tmp_path, lost, capfd):
+    shutil.copytree(folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "model.safetensors"
+    weights = {name: value for name, value in load_file(file).items() if not name.startswith(lost)}
+    save_file(weights, file, metadata={"format": "pt"})
+    if lost == "pooler.":
+        HuggingFaceModel(str(tmp_path / "copy"))
+        assert "MISSING" not in capfd.readouterr().err
+    else:
+        with pytest.raises(OSError, match=r"lacks 4 of its model's weights, such as encoder\.layer\.1"):
+            HuggingFaceModel(str(tmp_path / "copy"))
 
 
 def test_errors_say_what_to_do(folder, tmp_path):
