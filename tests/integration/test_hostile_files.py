@@ -329,6 +329,7 @@ def test_nothing_else_could_run_code():
         "jit.load(": set(),
         "trust_remote_code=True": set(),
         "shell=True": set(),
+        "Image.open(": {"image_files.py", "kill_evidence.py"},  # the second one reads what the campaign has made
         "os.system(": set(),
         " eval(": set(),
     }
