@@ -7,7 +7,7 @@ GPU    := output/gpu
 BUNDLE := output/bundle
 FUZZ   := output/fuzz
 
-.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit fuzz kill processes soak clean
+.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit mutation fuzz kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -20,7 +20,8 @@ help:
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
-	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
+	@echo "make audit      detectron2-cdo against the official Detectron2, known vulnerabilities, dangerous calls"
+	@echo "make mutation   change the code in small ways and count the changes that no test notices"
 	@echo "make kill       kill jobs 200 times, and compare what they leave (an hour); docs/reliability.md"
 	@echo "make processes  two and four processes of which one goes wrong (half an hour)"
 	@echo "make soak       2000 iterations, in which nothing may grow"
@@ -86,6 +87,9 @@ soak: setup
 
 audit: setup
 	$(PYTHON) tools/audit.py
+
+mutation: setup
+	OMP_NUM_THREADS=1 nice -n 3 $(PYTHON) tools/reliability/mutate.py --count 500 --minutes 15
 
 fuzz: setup
 	$(PYTHON) tools/reliability/fuzz.py --inputs 5000 --minutes 60 --output $(FUZZ)

@@ -3,6 +3,7 @@
 import difflib
 import io
 import logging
+import math
 import re
 from collections.abc import Sequence
 from typing import IO, Any
@@ -17,6 +18,7 @@ from .config_values import check_values, values
 logger = logging.getLogger(__name__)
 
 _PYTHON_TAG = re.compile(r"!!python/[^\s\[{'\"]*|tag:yaml\.org,2002:python/[^\s>\[{'\"]*")
+_MOST_VALUES = 1_000_000  # in a YAML file; aliases (*name) can make billions of a few lines
 _YAML_PREFIX = "tag:yaml.org,2002:"  # what !! stands for in a tag
 
 
@@ -36,8 +38,8 @@ def load_config(config_file: str, overrides: list[Any]) -> CfgNode:
     Raises:
         FileNotFoundError: the config file or a base does not exist.
         KeyError: unknown key; the message suggests the closest known ones.
-        ValueError: a file that is not a mapping of plain YAML values or is its own base, a refused tag, a value of the
-            wrong type, or a key without a value.
+        ValueError: a file that is not a mapping of plain YAML values (a million at most) or is its own base, a refused
+            tag, a value of the wrong type, or a key without a value.
     """
     config_file = find_config(config_file) if config_file else ""
     _check_overrides(overrides)
@@ -56,7 +58,11 @@ def parse_config(text: str, *, where: str, overrides: Sequence[Any] = ()) -> Cfg
         KeyError, ValueError: see `load_config`.
     """
     _check_overrides(overrides)
-    return _merge(get_cfg(), _parse_plain_yaml(text, where), list(overrides), where)
+    try:
+        content = _parse_plain_yaml(text, where)
+    except RecursionError as error:
+        raise ValueError(f"{where}: its values are nested too deeply") from error
+    return _merge(get_cfg(), content, list(overrides), where)
 
 
 def _merge(cfg: CfgNode, content: dict, overrides: list[Any], config_file: str) -> CfgNode:
@@ -145,6 +151,8 @@ def _parse_plain_yaml(text: str, where: str) -> dict:
         raise ValueError(_refusal(f"{where}, line {line}", tag.group(1))) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is not valid YAML: {error}") from error
+    if _num_values(content, {}) > _MOST_VALUES:
+        raise ValueError(f"{where}: aliases (*name) stand for more than {_MOST_VALUES} values; write out what is meant")
     if not isinstance(content, dict):
         raise ValueError(f"{where} holds {content!r:.60}; expected config keys and their values (KEY: VALUE)")
     bases = content.get("_BASE_", [])
@@ -152,6 +160,17 @@ def _parse_plain_yaml(text: str, where: str) -> dict:
         raise ValueError(f"{where}: _BASE_ is {bases!r:.60}; expected the name of a file, or a list of such names")
     _check_section(content, where)
     return content
+
+
+def _num_values(content: Any, known: dict[int, float]) -> float:
+    """How many values YAML has with every alias written out; `known` are the numbers of lists and mappings by id."""
+    if not isinstance(content, (list, dict)):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # of one that holds itself
+        values = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_num_values(value, known) for value in values)
+    return known[id(content)]
 
 
 def _check_section(section: dict, where: str, above: str = "") -> None:
@@ -171,7 +190,10 @@ def _read_with_bases(config_file: str) -> dict:
     except AssertionError as error:  # how fvcore reports a section over a value of the same name
         raise ValueError(f"{config_file} and its _BASE_ do not fit together: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"{config_file}: a file is its own _BASE_, directly or through other files") from error
+        raise ValueError(
+            f"{config_file}: a file is its own _BASE_, directly or through other files, or its values are nested too "
+            "deeply"
+        ) from error
 
 
 def _check_overrides(overrides: Sequence[Any]) -> None:

@@ -1,9 +1,13 @@
-"""Output files: never half-written, and never two of the same name."""
+"""Output files: never half-written, and never two of the same name; and JSON files, whatever is in them."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+MOST_JSON = 16 << 20  # bytes; a report on 1000 classes takes 0.1 MiB
 
 
 @contextmanager
@@ -31,6 +35,25 @@ def complete_file(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it has more than 16 MiB, is not valid JSON, is nested too deeply, or holds something else.
+    """
+    path = Path(path)
+    if path.stat().st_size > MOST_JSON:
+        raise ValueError(f"{path}: this JSON file has {path.stat().st_size} bytes; expected {MOST_JSON} at most")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: this is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: this JSON file holds {content!r:.60}; expected names and their values")
+    return content
 
 
 def png_names(images: Sequence[str]) -> dict[str, str]:

@@ -98,11 +98,22 @@ def test_a_base_is_found_from_the_file_that_names_it(tmp_path, monkeypatch):
     assert load_config(path, []).SEED == load_config("model/model.yaml", []).SEED == 7
 
 
+# A list of 10 ** 9 values in nine lines; to print it would take gigabytes.
+BOMB = "- &a0 [1]\n" + "".join(f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
         ("", ValueError, r"model\.yaml holds None; expected config keys"),
         ("- SEED\n- 3\n", ValueError, r"model\.yaml holds \['SEED', 3\]; expected config keys"),
+        (
+            "SEED: " + "[" * 5000,
+            ValueError,
+            r"model\.yaml: a file is its own _BASE_, .* or its values are nested too deeply",
+        ),
+        ("&a {SEED: *a}\n", ValueError, r"model\.yaml: aliases .* more than 1000000 values"),
+        (BOMB, ValueError, r"model\.yaml: aliases .* more than 1000000 values"),
         ("SEED: [1\n", ValueError, r"model\.yaml is not valid YAML: .*line 2"),
         ("? [SEED]\n: 1\n", ValueError, r"model\.yaml is not valid YAML: .*unhashable"),
         ("_BASE_: none.yaml\n", FileNotFoundError, r"none\.yaml"),

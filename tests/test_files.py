@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from mta_clip.files import complete_file, png_names
+from mta_clip.files import MOST_JSON, complete_file, png_names, read_json
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path):
@@ -46,3 +46,43 @@ def test_every_image_gets_a_name_of_its_own(images, names):
 def test_relative_and_absolute_paths_mix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert png_names(["a.jpg", f"{tmp_path}/sub/b.jpg"]) == {"a.jpg": "a.png", f"{tmp_path}/sub/b.jpg": "sub/b.png"}
+
+
+def test_a_name_never_leaves_the_folder(tmp_path):
+    images = [
+        f"{tmp_path}/../a.jpg",
+        f"{tmp_path}/sub/../../../b.jpg",
+        "../c.jpg",
+        "/etc/d.jpg",
+        "C:\\e.jpg",
+        "..f.jpg",
+    ]
+    for name in png_names(images).values():
+        assert (tmp_path / name).resolve().is_relative_to(tmp_path), name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("1" * 5000, "not valid JSON"),
+        ("\xff", "not valid JSON"),
+        ("[1, 2]", r"holds \[1, 2\]; expected names"),
+    ],
+)
+def test_json_of_any_content(tmp_path, content, message):
+    path = tmp_path / "metrics.json"
+    path.write_text(content, encoding="latin1")
+    with pytest.raises(ValueError, match=rf"metrics\.json: this .*{message}"):
+        read_json(path)
+
+
+def test_json_of_absurd_size(tmp_path):
+    path = tmp_path / "metrics.json"
+    with path.open("wb") as file:
+        file.truncate(MOST_JSON + 1)  # a hole: it takes no space
+    with pytest.raises(ValueError, match=r"metrics\.json: this JSON file has 16777217 bytes"):
+        read_json(path)
+    path.write_text('{"mIoU": 1.5}')
+    assert read_json(path) == {"mIoU": 1.5}

@@ -1,6 +1,5 @@
 """Loads a trained model, wherever it is."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from ..config_names import config_names
 from ..engine.run_folder import FINAL_CHECKPOINT
+from ..files import read_json
 from ..predictor import build_trained_model
 from .find import CONFIG_SUFFIXES, find_model
 from .hub import download_folder, is_repo_id
@@ -64,4 +64,4 @@ def _metrics_of(weights: Path) -> dict[str, float]:
     path = weights.parent / METRICS
     if weights.name not in (WEIGHTS, FINAL_CHECKPOINT) or not path.is_file():
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)

@@ -20,6 +20,7 @@ from torch import nn
 
 from .. import __version__
 from ..checkpoint.writers import save_weights
+from ..files import read_json
 from ..modeling.clip import knows_language
 
 CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
@@ -95,17 +96,12 @@ def check_classes(folder: str | Path, cfg: CfgNode) -> None:
         ValueError: they differ, or classes.json cannot be read.
     """
     path = Path(folder) / CLASSES
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: this is not valid JSON: {error}") from error
-    own = _classes(cfg)
-    for key, value in own.items():
-        if not isinstance(stored, dict) or stored.get(key) != value:
-            found = stored.get(key) if isinstance(stored, dict) else stored
+    stored = read_json(path)
+    for key, value in _classes(cfg).items():
+        if stored.get(key) != value:
             raise ValueError(
-                f"{path}: {key!r} is {found!r:.200}, but {CONFIG} beside it says {value!r:.200}. Both describe "
-                "the same weights: save the model again, or restore the file that was changed"
+                f"{path}: {key!r} is {stored.get(key)!r:.200}, but {CONFIG} beside it says {value!r:.200}. Both "
+                "describe the same weights: save the model again, or restore the file that was changed"
             )
 
 

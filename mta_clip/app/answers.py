@@ -6,11 +6,9 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from PIL import Image
-
 from ..analysis.mask_queries import MaskQueries
 from ..api.result import Segmentation
-from ..data.image_files import named_errors
+from ..data.image_files import open_image
 from ..modeling.inference.progress import Report
 from .downloads import write_downloads, write_overlay
 from .explanation import explain_region, region_at
@@ -96,7 +94,7 @@ class Answers:
         return explain_region(result, region, answer.queries.votes(region, label), answer.queries.num_contexts)
 
     def _check_size(self, path: str) -> None:
-        with named_errors(path, "image"), Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
         if width * height > self.max_pixels:
             raise ValueError(

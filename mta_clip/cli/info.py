@@ -2,12 +2,12 @@
 
 import argparse
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config_names import config_names, find_config
+from ..files import read_json
 from .console import write_result
 from .options import CONFIG_HELP
 
@@ -122,8 +122,7 @@ def _weights(path: str) -> list[tuple[str, object]]:
 
 def _metrics(path: Path) -> str:
     """The means of a metrics.json, without those of single classes."""
-    values = json.loads(path.read_text(encoding="utf-8"))
-    means = {name.split("/")[-1]: value for name, value in values.items()}
+    means = {name.split("/")[-1]: value for name, value in read_json(path).items()}
     return ", ".join(
         f"{name} {value:.2f}" for name, value in means.items() if isinstance(value, float) and "-" not in name
     )

@@ -32,7 +32,7 @@ def label_map(text: str) -> dict[int, int]:
 
     try:
         found = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, int) for pair in found.items() for value in pair):
         raise argparse.ArgumentTypeError(f"expected stored values and their meaning, such as {{11: 255}}, got {text!r}")

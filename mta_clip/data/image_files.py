@@ -46,8 +46,14 @@ def find_images(
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
         for path in found:
-            images.setdefault(path, os.path.relpath(path, _root(item)))
+            images.setdefault(path, _below(path, _root(item)))
     return images, failures
+
+
+def _below(path: str, root: str | Path) -> str:
+    """The path below a root; of a file elsewhere, which a pattern such as "a*/../../b.png" finds, the name alone."""
+    below = os.path.relpath(path, root)
+    return os.path.basename(below) if os.pardir in Path(below).parts else below
 
 
 def _root(item: str) -> str | Path:
@@ -167,4 +173,4 @@ def _content(path: Path) -> str:
         start = file.read(12)
     if start[4:8] == b"ftyp":
         return "it seems to be HEIC, AVIF or a video; convert it to JPEG or PNG"
-    return f"it is in no image format that Pillow knows; it starts with {start!r}"
+    return f"it is in no image format that is read here; it starts with {start!r}"

@@ -123,7 +123,12 @@ def _walk(files: AbstractFileSystem, root: str, maxdepth: int | None) -> Iterato
 
 def _input(files: AbstractFileSystem, path: str, root: str) -> Input:
     local = isinstance(files, LocalFileSystem)
-    return Input(path if local else files.unstrip_protocol(path), posixpath.relpath(path, root))
+    return Input(path if local else files.unstrip_protocol(path), _inside(posixpath.relpath(path, root)))
+
+
+def _inside(name: str) -> str:
+    """The name of a file below a folder, without what leads out of it: a/../../b.png -> b.png."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 def _of_list(files: AbstractFileSystem, path: str) -> Iterator[Input]:
@@ -133,7 +138,7 @@ def _of_list(files: AbstractFileSystem, path: str) -> Iterator[Input]:
     with files.open(path, "r", encoding="utf-8", errors="surrogateescape") as lines:
         for line in filter(None, map(str.strip, lines)):
             if "://" in line:
-                item = Input(line, line.partition("://")[2].lstrip("/"))
+                item = Input(line, _inside(line.partition("://")[2]))
             else:
                 full = posixpath.normpath(posixpath.join(folder, line))
                 item = _input(files, full, "/")

@@ -18,7 +18,7 @@ import torch
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ..files import complete_file
+from ..files import complete_file, read_json
 from .index import Count, count_rows, join_rows
 from .inputs import Block, cut, find_inputs
 from .local import run_local
@@ -140,7 +140,7 @@ def _claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
             raise BlockingIOError(f"{output}: another run is labelling there") from error
         file = output / SETTINGS
         if file.exists():
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = read_json(file)
             if other := [key for key in {*before, *settings} if before.get(key) != settings.get(key)]:
                 raise ValueError(
                     f"{output} holds labels of another job, with other {', '.join(sorted(other))}: choose another "

@@ -84,7 +84,7 @@ def test_a_save_that_fails_keeps_the_earlier_model_and_one_that_was_killed_can_b
         (lambda classes: {**classes, "names": classes["names"][::-1]}, "'names'"),
         (lambda classes: {**classes, "unseen": ["sky"]}, "'unseen'"),
         (lambda classes: {**classes, "ignore_label": 0}, "'ignore_label'"),
-        (lambda classes: [], "'names'"),
+        (lambda classes: [], "this JSON file holds"),
     ],
 )
 def test_classes_that_contradict_the_config_are_refused(change, message, tmp_path):

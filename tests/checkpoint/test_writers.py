@@ -29,7 +29,7 @@ def test_plain_data_is_read_back_by_torchs_safe_loader(tmp_path):
 
 @pytest.mark.parametrize(("name", "wrapped"), [("a.safetensors", True), ("a.pth", True), ("a.pth", False)])
 def test_weights_in_both_formats(tmp_path, name, wrapped):
-    save_weights(STATE, tmp_path / name, wrapped=wrapped)
+    save_weights(STATE, tmp_path / name, **({} if wrapped else {"wrapped": False}))
     content = read_checkpoint(tmp_path / name)
     assert_same(content["model"] if name == "a.pth" and wrapped else content)
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -34,6 +34,12 @@ def test_relative_paths(photos, monkeypatch):
     assert find_images(["../b.jpg", ".."])[0] == {"../b.jpg": "b.jpg", "../a.png": "a.png", "../sub/a.png": "sub/a.png"}
 
 
+def test_names_stay_below_the_output(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    (photos.parent / "up.jpg").write_bytes((photos / "b.jpg").read_bytes())
+    assert find_images(["s*/../../up.jpg", "../up.jpg"])[0] == {"sub/../../up.jpg": "up.jpg", "../up.jpg": "up.jpg"}
+
+
 def test_inputs_that_lead_nowhere_are_told(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     images, failures = find_images([str(photos / "a.png"), "gone.png", "no*thing", str(tmp_path / "empty")])
@@ -144,7 +150,7 @@ def test_what_a_path_is(tmp_path):
         ("none.jpg", FileNotFoundError, "this image does not exist"),
         ("", ValueError, "this is a folder"),
         ("empty.jpg", ValueError, "the file is empty"),
-        ("text.jpg", ValueError, "no image format that Pillow knows; it starts with b'hello there'"),
+        ("text.jpg", ValueError, "no image format that is read here; it starts with b'hello there'"),
         ("phone.jpg", ValueError, "seems to be HEIC"),
     ):
         with pytest.raises(error, match=message):

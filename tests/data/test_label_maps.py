@@ -80,6 +80,8 @@ def test_missing_file(tmp_path, read):
     "options, message",
     [
         ({"num_classes": 3, "ignore_label": 2}, "ignore label 2 is also the index"),
+        ({"num_classes": 3, "ignore_label": 0}, "ignore label 0 is also the index"),
+        ({"num_classes": 3, "label_map": {7: -1}}, "turns 7 into -1"),
         ({"num_classes": 3, "label_map": {7: 3}}, "turns 7 into 3"),
         ({"num_classes": 3, "label_map": {"7": 1}}, "'7' as a stored value"),
         ({"num_classes": 3, "label_map": {-1: 1}}, "-1 as a stored value"),
@@ -88,6 +90,20 @@ def test_missing_file(tmp_path, read):
 def test_contradictions(options, message):
     with pytest.raises(ValueError, match=message):
         LabelReader(**options)
+
+
+def test_limits_of_what_is_allowed(tmp_path):
+    for ignore_label in (-1, 3):
+        LabelReader(num_classes=3, ignore_label=ignore_label, label_map={0: ignore_label, 9: 0, 8: 2})
+    path = _save(tmp_path / "labels.png", [[0, 255]])
+    for num_classes, ignore_label, dtype in ((255, 255, np.uint8), (256, -1, np.uint8), (256, 256, np.int32)):
+        assert LabelReader(num_classes=num_classes, ignore_label=ignore_label).read(path).dtype == dtype
+
+
+def test_one_bit_and_its_meaning(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
+    stored = read_stored_labels(tmp_path / "a.png")
+    assert (stored.dtype, stored.tolist()) == (np.uint8, [[1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +116,10 @@ def test_contradictions(options, message):
             "count from 1, and 0 means void: label_map: {0: 255, 1: 0, 2: 1, 3: 2}. If .*: {3: 255}. Or add",
         ),
         ({0: 5, 100: 2, 200: 9}, "in the order of their names: label_map: {0: 0, 100: 1, 200: 2}"),
+        ({0: 5, 9: 0, 255: 1}, ""),  # 9 occurs nowhere
+        ({1: 5, 3: 2}, "^If they mean void: label_map: {3: 255}. If they are classes"),
+        (dict.fromkeys(range(23), 1), "^If they mean void"),
+        (dict.fromkeys(range(24), 1), "^24 different values"),
         (dict.fromkeys(range(40), 1), "^40 different values for 3 classes look like colours"),
     ],
 )

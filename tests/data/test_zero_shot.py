@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mta_clip.config import get_cfg
-from mta_clip.data.zero_shot import UNLABELLED, ClassSplit, VisibleLabels, protocol_from_config
+from mta_clip.data.zero_shot import UNLABELLED, ClassSplit, VisibleLabels, held_out_classes, protocol_from_config
 
 NAMES = ["sky", "road", "cow", "tree"]
 LABELS = np.array([[0, 1, 2, 3, 255]], np.uint8)
@@ -58,11 +58,20 @@ def test_without_unseen_classes_all_is_seen():
         ("transductive", [], 255, "needs unseen classes; name them in DATASETS.UNSEEN_CLASSES"),
         ("transductive", ["cow"], -1, "ignore label -1 stands for pixels of unseen classes"),
         ("inductive", ["cow"], 2, "ignore label 2 is also the label of 'cow'"),
+        ("inductive", ["cow"], 0, "ignore label 0 is also the label of 'sky'"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(protocol, unseen, ignore_label, message):
     with pytest.raises(ValueError, match=message):
         VisibleLabels(split=ClassSplit(NAMES, unseen), protocol=protocol, ignore_label=ignore_label)
+
+
+def test_classes_without_labels():
+    cfg = get_cfg()
+    cfg.DATASETS.UNSEEN_CLASSES = NAMES[2:]
+    for protocol, held_out in (("inductive", NAMES[2:]), ("transductive", NAMES[2:]), ("supervised", [])):
+        cfg.DATASETS.PROTOCOL = protocol
+        assert list(held_out_classes(cfg)) == held_out
 
 
 def test_protocol_of_a_config():

@@ -1,5 +1,6 @@
 import numpy as np
 
+from mta_clip.evaluation.boundary import boundary_counts
 from mta_clip.evaluation.counts import SegmentationCounts, confusion_matrix
 
 
@@ -14,6 +15,17 @@ def test_rows_are_truth_and_columns_are_predictions():
 def test_uint8_labels_do_not_overflow():
     labels = np.full((10, 10), 199, np.uint8)
     assert confusion_matrix(labels, labels, 200)[199, 199] == 100
+
+
+def test_boundaries_are_added_up():
+    truth, prediction = np.zeros((12, 12), np.uint8), np.zeros((12, 12), np.uint8)
+    truth[:6], prediction[:5] = 1, 1
+    counts = SegmentationCounts.zeros(2)
+    for times in (1, 2):
+        counts.update(truth, prediction, ignore_label=255, boundary_dilation=0.02)
+        intersection, union = boundary_counts(truth, prediction, truth != 255, num_classes=2, dilation=0.02)
+        assert counts.boundary_intersection.tolist() == (times * intersection).tolist()
+        assert counts.boundary_union.tolist() == (times * union).tolist() and (union > intersection).all()
 
 
 def test_sums_of_parts_equal_the_whole():

@@ -26,6 +26,11 @@ def test_hand_computed_example():
     )
 
 
+def test_one_pixel_is_enough():
+    assert summary_metrics(counts_of([[3, 0], [0, 1]]))["fwIoU"] == 1
+    assert harmonic_mean(0.5, 0.5) == 0.5
+
+
 def test_a_class_that_is_only_predicted_counts_as_zero():
     summary = summary_metrics(counts_of([[3, 1], [0, 0]]))
     assert summary["mIoU"] == pytest.approx((0.75 + 0.0) / 2)

@@ -88,3 +88,10 @@ def test_new_images_change_few_blocks():
 
 def test_bytes_that_are_no_text():
     assert utf8("a\udcff.png") == "a\\xff.png" and utf8("ä.png") == "ä.png"
+
+
+def test_names_never_leave_the_output(tmp_path):
+    listed = tmp_path / "list.txt"
+    listed.write_text("s3://bucket/a/../../../../b.png\nfile:///../c.png\n../../d.png\n")
+    names = [item.name for item in find_inputs(str(listed))]
+    assert names[:2] == ["b.png", "c.png"] and not any(".." in name for name in names)

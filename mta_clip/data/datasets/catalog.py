@@ -141,13 +141,16 @@ def read_names(list_file: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is empty.
+        ValueError: the file is empty, or a name leads out of a folder (an absolute path, or one with ..).
     """
     if not list_file.is_file():
         raise FileNotFoundError(f"{list_file}: this list of images does not exist. {_SEE_README}")
     names = [line.split()[0] for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not names:
         raise ValueError(f"{list_file}: this list of images is empty.")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{list_file}: the name {name!r} leads out of the folder of its images.")
     return names
 
 

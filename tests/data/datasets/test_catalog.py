@@ -95,6 +95,10 @@ def test_names_of_a_list(tmp_path):
         read_names(listed)
     listed.write_text("b 1\n\n a\n")
     assert read_names(listed) == ["b", "a"]
+    for name in ("../a", "/a", "b/../../a"):
+        listed.write_text(f"b\n{name}\n")
+        with pytest.raises(ValueError, match=rf"list\.txt: the name '{name}' leads out of the folder"):
+            read_names(listed)
 
 
 def test_the_root_is_read_at_every_call(datasets_root, monkeypatch):

@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import pytest
@@ -122,6 +123,48 @@ def test_normalizers():
     ratio = (num_masks + 0.1 * (12 - num_masks)) / num_masks
     for name in ("loss_mask", "loss_dice"):
         assert values["num_masks"][name].item() == pytest.approx(ratio * values["class_weight_sum"][name].item())
+
+
+def test_one_mask_and_one_query_have_the_divisor_one():
+    output, losses = make_output(1, images=1, queries=1, text=False), []
+    targets = targets_from_sem_seg([torch.zeros(16, 24, dtype=torch.int64)], (16, 24), 255, NUM_CLASSES)
+    for normalizer in ("num_masks", "class_weight_sum"):
+        torch.manual_seed(0)
+        losses.append(make_criterion(text=False, normalizer=normalizer)(output, targets)["loss_dice"].item())
+    assert losses[0] == losses[1] > 0
+
+
+@pytest.mark.parametrize("normalizer", ["num_masks", "class_weight_sum"])
+def test_the_mean_of_equal_parts_is_the_whole(normalizer):
+    def same_points(num_sets, num_points, device):
+        return torch.rand(1, num_points, 2, generator=torch.Generator().manual_seed(num_points)).expand(
+            num_sets, -1, -1
+        )
+
+    criterion = make_criterion(draw_points=same_points, normalizer=normalizer)
+    output = make_output(2, images=4, queries=3)
+    sem_segs = [torch.arange(384).reshape(16, 24) % count for count in (4, 1, 2, 3)]  # 4 masks are more than queries
+    targets = targets_from_sem_seg(sem_segs, (16, 24), 255, NUM_CLASSES)
+    whole = criterion(output, targets)
+    parts = []
+    for i in range(2):
+        half = slice(2 * i, 2 * i + 2)
+        layers = [
+            LayerPrediction(layer.class_logits[half], layer.mask_embed[half], layer.similarity[:, half])
+            for layer in output.layers
+        ]
+        part = HeadOutput(output.mask_features[half], layers)
+        parts.append(criterion(part, targets[half], masks_of_step=[4, 1, 2, 3]))
+    for name, value in whole.items():
+        assert torch.allclose((parts[0][name] + parts[1][name]) / 2, value, rtol=1e-5), name
+
+
+def test_defaults_are_those_of_the_config():
+    parameters = inspect.signature(MaskTextCriterion.__init__).parameters
+    values = MaskTextCriterion.from_config(get_cfg())
+    defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    shared = defaults.keys() & values.keys() - {"similarity_loss"}
+    assert len(shared) == 13 and {name: defaults[name] for name in shared} == {name: values[name] for name in shared}
 
 
 def test_gradients_reach_every_prediction():

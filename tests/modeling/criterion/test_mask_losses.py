@@ -33,6 +33,22 @@ def test_weights_equal_leaving_points_out():
         assert loss(logits, masks, torch.zeros(3, 12)).abs().max() == 0
 
 
+def test_one_point_has_its_own_loss():
+    logits, masks = torch.randn(3, 12), torch.rand(3, 12)
+    alone = torch.zeros(3, 12)
+    alone[:, 5] = 1
+    expected = F.binary_cross_entropy_with_logits(logits[:, 5], masks[:, 5], reduction="none")
+    assert torch.allclose(sigmoid_ce_loss(logits, masks, alone), expected)
+
+
+def test_ratios_at_their_limits():
+    for ratios in ((1.0, 0.0), (1.0, 1.0), (3.0, 0.0)):
+        make_loss(oversample_ratio=ratios[0], importance_sample_ratio=ratios[1])
+    for ratios in ((0.99, 0.5), (3.0, -0.01), (3.0, 1.01)):
+        with pytest.raises(ValueError, match="oversample_ratio must be at least 1"):
+            make_loss(oversample_ratio=ratios[0], importance_sample_ratio=ratios[1])
+
+
 def make_batch():
     sem_segs = [torch.randint(4, (16, 24)), torch.full((16, 24), 255), torch.randint(2, (16, 20))]
     targets = targets_from_sem_seg(sem_segs, (16, 24), 255, 4)

@@ -169,6 +169,25 @@ def test_points_on_ignored_pixels_do_not_count_if_excluded():
     assert not torch.allclose(costs[False, False], costs[False, True])
 
 
+def test_one_point_has_its_own_cost():
+    logits, masks, alone = torch.randn(3, 12), torch.rand(2, 12), torch.arange(12) == 5
+    cost = cost_mask_ce(logits, masks, alone.float())
+    assert torch.allclose(cost, cost_mask_ce(logits[:, alone], masks[:, alone]), atol=1e-6)
+
+
 def test_all_weights_zero_is_refused():
     with pytest.raises(ValueError, match="weight 0"):
         make_matcher(class_weight=0, mask_weight=0, dice_weight=0)
+    for name in ("class_weight", "mask_weight", "dice_weight"):
+        make_matcher(**{name: 0})
+
+
+def test_costs_are_not_computed_in_half_precision(monkeypatch):
+    matcher, seen = make_matcher(), []
+    compute = matcher.cost_terms
+    monkeypatch.setattr(
+        matcher, "cost_terms", lambda *inputs: (seen.append(torch.is_autocast_enabled("cpu")), compute(*inputs))[1]
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        matcher(*make_predictions(images=1), [make_target([1])])
+    assert seen == [False]

@@ -110,6 +110,8 @@ class TestContextImbalance:
         ]:
             assert context_imbalance(choices(*contexts), class_0).item() == pytest.approx(expected, abs=1e-5)
         assert context_imbalance(choices(0, 0, num_contexts=1), class_0[..., :2]).item() == 0
+        two_layers = choices(0, 0, num_contexts=1).expand(-1, 2, -1, -1, -1)
+        assert context_imbalance(two_layers, torch.full((2, 1, 2), 2)).tolist() == [0, 0]  # nothing is matched
 
     def test_only_matched_queries_count_by_the_text_of_their_class(self):
         logits = choices(0, 1, 2, 1)

@@ -38,6 +38,19 @@ def test_window_starts(length, starts):
     assert window_starts(length, 512, 426) == starts
 
 
+def test_height_and_width_are_told_apart():
+    for size in ((8, 16), (16, 8)):
+        SlidingWindow(size=size, stride=size)
+        for stride in ((size[0] + 1, size[1]), (size[0], size[1] + 1)):
+            with pytest.raises(ValueError, match="larger than SIZE"):
+                SlidingWindow(size=size, stride=stride)
+
+
+def test_window_starts_of_small_numbers():
+    assert window_starts(3, 5, 1) == window_starts(5, 5, 1) == [0]
+    assert window_starts(7, 5, 1) == [0, 1, 2] and window_starts(7, 5, 2) == [0, 2]
+
+
 def test_windows_cover_everything_and_stay_inside():
     for length in range(1, 40):
         for size in (1, 5, 8):

@@ -43,12 +43,32 @@ def test_inductive_view():
     view = make("transductive", trusty_target="unseen").inductive()
     assert view.trained_classes == [0, 2] and not view.pseudo_labels
     assert view(LABELS).flatten().tolist() == [0, 255, 1, 255, 255]
+    view.check(torch.tensor([UNLABELLED, 255]))  # the same label maps
+    assert not view.state_dict()  # tables follow from the config
 
 
 def test_trusty_targets():
     assert make("inductive").trusty_target(LABELS).flatten().tolist() == [True, False, True, False, False]
     released = make("inductive_released", trusty_target="unseen")
     assert released.trusty_target(LABELS).flatten().tolist() == [False, True, False, True, False]
+
+
+def test_the_default_target_is_the_seen_classes_without_ignored_pixels():
+    for protocol in ("inductive", "transductive", "supervised"):
+        labels = make(protocol)
+        assert labels.trusty_target_is_seen
+        assert labels.trusty_target(LABELS).flatten().tolist() == [True, False, True, False, False]
+        assert not labels.trusty_target(torch.tensor([UNLABELLED, 255])).any()
+    assert make("transductive").pseudo_labels and not make("supervised").pseudo_labels
+
+
+def test_the_table_has_room_for_any_ignore_label():
+    for ignore_label in (-5, 4, 255, 256, 1000):
+        labels = make("supervised", ignore_label=ignore_label)
+        assert labels(torch.tensor([0, 3])).tolist() == [0, 3]
+        if ignore_label >= 0:
+            assert labels(torch.tensor([ignore_label])).tolist() == [ignore_label]
+            assert not labels.trusty_target(torch.tensor([ignore_label])).any()
 
 
 def test_many_classes_and_other_ignore_labels():
@@ -96,4 +116,5 @@ def test_pseudo_labels_touch_unlabelled_pixels_only():
     logits[:, 1, 0], logits[:, 3, 1] = 1.0, 1.0
     filled = fill_pseudo_labels(labels, logits, [1, 3])
     assert filled.tolist() == [[[0, 1, 255], [2, 3, 3]]]
+    assert fill_pseudo_labels(labels[:, :1], logits[:, :, :1], [1, 3]).tolist() == [[[0, 1, 255]]]
     assert not filled.requires_grad

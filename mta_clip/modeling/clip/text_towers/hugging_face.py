@@ -4,7 +4,7 @@ Shapes: Z contexts, n vectors per context, K rows of text, T tokens of the longe
 features.
 """
 
-import json
+import pickle
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ....extras import import_extra
+from ....files import read_json
 from .tower import TEXT_TOWERS, TextTower, insert_contexts
 
 PREFIX = "hf:"  # in MODEL.CLIP.TEXT_NAME: hf:<folder> or hf:<id on the hub>
@@ -166,10 +167,12 @@ def _from_pretrained(auto_class: str, name: str, **options: Any) -> Any:
     if name.startswith(("/", ".", "~")) and not Path(source).is_dir():
         raise FileNotFoundError(f"MODEL.CLIP.TEXT_NAME: no such folder: {Path(name).expanduser()}")
     try:
-        return getattr(transformers, auto_class).from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError) as error:
+        return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, RecursionError, pickle.UnpicklingError) as error:
+        unsafe = isinstance(error, pickle.UnpicklingError)  # torch's message suggests to trust the file
+        reason = "its weights are a pickle that is damaged or would run code" if unsafe else error
         raise OSError(
-            f"MODEL.CLIP.TEXT_NAME: {PREFIX}{name} could not be loaded ({error}). Expected a folder with config.json, "
+            f"MODEL.CLIP.TEXT_NAME: {PREFIX}{name} could not be loaded ({reason}). Expected a folder with config.json, "
             "tokenizer and weights, or an id on the hub; without network, copy the Hugging Face cache folder "
             "(~/.cache/huggingface, or $HF_HOME) to this machine"
         ) from error
@@ -182,7 +185,7 @@ def _own_pooling(name: str) -> str:
         _folder_or_id(name), "1_Pooling/config.json", _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )  # fmt: skip
-    stored = json.loads(Path(file).read_text()) if file else {}
+    stored = read_json(file) if file else {}
     wanted = {"pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "last", "pooling_mode_mean_tokens": "mean"}
     return next((pooling for key, pooling in wanted.items() if stored.get(key)), "mean")
 
