@@ -43,8 +43,7 @@ PATIENCE = 120.0  # seconds in which a job ends by itself
 GRACE = 10.0  # seconds in which the processes of a killed job disappear
 _CHECKPOINT = re.compile(r"run/model_\d+\.pth$")
 NEED_MODEL = {"evaluate", "predict", "save"}
-# Python says this of a Ctrl-C that comes while it forks a loader's worker; the run still notes it, and stops later.
-LOST_IN_FORK = "Exception ignored in: <function _releaseLock"
+LOST = "Exception ignored in:"  # Python says this of a signal that comes within one of its callbacks, and drops it
 USER_FILE = "notes.txt"  # in the folder of the output
 SHARES = {"train": 3, "evaluate": 2, "predict": 2, "check": 2, "save": 2, "prepare_ade20k": 2, "prepare_cityscapes": 2}
 
@@ -169,7 +168,7 @@ class Campaign:
         yield
         trial.seconds = round(time.monotonic() - start, 1)
         said = self.log.read_bytes()[text:].decode()
-        traceback = said.count("Traceback") > said.count(LOST_IN_FORK)
+        traceback = said.count("Traceback") > said.count(LOST)
         if traceback or trial.troubles:
             file = self.output / f"{trial.name}.txt"
             file.write_text(said)

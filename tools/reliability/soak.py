@@ -5,9 +5,9 @@
     python tools/reliability/soak.py --iterations 20000 --config-file my.yaml -- MODEL.DEVICE cuda
 
 Every tenth iteration it notes the memory of the process and of its loader workers, the number of workers, of open files
-and of threads; OUTPUT/soak.csv has the numbers and OUTPUT/soak.png draws them. After the first fifth, memory may grow
-by 10 MB at most, and the numbers not at all. Then shorter runs have to end with the same weights, to the last bit: two
-with the same seed, and one with another number of loader workers.
+and of threads; OUTPUT/soak.csv has the numbers and OUTPUT/soak.png draws them. In the second half, memory may grow by
+10 MB at most, and the numbers not at all: the first evaluations take some once. Then shorter runs have to end with the
+same weights, to the last bit: two with the same seed, and one with another number of loader workers.
 """
 
 import argparse
@@ -80,9 +80,9 @@ def train(cfg: CfgNode, folder: Path, *, workers: int, iterations: int) -> tuple
 
 
 def growth(rows: Sequence[Sequence[float]]) -> dict[str, float]:
-    """How much each number has grown: means of the last fifth less those of the second."""
-    fifth = len(rows) // 5
-    early, late = ([*zip(*part, strict=True)] for part in (rows[fifth : 2 * fifth], rows[-fifth:]))
+    """How much each number has grown in the second half: means of its last part less those of its first part."""
+    half, fifth = len(rows) // 2, len(rows) // 5
+    early, late = ([*zip(*part, strict=True)] for part in (rows[half : half + fifth], rows[-fifth:]))
     return {name: sum(late[index]) / fifth - sum(early[index]) / fifth for index, name in enumerate(NAMES) if index}
 
 
