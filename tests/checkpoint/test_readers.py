@@ -44,6 +44,12 @@ def test_torch_files(tmp_path, write):
     assert torch.equal(content["parameter"], torch.ones(2))
 
 
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    for write in (write_zip, write_stream):
+        write(TENSORS, tmp_path / "weights.safetensors")
+        assert_same_tensors(read_checkpoint(tmp_path / "weights.safetensors"))
+
+
 @pytest.mark.parametrize("write", [write_zip, write_stream])
 def test_numpy_objects_in_torch_files(tmp_path, write):
     """mmsegmentation stores its best score as a number of numpy."""
