@@ -7,18 +7,23 @@ GPU    := output/gpu
 BUNDLE := output/bundle
 FUZZ   := output/fuzz
 
-.PHONY: help setup demo test coverage lint format benchmark gpu bundle audit fuzz clean
+.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit fuzz kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
 	@echo "make demo       make the shapes dataset, train a tiny MTA-CLIP on it, evaluate, draw predictions"
+	@echo "make app        a page in the browser, with the model of make demo; Ctrl-C stops it"
 	@echo "make test       run the tests (minutes on two cores)"
 	@echo "make coverage   the same, with branch coverage of mta_clip/"
+	@echo "make test-browser  the tests of that page, in headless Chromium (apt install chromium chromium-driver)"
 	@echo "make lint       ruff check and format check"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
 	@echo "make audit      compare the installed detectron2-cdo with the official Detectron2"
+	@echo "make kill       kill jobs 200 times, and compare what they leave (an hour); docs/reliability.md"
+	@echo "make processes  two and four processes of which one goes wrong (half an hour)"
+	@echo "make soak       2000 iterations, in which nothing may grow"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 
 setup: $(VENV)/.installed
@@ -37,6 +42,16 @@ demo: setup
 	$(VENV)/bin/mta-clip predict --config-file $(DEMO) \
 		--input 'datasets/shapes/val/images/000?0.png' --output $(DEMO)/overlays
 	@$(PYTHON) -c "import json; print('mIoU %.2f' % json.load(open('$(DEMO)/metrics.json'))['sem_seg/mIoU'])"
+
+app: export OMP_WAIT_POLICY := PASSIVE
+app: setup
+	@test -f $(DEMO)/config.yaml || { echo "there is no model in $(DEMO): run make demo first"; exit 1; }
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --extra app
+	$(VENV)/bin/mta-clip app --model $(DEMO) --examples 'datasets/shapes/val/images/000?0.png'
+
+test-browser: setup
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --extra app --group browser
+	$(PYTHON) -m pytest -m browser -rs
 
 test: setup
 	$(PYTHON) -m pytest -n 2 --dist worksteal
@@ -58,6 +73,16 @@ benchmark: setup
 # PYTHON=python3 takes a Python that has everything already, as one without a package index.
 gpu: $(if $(filter $(VENV)/%,$(PYTHON)),setup)
 	$(PYTHON) tools/gpu_campaign.py --minutes 9 --output $(GPU)
+
+# Root can also fill disks and mount folders read-only: KILL=--faults
+kill: setup
+	$(PYTHON) tools/reliability/kill_anywhere.py --kills 200 $(KILL)
+
+processes: setup
+	$(PYTHON) tools/reliability/process_faults.py
+
+soak: setup
+	$(PYTHON) tools/reliability/soak.py
 
 audit: setup
 	$(PYTHON) tools/audit.py

@@ -296,6 +296,9 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "full_model"  # one L2 norm over all trainable parameters [M2F]
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 0.01
     cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    # Steps in a row that are skipped, as their loss or gradients are infinite or NaN, before training stops. What led
+    # to such a step is kept in OUTPUT_DIR/non_finite.pth; see mta_clip/engine/non_finite.py
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
     # Exponential moving average of the weights. It is what evaluations use, and the model that checkpoints hold, which
     # keep the weights in training beside it, for --resume
     cfg.SOLVER.EMA = CN()

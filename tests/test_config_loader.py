@@ -133,6 +133,7 @@ COMMANDS = {
     "mta_clip/cli/train.py": [],
     "mta_clip/cli/evaluate.py": [],
     "mta_clip/cli/predict.py": ["--input", "{folder}", "--output", "{folder}/out"],
+    "mta_clip/cli/label.py": ["--input", "{folder}", "--output", "{folder}/out"],
     "mta_clip/cli/export.py": ["--output", "{folder}/model.pt2"],
     "mta_clip/cli/check.py": ["shapes_sem_seg_val", "--output", "{folder}/out"],
     "tools/analyze_contexts.py": ["--output", "{folder}/out"],

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from mta_clip.files import complete_file, png_names
@@ -20,6 +22,11 @@ def test_a_failure_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left.*a\.txt'"), complete_file(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize(

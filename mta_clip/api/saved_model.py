@@ -10,6 +10,7 @@
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from torch import nn
 
 from .. import __version__
 from ..checkpoint.writers import save_weights
-from ..files import complete_file
 from ..modeling.clip import knows_language
 
 CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
@@ -29,12 +29,14 @@ CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
     "metrics.json",
     "README.md",
 )
+_PART, _MOVING = ".mta-clip.part", ".mta-clip.moving"  # folders of files while they are written, and take their places
 _SHOWN_METRICS = ("mIoU", "fwIoU", "mACC", "pACC", "mIoU_seen", "mIoU_unseen", "hIoU", "boundary_mIoU")
 
 
 def is_saved_model(folder: str | Path) -> bool:
     """Whether a folder holds a saved model."""
-    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
+    folder = Path(folder)
+    return not (folder / _MOVING).is_dir() and all((folder / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
 
 
 def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: Mapping[str, float]) -> Path:
@@ -52,10 +54,28 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
         OSError: a file cannot be written.
     """
     folder = Path(folder)
+    part, moving = folder / _PART, folder / _MOVING
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; name a folder to save the model in")
-    if folder.is_dir() and any(folder.iterdir()) and not is_saved_model(folder):
+    if folder.is_dir() and any(folder.iterdir()) and not (is_saved_model(folder) or part.is_dir() or moving.is_dir()):
         raise FileExistsError(f"{folder} holds something else than a saved model; name a new or an empty folder")
+    for earlier in (part, moving):  # of an attempt that was cut off
+        shutil.rmtree(earlier, ignore_errors=True)
+    try:
+        _write(part, model, cfg, metrics)
+        part.replace(moving)  # until here, what the folder held is untouched; from now on, it is no saved model
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    for name in FILES:
+        if (moving / name).is_file():
+            (moving / name).replace(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    moving.rmdir()
+    return folder
+
+
+def _write(folder: Path, model: nn.Module, cfg: CfgNode, metrics: Mapping[str, float]) -> None:
     save_weights(model.state_dict(), folder / WEIGHTS)
     texts = {
         CONFIG: _portable(cfg).dump(),
@@ -64,12 +84,8 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
     }
     if metrics:
         texts[METRICS] = json.dumps(metrics, indent=2)
-    else:
-        (folder / METRICS).unlink(missing_ok=True)  # of the model that is replaced
     for name, text in texts.items():
-        with complete_file(folder / name) as part:
-            part.write_text(text, encoding="utf-8")
-    return folder
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def check_classes(folder: str | Path, cfg: CfgNode) -> None:

@@ -9,9 +9,10 @@ from detectron2.config import CfgNode
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..analysis.mask_queries import MaskQueries, mask_queries
 from ..predictor import SegmentationPredictor
 from .hub import upload_folder
-from .images import ImageInput, batches_of_one_size, each_image, is_one_image
+from .images import ImageInput, batches_of_one_size, each_image, is_one_image, to_rgb
 from .result import Segmentation
 from .saved_model import save_model
 
@@ -121,6 +122,24 @@ class Segmenter:
             progress,
         )
 
+    def queries(self, image: ImageInput, labels: Sequence[str] | None = None) -> MaskQueries:
+        """The masks behind the labels of an image, with the class of each by the linear classifier and by text.
+
+        The image is seen as a whole, also by a model that otherwise looks through windows or averages augmented images.
+
+        Args:
+            image, labels: see `__call__`.
+
+        Raises:
+            ValueError: the model has no mask queries (TagCLIP); or see `__call__`.
+        """
+        names, (rgb, _) = _checked_names(labels), to_rgb(image)
+        with self._lock:
+            self._use(names)
+            resized = self._predictor.resized(rgb)
+            in_use = self._predictor.class_names
+            return mask_queries(self._model, resized, class_names=in_use, trained_names=self.class_names)
+
     def save(self, folder: str | Path) -> Path:
         """Saves config, weights, classes and a model card into a folder that `mta_clip.load` reads.
 
@@ -180,11 +199,15 @@ class Segmenter:
                     bar.update()
 
     def _predict(self, images: list, names: tuple[str, ...] | None, scores: bool) -> list[Segmentation]:
-        with self._lock:  # the names are a state of the model
-            if names != self._vocabulary:
-                self._predictor.set_vocabulary(names)
-                self._vocabulary = names
+        with self._lock:
+            self._use(names)
             return self._predictor.predict_batch(images, label_maps_only=not scores)
+
+    def _use(self, names: tuple[str, ...] | None) -> None:
+        """Sets the names, which are a state of the model."""
+        if names != self._vocabulary:
+            self._predictor.set_vocabulary(names)
+            self._vocabulary = names
 
 
 def _checked_names(labels: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -152,6 +152,11 @@ class SegmentationCheckpointer(DetectionCheckpointer):
         for name, value in weights.items():
             if not isinstance(value, (Tensor, np.ndarray)):
                 raise CheckpointError(f"{filename}: {name!r} is a {type(value).__name__}, not a tensor")
+        if broken := [name for name, value in weights.items() if torch.as_tensor(value).isnan().any()]:
+            raise CheckpointError(
+                f"{filename}: these weights are NaN: {', '.join(broken[:5])}{', ...' if len(broken) > 5 else ''}. The "
+                "training that saved them has failed: take an earlier checkpoint"
+            )
         if any(name.startswith("sem_seg_head.predictor.") for name in weights):
             raise CheckpointError(
                 f"{filename}: this is a checkpoint of Mask2Former. {_CONVERT.format(source='mask2former')}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..files import complete_file
@@ -26,7 +27,10 @@ def save_plain(data: Mapping[str, Any], path: str | Path) -> None:
     """
     require_plain(data)
     with complete_file(path) as temporary, temporary.open("wb") as file:
-        torch.save(dict(data), file)
+        try:
+            torch.save(dict(data), file)
+        except RuntimeError as error:
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None  # a full disk
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped: bool = True) -> None:
@@ -49,7 +53,10 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, *, wrapped:
     with complete_file(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # of a new file; safetensors writes one that only its owner may read
-        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{path} cannot be written: {error}") from error
         temporary.chmod(mode)
 
 

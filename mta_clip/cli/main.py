@@ -16,7 +16,7 @@ from ..engine.interrupts import Interrupted
 from .console import write_error
 from .options import parse
 
-COMMANDS = ("train", "evaluate", "predict", "check", "export", "info")  # modules of this package
+COMMANDS = ("train", "evaluate", "predict", "label", "check", "export", "info", "app")  # modules of this package
 # What is wrong with the input, not with the code.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
 # Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
@@ -81,12 +81,27 @@ def command_parser() -> argparse.ArgumentParser:
 
 def user_message(error: Exception) -> str | None:
     """What to tell the user about an error; None if it is not one that the user can mend."""
-    name, message = getattr(error, "error", ""), getattr(error, "reason", "")  # of a ProcessError
-    if name and name in _names_of_user_errors():
-        return message[1:-1] if name == "KeyError" else message  # whose text is quoted
+    if hasattr(error, "rank"):  # a ProcessError
+        if not error.error:  # it was killed
+            return str(error)
+        reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
+        known = reason if error.error in _names_of_user_errors() else of_memory(error.error, reason)
+        return known and f"process {error.rank}: {known}"
+    if told := of_memory(type(error).__name__, str(error)):
+        return told
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def of_memory(name: str, message: str) -> str | None:
+    """What to tell the user about an error of this name that means too little memory; None for others."""
+    if name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message:
+        lower = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
+        return f"memory ran out ({message or name}). {lower}"
+    if "DataLoader worker (pid" in message:  # as torch begins its message
+        return f"{message.strip()} Perhaps memory ran out: lower DATALOADER.NUM_WORKERS"
+    return None
 
 
 def _names_of_user_errors() -> set[str]:

@@ -1,4 +1,4 @@
-"""`mta-clip predict`: segments images, and saves each one side by side with its overlay and legend."""
+"""`mta-clip predict`: segments images, and saves each one side by side with its overlay and legend; and videos."""
 
 import argparse
 import logging
@@ -12,15 +12,17 @@ from .options import add_config_options, add_weights_option, class_list, trained
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
 
-DESCRIPTION = """Segments images, and saves each one side by side with its overlay and legend.
+DESCRIPTION = """Segments images, and saves each one side by side with its overlay and legend; videos with an overlay.
 
   mta-clip predict --config-file output/demo --input street.jpg photos/ 'more/*.png' --output out
   mta-clip predict --weights model_final.pth --input photos/ --output out --save-labels
   mta-clip predict ... --labels "sky, road, my cat"     looks for other classes, by name
+  mta-clip predict ... --input clip.mp4 --smoothing 0.8  a video, its probabilities averaged over some five frames
+  mta-clip predict ... --input 0                         the first webcam, until Ctrl-C
 
 photos/sub/a.jpg, found in the folder photos/, becomes out/sub/a.png; the file photos/sub/a.jpg or the pattern
 'photos/sub/*.jpg' become out/a.png. Label maps have the same names below out/labels/. Nothing else decides the name,
-and no input is ever overwritten.
+and no input is ever overwritten. clip.mov becomes out/clip.mp4, and its label maps out/labels/clip/000000.png, ...
 """
 
 logger = logging.getLogger(__name__)
@@ -30,11 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_config_options(parser)
     add_weights_option(parser)
-    parser.add_argument("--input", nargs="+", required=True, help="image files, folders and glob patterns")
+    parser.add_argument(
+        "--input", nargs="+", required=True, help="images, videos, folders and glob patterns; or the index of a webcam"
+    )
     parser.add_argument("--output", required=True, help="folder for the pictures")
     parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
     parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
     parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
+    video = parser.add_argument_group("videos")
+    video.add_argument(
+        "--smoothing",
+        type=share,
+        default=0.0,
+        metavar="S",
+        help="share of the earlier frames in the probabilities of each, 0 (none, the default) to below 1",
+    )
+    video.add_argument("--batch-size", type=int, default=4, metavar="N", help="frames in a forward pass (default: 4)")
 
 
 def share(text: str) -> float:
@@ -51,19 +64,22 @@ def share(text: str) -> float:
 
 
 def output_names(images: Mapping[str, str], *, save_labels: bool) -> tuple[dict[str, str], dict[str, str]]:
-    """Names of the pictures. Each depends on its own image alone, so that an image always gets the same name.
+    """Names of the pictures and videos. Each depends on its own image alone, so that it always gets the same name.
 
     Args:
         images: of `find_images`.
 
     Returns:
-        {path: its path below the input, with ".png" as its suffix}; and of each image whose name is taken, {path:
-        reason}.
+        {path: its path below the input, with ".png" or, of a video, ".mp4" as its suffix}; and of each image whose name
+        is taken, {path: reason}.
     """
+    from ..data.video_files import is_video
+
     names, taken, failures = {}, {}, {}
     for image, below in images.items():
-        name = os.path.splitext(below)[0] + ".png"
-        files = [name, f"labels/{name}"] if save_labels else [name]
+        stem = os.path.splitext(below)[0]
+        name, labels = (f"{stem}.mp4", f"labels/{stem}") if is_video(image) else (f"{stem}.png", f"labels/{stem}.png")
+        files = [name, labels] if save_labels else [name]
         if first := next((taken[file] for file in files if file in taken), None):
             failures[image] = f"{name} is already made of {first}; take another --output for this one"
         else:
@@ -81,16 +97,24 @@ def protect_inputs(images: Mapping[str, str], names: Mapping[str, str], output: 
                 raise ValueError(f"{file} is an input, and would be overwritten: choose another folder for --output")
 
 
-def segment_images(
-    predictor: "SegmentationPredictor", names: Mapping[str, str], output: Path, *, alpha: float, save_labels: bool
+def segment_files(
+    predictor: "SegmentationPredictor",
+    names: Mapping[str, str],
+    output: Path,
+    *,
+    alpha: float,
+    save_labels: bool,
+    smoothing: float = 0.0,
+    batch_size: int = 4,
 ) -> dict[str, str]:
-    """Saves a picture for every image; an image that fails does not stop the others.
+    """Saves a picture for every image, and a video for every video; one that fails does not stop the others.
 
     Args:
         names: {path of an image: name of its picture}.
         output: folder for the pictures.
         alpha: share of the label colour in the overlay, 0..1.
         save_labels: also save label maps, as `output`/labels/*.png.
+        smoothing, batch_size: of videos; see `segment_video`.
 
     Returns:
         {path of an image that failed: reason}.
@@ -101,23 +125,32 @@ def segment_images(
     from torch.cuda import OutOfMemoryError
     from tqdm import tqdm
 
+    from ..api.video import segment_video
     from ..data import read_image
+    from ..data.video_files import is_video
     from ..files import complete_file
     from ..visualization import save_label_map
 
     failures = {}
-    for path, name in tqdm(names.items(), unit="image", disable=None):
+    for path, name in tqdm(names.items(), unit="file", disable=None):
+        labels = output / "labels" / name
         try:
+            if is_video(path):
+                options = {"alpha": alpha, "smoothing": smoothing, "batch_size": batch_size}
+                folder = labels.with_suffix("") if save_labels else None
+                if problem := segment_video(predictor, path, output / name, labels=folder, **options):
+                    failures[path] = f"{problem}; the others are in {output / name}"
+                continue
             image = read_image(path)
             prediction = predictor.predict(image)
-        except (OSError, ValueError, OutOfMemoryError) as error:
+        except (FileNotFoundError, ValueError, OutOfMemoryError) as error:
             failures[path] = str(error).removeprefix(f"{path}: ")
             logger.error("skipped %s: %s", path, failures[path])
             continue
         with complete_file(output / name) as part:
             predictor.draw(image, prediction, alpha=alpha).save(part, format="PNG")
         if save_labels:
-            save_label_map(prediction.labels, output / "labels" / name, predictor.colors)
+            save_label_map(prediction.labels, labels, predictor.colors)
     return failures
 
 
@@ -125,7 +158,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 0, or 1 if an input failed."""
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    from ..data.datasets.catalog import IMAGE_SUFFIXES
     from ..data.image_files import find_images
+    from ..data.video_files import VIDEO_SUFFIXES, is_webcam
     from ..engine.devices import check_devices
     from ..engine.run_folder import check_writable
     from ..predictor import SegmentationPredictor
@@ -133,7 +168,12 @@ def run(args: argparse.Namespace) -> int:
     cfg = trained_config(args)
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
     check_devices(cfg.MODEL.DEVICE)
-    images, failures = find_images(args.input)
+    if args.smoothing == 1 or args.batch_size < 1:
+        raise ValueError("--smoothing must be below 1, and --batch-size at least 1")
+    images, failures = find_images(
+        [item for item in args.input if not is_webcam(item)], suffixes=IMAGE_SUFFIXES + VIDEO_SUFFIXES
+    )
+    images |= {item: f"webcam_{item}" for item in args.input if is_webcam(item)}
     names, doubles = output_names(images, save_labels=args.save_labels)
     failures |= doubles
     output = Path(args.output)
@@ -144,9 +184,17 @@ def run(args: argparse.Namespace) -> int:
         if args.labels:
             predictor.set_vocabulary(args.labels)
         with logging_redirect_tqdm():
-            failures |= segment_images(predictor, names, output, alpha=args.alpha, save_labels=args.save_labels)
+            failures |= segment_files(
+                predictor,
+                names,
+                output,
+                alpha=args.alpha,
+                save_labels=args.save_labels,
+                smoothing=args.smoothing,
+                batch_size=args.batch_size,
+            )
     done = len(images) - sum(path in failures for path in images)
-    logger.info("%d of %d images segmented; pictures are in %s", done, len(images), args.output)
+    logger.info("%d of %d files segmented; pictures and videos are in %s", done, len(images), args.output)
     for path, reason in failures.items():
         logger.error("FAILED %s: %s", path, reason)
     return 1 if failures else 0

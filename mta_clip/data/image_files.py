@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -18,12 +19,18 @@ from PIL import Image, UnidentifiedImageError
 
 from .datasets.catalog import IMAGE_SUFFIXES, warn_of_skipped
 
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 # By mode of Pillow.
 _KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
 
-def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def find_images(
+    inputs: Sequence[str], *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+) -> tuple[dict[str, str], dict[str, str]]:
     """Expands files, folders (with all subfolders) and glob patterns; pictures in folders that are skipped are logged.
+
+    Args:
+        suffixes: of the files to take from folders, in lower case.
 
     Returns:
         Of each image, once and in the order given, {path: its path below the input that it was found with}: below the
@@ -35,7 +42,7 @@ def find_images(inputs: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     for item in inputs:
         # An existing file whose name looks like a glob pattern, such as "a[1].png", is taken as the file.
         matches = [item] if os.path.lexists(item) else sorted(glob.glob(item, recursive=True))
-        found = [path for match in matches for path in images_at(Path(match))]
+        found = [path for match in matches for path in images_at(Path(match), suffixes)]
         if not found:
             failures[item] = "no image in this folder" if os.path.isdir(item) else "no such file, folder or match"
         for path in found:
@@ -50,13 +57,14 @@ def _root(item: str) -> str | Path:
     return Path(*takewhile(lambda part: glob.escape(part) == part, Path(item).parts))
 
 
-def images_at(path: Path) -> list[str]:
+def images_at(path: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
     """Paths of the images in a folder and its subfolders, sorted; of a file, the file itself."""
     if not path.is_dir():
         return [str(path)]
     children = sorted(path.rglob("*"))
-    warn_of_skipped(path, [str(child.relative_to(path)) for child in children])
-    return [str(child) for child in children if child.suffix.lower() in IMAGE_SUFFIXES and not child.is_dir()]
+    found = [child for child in children if child.suffix.lower() in suffixes and not child.is_dir()]
+    warn_of_skipped(path, [str(child.relative_to(path)) for child in sorted({*children} - {*found})])
+    return [str(child) for child in found]
 
 
 def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uint8]:
@@ -68,10 +76,24 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
             that nothing says which value is white.
     """
     with open_image(path) as image:
-        depth = _depth(image)
-        image.load()  # turns TIFF images upright itself, and only then says so
-        upright = detection_utils._apply_exif_orientation(image)
-        return detection_utils.convert_PIL_to_numpy(_eight_bits(upright, depth), image_format)
+        return _pixels(image, image_format)
+
+
+def decode_image(file: BinaryIO, *, image_format: str = "RGB") -> NDArray[np.uint8]:
+    """`read_image` of an open file.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError (DECODING_ERRORS): it cannot be read.
+    """
+    with _open(file) as image:
+        return _pixels(image, image_format)
+
+
+def _pixels(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
+    depth = _depth(image)
+    image.load()  # turns TIFF images upright itself, and only then says so
+    upright = detection_utils._apply_exif_orientation(image)
+    return detection_utils.convert_PIL_to_numpy(_eight_bits(upright, depth), image_format)
 
 
 def image_depth(path: str | Path) -> str:
@@ -106,12 +128,15 @@ def _eight_bits(image: Image.Image, depth: str) -> Image.Image:
 @contextlib.contextmanager
 def open_image(path: str | Path, what: str = "image") -> Iterator[Image.Image]:
     """Opens an image in any of Pillow's formats but EPS, a program that Ghostscript would run; see `named_errors`."""
+    # A file, not its path: from a path Pillow maps raw TIFFs into memory, with sides swapped if they lie on one side.
+    with named_errors(path, what), Path(path).open("rb") as file, _open(file) as image:
+        yield image
+
+
+def _open(file: BinaryIO) -> Image.Image:
     Image.preinit()  # common formats are tried first
     Image.init()
-    formats = [name for name in Image.ID if name != "EPS"]
-    # A file, not its path: from a path Pillow maps raw TIFFs into memory, with sides swapped if they lie on one side.
-    with named_errors(path, what), Path(path).open("rb") as file, Image.open(file, formats=formats) as image:
-        yield image
+    return Image.open(file, formats=[name for name in Image.ID if name != "EPS"])
 
 
 @contextlib.contextmanager
@@ -132,7 +157,7 @@ def named_errors(path: str | Path, what: str) -> Iterator[None]:
         raise ValueError(f"{path}: the {what} cannot be read (the file is empty). Replace or remove the file.")
     try:
         yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+    except DECODING_ERRORS as error:
         reason = _content(path) if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: the {what} cannot be read ({reason}). Replace or remove the file.") from error
 

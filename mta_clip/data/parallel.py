@@ -1,8 +1,13 @@
 """Processes many files in several processes, with one progress bar."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -20,6 +25,9 @@ def map_files(
         function: picklable if there are workers; whatever it raises stops the other processes, and is raised here.
         workers: processes besides this one; 0: this one does everything.
         description: label of the progress bar.
+
+    Raises:
+        ChildProcessError: a worker was killed.
     """
     items = list(items)
     bar = {"total": len(items), "desc": description, "unit": "file", "dynamic_ncols": True, "disable": None}
@@ -27,6 +35,31 @@ def map_files(
         yield from tqdm(map(function, items), **bar)
         return
     chunk = max(1, min(32, len(items) // (4 * workers)))
-    # Leaving the block ends the processes, also on an interrupt, of which they need not tell themselves.
-    with multiprocessing.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-        yield from tqdm(pool.imap(function, items, chunksize=chunk), **bar)
+    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+        try:
+            with _no_interrupts():
+                results = pool.map(function, items, chunksize=chunk)  # starts the workers
+            yield from tqdm(results, **bar)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process was killed, perhaps for want of memory: use fewer workers"
+            ) from error
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C for later: Python loses one that comes within a fork. Workers started here never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()  # returns if it is killed; else the worker has ended before
+    os._exit(1)

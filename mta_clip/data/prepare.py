@@ -4,6 +4,7 @@ import argparse
 import functools
 import logging
 import os
+import signal
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def run_script(description: str, prepare: Callable[[Path, int], None], argv: Seq
     """The command line of a script: reads --root and --workers, then calls `prepare(root, workers)`.
 
     Returns:
-        The exit status: 0, or 1 after an error about a file, which is reported without a traceback.
+        The exit status: 0; 1 after an error about a file, or 130 after Ctrl-C, reported without a traceback.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -39,6 +40,9 @@ def run_script(description: str, prepare: Callable[[Path, int], None], argv: Seq
     except (OSError, ValueError) as error:
         logger.error("Error: %s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("Stopped; the same command continues")
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -6,6 +6,7 @@ Source: https://docs.pytorch.org/docs/stable/elastic/run.html
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,13 +18,15 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from .devices import check_devices
 from .interrupts import SIGNALS, Interrupted
+from .stopped import StoppedProcesses
 
 TIMEOUT = timedelta(minutes=30)  # of collective operations
+STOPPED = 20.0  # seconds after which a process that somebody has stopped counts as lost
 _INTERRUPTED = [128 + signum for signum in SIGNALS]  # exit codes
 
 
@@ -31,14 +34,16 @@ class ProcessError(RuntimeError):
     """One of the job's processes has failed; the message has its traceback, or the signal that killed it.
 
     Attributes:
+        rank: of the process.
         error: name of the class of the exception; "" if the process was killed.
         reason: message of the exception.
     """
 
-    def __init__(self, rank: int, exitcode: int, message: str | dict) -> None:
+    def __init__(self, rank: int, exitcode: int, message: str | dict, note: str = "") -> None:
         raised = isinstance(message, dict)
         cause = message["extraInfo"]["py_callstack"] if raised else message
-        super().__init__(f"process {rank} stopped with exit code {exitcode}: {cause}")
+        super().__init__(f"process {rank} stopped with exit code {exitcode}: {cause}{note}")
+        self.rank = rank
         self.error, _, self.reason = message["message"].partition(": ") if raised else ("", "", "")
 
 
@@ -55,8 +60,8 @@ def launch(
 ) -> Any:
     """Runs `main(*args)` in every process of the job: NCCL on GPUs, gloo without.
 
-    When a process fails or is killed, the others are stopped. Under torchrun this process already belongs to a job, and
-    torchrun decides the numbers of processes, machines and restarts.
+    When a process fails, is killed, or is stopped (SIGSTOP) for STOPPED seconds, the others are stopped. Under torchrun
+    this process already belongs to a job, and torchrun decides the numbers of processes, machines and restarts.
 
     Args:
         main: picklable if it runs in several processes.
@@ -94,16 +99,31 @@ def launch(
             logs_specs=DefaultLogsSpecs(folder),  # for the workers' tracebacks
             **_rendezvous(num_machines, machine_rank, dist_url),
         )
-        try:
-            results = elastic_launch(config, _run_worker)(main, device, args)
-        except SignalException as error:  # it has passed the signal on, and waited for the processes
-            raise Interrupted(error.sigval) from None
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            if failure.exitcode in _INTERRUPTED:
-                raise Interrupted(failure.exitcode - 128) from None
-            raise ProcessError(rank, failure.exitcode, failure.message) from None
+        results = _run_processes(config, main, device, args)
     return results[min(results)]
+
+
+def _run_processes(config: LaunchConfig, main: Callable[..., Any], device: str, args: tuple) -> dict[int, Any]:
+    """What `main` returned in each process, by rank; for errors see `launch`."""
+    try:
+        with StoppedProcesses(seconds=STOPPED) as watch:
+            return elastic_launch(config, _run_worker)(main, device, args)
+    except SignalException as error:  # it has passed the signal on, and waited for the processes
+        raise Interrupted(error.sigval) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode in _INTERRUPTED:
+            raise Interrupted(failure.exitcode - 128) from None
+        raise ProcessError(rank, failure.exitcode, failure.message, _note(failure, watch)) from None
+
+
+def _note(failure: ProcessFailure, watch: StoppedProcesses) -> str:
+    """What else is known of a process that was killed."""
+    if failure.pid in watch.killed:
+        return f". It had been stopped (SIGSTOP) for {STOPPED:.0f} s, and the others waited for it"
+    if failure.exitcode == -signal.SIGKILL:
+        return ". If nobody killed it, memory ran out: the system's log says so"
+    return ""
 
 
 def restarts() -> tuple[int, int]:

@@ -69,6 +69,10 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
 
+    def skip(self) -> None:
+        """Takes the place of `step` after `unscale`, and changes no weight."""
+        self.scaler.update()
+
     @property
     def gradients_may_overflow(self) -> bool:
         """Whether non-finite gradients are normal: the loss scaler then skips the step and lowers its scale."""

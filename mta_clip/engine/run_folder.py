@@ -13,7 +13,8 @@ FINAL_CHECKPOINT = "model_final.pth"  # that metrics.json is about
 _LAST = "last_checkpoint"  # holds the name of the newest checkpoint
 # What a run leaves behind; a run is there if one of the first kind is.
 RESULTS = ("config.yaml", _LAST, "model_*.pth", "metrics.json", "training_metrics.json")
-_OTHERS = ("log.txt*", "events.out.tfevents.*", "eval", "tta", "per_class.csv", "confusion_matrix.png")
+_PICTURES = ("per_class.csv", "confusion_matrix.png")
+_OTHERS = ("log.txt*", "events.out.tfevents.*", "eval", "tta", "non_finite*.pth", *_PICTURES)
 
 
 def claim_folder(folder: str, *, resume: bool = False, overwrite: bool = False, weights: str = "") -> None:

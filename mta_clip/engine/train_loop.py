@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .distributed import gather_rows, unwrap_model
 from .gradients import GradientClipper
 from .interrupts import Interrupts
+from .non_finite import NonFiniteSteps
 from .optimizer import load_optimizer_state
 from .precision import Precision
 from .seeding import seed_step
@@ -35,6 +36,7 @@ class TrainLoop(TrainerBase):
         seed: of the run, the same on all processes, at least 0.
         accumulate: number of equal parts in which the batch of a step goes through the model, one after the other.
         average: of the model's weights, updated after every step.
+        non_finite: decides about steps whose loss or gradients are not finite; default: the first one is an error.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class TrainLoop(TrainerBase):
         seed: int,
         accumulate: int = 1,
         average: WeightAverage | None = None,
+        non_finite: NonFiniteSteps | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,6 +59,7 @@ class TrainLoop(TrainerBase):
         self.seed = seed
         self.accumulate = accumulate
         self.average = average
+        self.non_finite = non_finite or NonFiniteSteps()
         self.interrupts = Interrupts(once=comm.get_world_size() > 1)
         self.stop_signal = 0  # that one of the processes has received
         self.batches = iter(())  # set before training, when the first iteration is known
@@ -64,20 +68,44 @@ class TrainLoop(TrainerBase):
         """Trains on the next batch.
 
         Raises:
-            FloatingPointError: on all processes, if a loss is not finite or, without a loss scaler, a gradient.
+            FloatingPointError: on all processes, if a loss is not finite or, without a loss scaler, a gradient, and
+                `non_finite` does not skip the step.
         """
         start = time.perf_counter()
         batch = next(self.batches)
         data_time = time.perf_counter() - start
-        seed_step(self.seed, self.iter, comm.get_rank())
-        self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward_in_parts(batch) if self.accumulate > 1 else self._backward(batch)
+        if self.iter == self.start_iter and comm.get_world_size() > 2:
+            self._settle(batch)
+        losses = self._gradients(batch)
         self.precision.unscale(self.optimizer)
         gradient_norm = self.clipper(p for group in self.optimizer.param_groups for p in group["params"])
-        self._record(losses, gradient_norm, data_time)
+        problem, own = self._record(losses, gradient_norm, data_time)
+        if problem:
+            step = {"iteration": self.iter, "seed": self.seed, "losses": {k: loss.item() for k, loss in losses.items()}}
+            self.non_finite.skip(problem, model=unwrap_model(self.model), batch=batch, own=own, **step)
+            self.precision.skip()
+            return
+        self.non_finite.passed()
         self.precision.step(self.optimizer)
         if self.average:
             self.average.update(self.iter)
+
+    def _settle(self, batch: Any) -> None:
+        """A pass without a step, after which DistributedDataParallel arranges its buckets for good.
+
+        More than two processes add up gradients in an order that depends on the buckets: without this, the first step
+        of a resumed run would round otherwise than that step in an uninterrupted run.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self._gradients(batch)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+    def _gradients(self, batch: Any) -> dict[str, Tensor]:
+        """Computes the gradients of this iteration; returns its losses."""
+        seed_step(self.seed, self.iter, comm.get_rank())
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._backward_in_parts(batch) if self.accumulate > 1 else self._backward(batch)
 
     def _backward(self, *batch: Any) -> dict[str, Tensor]:
         """The losses, divided by the number of parts, after their gradients have been added up."""
@@ -97,24 +125,24 @@ class TrainLoop(TrainerBase):
             total = {name: loss + total.get(name, 0) for name, loss in losses.items()}
         return total
 
-    def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> None:
-        """Averages the numbers of this step over all processes, checks and stores them, in a single exchange."""
+    def _record(self, losses: dict[str, Tensor], gradient_norm: Tensor, data_time: float) -> tuple[str, bool]:
+        """Averages the numbers of this step over all processes, checks and stores them, in a single exchange.
+
+        Returns:
+            What is not finite, "" if all is well; and whether this process has a share in it.
+        """
         scalars = [*(loss.float() for loss in losses.values()), gradient_norm.float()]
         others = torch.tensor([data_time, self.interrupts.received]).to(gradient_norm.device, non_blocking=True)
         rows = gather_rows(torch.cat([torch.stack(scalars), others])).cpu()  # waits for the device; the rest does not
         *means, norm, _, _ = rows.mean(dim=0).tolist()
         slowest, self.stop_signal = rows[:, -2].max().item(), int(rows[:, -1].max())
         metrics = dict(zip(losses, means, strict=True))
-        if not all(math.isfinite(value) for value in means):
-            bad = [name for name, value in metrics.items() if not math.isfinite(value)]
-            raise FloatingPointError(
-                f"loss became infinite or NaN at iteration {self.iter} in {', '.join(bad)}; all losses: {metrics}. "
-                "Lower SOLVER.BASE_LR, add warm-up, or train in another SOLVER.AMP.DTYPE"
-            )
+        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            problem = f"loss became infinite or NaN at iteration {self.iter} in {', '.join(bad)}; all losses: {metrics}"
+            return problem, not rows[comm.get_rank(), : len(means)].isfinite().all()
         if not math.isfinite(norm) and not self.precision.gradients_may_overflow:
-            raise FloatingPointError(
-                f"gradients became infinite or NaN at iteration {self.iter} although all losses are finite: {metrics}"
-            )
+            problem = f"gradients became infinite or NaN at iteration {self.iter} although all losses are finite"
+            return f"{problem}: {metrics}", True
         if comm.is_main_process():
             self.storage.put_scalar("data_time", slowest)  # the slowest process sets the pace
             self.storage.put_scalar("total_loss", sum(means))
@@ -122,6 +150,7 @@ class TrainLoop(TrainerBase):
                 self.storage.put_scalars(**metrics)
             if math.isfinite(norm):
                 self.storage.put_scalar("grad_norm", norm)
+        return "", False
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration and hooks (detectron2's), optimizer, loss scaler and seed.

@@ -1,7 +1,9 @@
 """The training run that a config describes: model, data, schedule, checkpoints, evaluation, logs."""
 
 import contextlib
+import json
 import logging
+import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from .gradients import GradientClipper
 from .interrupts import Interrupted
 from .launch import restarts
 from .lr_scheduler import build_lr_scheduler, continue_schedule
+from .non_finite import NonFiniteSteps
 from .optimizer import build_optimizer, describe_groups
 from .precision import Precision
 from .train_loop import TrainLoop
@@ -33,11 +36,49 @@ logger = logging.getLogger(__name__)
 METRICS_FILE = "training_metrics.json"  # one JSON object per line; metrics.json is the evaluator's
 
 
+def forget_later(file: Path, iteration: int) -> None:
+    """Cuts a file of metrics before the first line of this iteration or a later one, or that a crash has cut short."""
+    kept = 0
+    for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else []:
+        try:
+            later = not line.endswith(b"\n") or json.loads(line)["iteration"] >= iteration
+        except ValueError:
+            later = True
+        if later:
+            os.truncate(file, kept)  # in place: the writer has it open
+            return
+        kept += len(line)
+
+
 class EvaluationHook(hooks.EvalHook):
-    """Evaluates periodically, and at the end of training if it succeeded."""
+    """Evaluates periodically, and at the end of training if it succeeded.
+
+    A run that is resumed from a checkpoint after which the evaluation was cut off starts with this evaluation.
+    """
+
+    evaluated: int | None = None  # iteration after which it evaluated last; None: unknown
+
+    def _do_eval(self) -> None:
+        super()._do_eval()
+        self.evaluated = self.trainer.iter
+
+    def before_train(self) -> None:
+        before = self.trainer.start_iter - 1
+        missed = self.evaluated not in (None, before) and self.trainer.start_iter < self.trainer.max_iter
+        if missed and self._period > 0 and self.trainer.start_iter % self._period == 0:
+            self.trainer.iter = self.trainer.storage.iter = before
+            self._do_eval()
+
+    def state_dict(self) -> dict[str, int]:
+        return {"evaluated": -1 if self.evaluated is None else self.evaluated}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.evaluated = state_dict["evaluated"]
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # detectron2's own also runs after a last step that failed
+            # It has counted one more than there are, if there was no step left to do.
+            self.trainer.iter = self.trainer.storage.iter = self.trainer.max_iter
             super().after_train()
 
 
@@ -57,8 +98,8 @@ class Trainer(TrainLoop):
 
     Raises:
         ValueError: a setting that cannot be used; see `Precision`, `GradientClipper`, `WeightAverage`,
-            `build_optimizer`, `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot be trained on, see
-            `check_training_data`.
+            `NonFiniteSteps`, `build_optimizer`, `build_lr_scheduler` and `build_best_checkpoint`; or data that cannot
+            be trained on, see `check_training_data`.
         FileNotFoundError, KeyError: a dataset or its files are missing.
 
     Example:
@@ -81,6 +122,7 @@ class Trainer(TrainLoop):
             seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             accumulate=cfg.SOLVER.ACCUMULATE,
             average=build_weight_average(cfg, model),
+            non_finite=NonFiniteSteps(cfg),
         )
         self.cfg = cfg
         self.scheduler = build_lr_scheduler(cfg, optimizer)
@@ -169,6 +211,8 @@ class Trainer(TrainLoop):
                 "--eval-only --resume"
             )
         continue_schedule(self.scheduler, self.optimizer)
+        if comm.is_main_process():
+            forget_later(Path(self.cfg.OUTPUT_DIR) / METRICS_FILE, self.start_iter)
         if self.best_checkpoint and comm.is_main_process():
             self.best_checkpoint.restore()
 
@@ -193,7 +237,7 @@ class Trainer(TrainLoop):
 
     def save_and_stop(self, signum: int) -> None:
         """Saves a checkpoint of the iteration that is finished, and raises `Interrupted`."""
-        if self.iter < self.max_iter:  # otherwise there is model_final.pth
+        if self.iter + 1 < self.max_iter:  # otherwise there is model_final.pth
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         logger.warning("Stopped after iteration %d; --resume continues from here", self.iter)
         raise Interrupted(signum)

@@ -75,6 +75,20 @@ def classify_masks(
     return torch.lerp(log_linear, log_text, ensemble_weight).softmax(-1)[..., :-1]
 
 
+def similarity_to_names(prediction: LayerPrediction, text: Tensor, owners: Sequence[int] | None) -> Tensor:
+    """Cosines (Z, B, Q, K') of masks with other names, of each that of its best synonym, and with "no object".
+
+    Args:
+        text: (Z, S + 1, Dt) of all synonyms, the last of "no object".
+        owners: of each of the S texts, the number of its name; None: each is a name.
+
+    Raises:
+        ValueError: see `LayerPrediction.similarity_to`.
+    """
+    similarity = prediction.similarity_to(text)
+    return similarity if owners is None else best_of_synonyms(similarity, [*owners, owners[-1] + 1], dim=-1)
+
+
 class MaskClassifier(nn.Module):
     """`classify_masks` with its settings.
 
@@ -161,9 +175,7 @@ class MaskClassifier(nn.Module):
         classifier, similarity = self.classifier, prediction.similarity
         if vocabulary is not None:
             classifier = "text" if linear_rows is None else "ensemble"
-            similarity = prediction.similarity_to(vocabulary)
-            if owners is not None:
-                similarity = best_of_synonyms(similarity, [*owners, owners[-1] + 1], dim=-1)
+            similarity = similarity_to_names(prediction, vocabulary, owners)
         return classify_masks(
             prediction.class_logits,
             similarity,

@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from saved_models import METRICS, mta_clip_config, segmenter, tag_clip_config
 
 import mta_clip
+from mta_clip.api import saved_model
 from mta_clip.api.saved_model import FILES, is_saved_model, model_card
 from mta_clip.config_loader import load_config
 
@@ -54,6 +56,26 @@ def test_a_saved_model_may_be_replaced_and_nothing_else(tmp_path):
     assert [path.name for path in photos.iterdir()] == ["config.yaml"]
     with pytest.raises(FileExistsError, match="is a file"):
         segmenter(mta_clip_config()).save(photos / "config.yaml")
+
+
+def test_a_save_that_fails_keeps_the_earlier_model_and_one_that_was_killed_can_be_repeated(tmp_path, monkeypatch):
+    folder = segmenter(mta_clip_config(), metrics=METRICS).save(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full_disk(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+        disk.setattr(saved_model, "model_card", full_disk)
+        segmenter(mta_clip_config(text=False)).save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with monkeypatch.context() as kill, pytest.raises(OSError, match="No space"):  # in the midst of the renames
+        rename = Path.replace
+        kill.setattr(Path, "replace", lambda old, new: full_disk() if new == folder / FILES[1] else rename(old, new))
+        segmenter(mta_clip_config(text=False)).save(folder)
+    assert not is_saved_model(folder)
+    segmenter(mta_clip_config(text=False)).save(folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(set(FILES) - {"metrics.json"})
 
 
 @pytest.mark.parametrize(

@@ -286,3 +286,11 @@ def test_without_a_folder_nothing_is_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     SegmentationCheckpointer(Model()).save("model")
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_nan_are_refused(tmp_path):
+    model = nn.Linear(2, 2)
+    model.bias.data[0] = float("nan")
+    SegmentationCheckpointer(model, str(tmp_path)).save_weights("a")
+    with pytest.raises(CheckpointError, match=r"a\.pth: these weights are NaN: bias\. .*earlier checkpoint"):
+        SegmentationCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "a.pth"))

@@ -1,5 +1,6 @@
 import collections
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -81,3 +82,19 @@ def test_a_refused_value_leaves_the_old_file(tmp_path):
     with pytest.raises(TypeError, match="could not be loaded again"):
         save_plain({"a": {1, np.float32(2)}}, tmp_path / "a.pth")
     assert torch.load(tmp_path / "a.pth", weights_only=True) == {"a": 1}
+
+
+@pytest.fixture
+def small_disk():
+    """No file may have more than 4096 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_a_full_disk_is_an_error_that_names_the_file(small_disk, tmp_path, name):
+    with pytest.raises(OSError, match=name):
+        save_weights({"weight": torch.zeros(5000)}, tmp_path / name)
+    assert not list(tmp_path.iterdir())

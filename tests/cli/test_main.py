@@ -53,16 +53,30 @@ def test_help_of_a_command_has_an_example_and_imports_nothing_heavy(command):
     assert json.loads(loaded) == []
 
 
+def of_a_process(message):
+    return ProcessError(1, 1, {"message": message, "extraInfo": {"py_callstack": ""}})
+
+
+MEMORY = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
         (ValueError("a wrong value"), "a wrong value"),
         (KeyError("no key 'x'"), "no key 'x'"),
         (FileNotFoundError(2, "No such file", "a.png"), "[Errno 2] No such file: 'a.png'"),
-        (ProcessError(0, 1, {"message": "CheckpointError: not one", "extraInfo": {"py_callstack": ""}}), "not one"),
-        (ProcessError(0, 1, {"message": "KeyError: \"no key 'x'\"", "extraInfo": {"py_callstack": ""}}), "no key 'x'"),
-        (ProcessError(0, 1, {"message": "TypeError: a bug", "extraInfo": {"py_callstack": ""}}), None),
-        (ProcessError(1, -9, "Signal 9 (SIGKILL)"), None),
+        (of_a_process("CheckpointError: not one"), "process 1: not one"),
+        (of_a_process("KeyError: \"no key 'x'\""), "process 1: no key 'x'"),
+        (of_a_process("TypeError: a bug"), None),
+        (ProcessError(1, -9, "Signal 9"), "process 1 stopped with exit code -9: Signal 9"),
+        (MemoryError(), f"memory ran out (MemoryError). {MEMORY}"),
+        (of_a_process("MemoryError: 9 GB"), f"process 1: memory ran out (9 GB). {MEMORY}"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "DataLoader worker (pid 7) is killed by signal: Killed. "
+            "Perhaps memory ran out: lower DATALOADER.NUM_WORKERS",
+        ),
         (RuntimeError("a bug"), None),
     ],
 )

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import bar_frames, read_clip, write_clip
 from dataset_files import write_photos
 from PIL import Image
 from saved_models import mta_clip_config, segmenter
@@ -50,7 +51,7 @@ def test_a_broken_image_is_skipped_and_told(photos, command, tmp_path, caplog):
     assert len(failed) == 3
     for name in ("aa_truncated.png", "ab_text.png", "gone.png"):
         assert any(name in line for line in failed)
-    assert "3 of 5 images" in caplog.text
+    assert "3 of 5 files" in caplog.text
 
 
 def test_other_class_names(photos, command, tmp_path):
@@ -138,3 +139,20 @@ def test_a_saved_model(photos, tmp_path, caplog):
     assert predict(["--config-file", str(saved), "--input", str(photos / "a.png"), *output, "MODEL.DEVICE", "cpu"]) == 0
     assert (tmp_path / "out" / "a.png").is_file()
     assert f"Loading from {saved / 'model.safetensors'}" in caplog.text
+
+
+def test_folders_mix_images_and_videos(photos, command, tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_clip(photos / "sub" / "clip.avi", bar_frames(6))
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
+    data = write_clip(tmp_path / "whole.avi", noise).read_bytes()
+    (photos / "cut.avi").write_bytes(data[: len(data) // 2])
+    (photos / "text.mp4").write_text("no video")
+    arguments = ["--input", str(photos), "99", "--save-labels", "--smoothing", "0.5", "--batch-size", "2"]
+    assert predict([*command[:4], *arguments, *command[4:]]) == 1
+    out = tmp_path / "out"
+    assert {path.name for path in out.rglob("*.mp4")} == {"clip.mp4", "cut.mp4"} and (out / "sub" / "a.png").is_file()
+    assert len(read_clip(out / "sub" / "clip.mp4")[0]) == len(list((out / "labels" / "sub" / "clip").iterdir())) == 6
+    assert "of 12 frames cannot be read; the others are in" in caplog.text
+    assert "webcam 99 cannot be opened" in caplog.text and "4 of 7 files" in caplog.text
+    assert predict([*command[:4], "--input", str(photos), "--smoothing", "1", *command[4:]]) == 1

@@ -1,6 +1,10 @@
 import math
+import multiprocessing
+import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +41,62 @@ def test_no_progress_in_log_files(capsys):
 
 def test_no_files():
     assert list(map_files(abs, [], workers=2, description="Nothing")) == []
+
+
+def end_of_a_worker(name):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error():
+    with pytest.raises(ChildProcessError, match="killed, perhaps for want of memory"):
+        list(map_files(end_of_a_worker, [1, 2, 3], workers=2, description=""))
+
+
+def start_workers(folder):
+    list(map_files(write_pid_and_wait, [folder / "a", folder / "b"], workers=2, description=""))
+
+
+def write_pid_and_wait(path):
+    path.write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def test_workers_end_with_a_main_process_that_is_killed(tmp_path):
+    main = multiprocessing.get_context("fork").Process(target=start_workers, args=(tmp_path,))
+    main.start()
+    files = [tmp_path / "a", tmp_path / "b"]
+    assert eventually(lambda: all(path.is_file() and path.read_text() for path in files))
+    main.kill()
+    main.join()
+    assert eventually(lambda: not any(Path("/proc", path.read_text()).exists() for path in files))
+
+
+def eventually(true):
+    """Whether something becomes true within a minute."""
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+def interrupt_all(number):
+    if number == 0:
+        os.killpg(os.getpgid(0), signal.SIGINT)
+    return number
+
+
+def interrupted_job(folder):
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        list(map_files(interrupt_all, range(4), workers=2, description=""))
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
+
+
+def test_ctrl_c_reaches_the_main_process_alone(tmp_path, capfd):
+    main = multiprocessing.get_context("fork").Process(target=interrupted_job, args=(tmp_path,))
+    main.start()
+    main.join(60)
+    assert (tmp_path / "interrupted").exists() and main.exitcode == 0
+    assert "Traceback" not in capfd.readouterr().err

@@ -6,7 +6,7 @@ import scipy.io
 from PIL import Image
 
 from mta_clip.data import LabelReader
-from mta_clip.data.prepare import convert_label_maps, find_files, load_mat
+from mta_clip.data.prepare import convert_label_maps, find_files, load_mat, run_script
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -54,3 +54,11 @@ def test_load_mat(tmp_path):
         load_mat(path, "LabelMap")
     with pytest.raises(FileNotFoundError):
         load_mat(tmp_path / "no.mat", "LabelMap")
+
+
+def test_ctrl_c_ends_a_script_with_one_line(tmp_path, caplog):
+    def interrupted(root, workers):
+        raise KeyboardInterrupt
+
+    assert run_script("", interrupted, ["--root", str(tmp_path)]) == 130
+    assert [record.getMessage() for record in caplog.records] == ["Stopped; the same command continues"]

@@ -49,6 +49,7 @@ def job(folder: Path) -> None:
         train_toy(folder / "broken", arch="BreakingToySegmentor")
     except FloatingPointError as error:
         report["error"] = str(error)
+    report["kept"] = (folder / "broken" / f"non_finite{'_1' if rank else ''}.pth").is_file()
     torch.save(report, folder / f"report{rank}.pt")
     comm.synchronize()
     kill_last_process(folder)
@@ -104,6 +105,8 @@ def test_two_processes_resume_exactly(reports):
 def test_non_finite_loss_of_one_process_stops_all(reports):
     for report in reports:
         assert "infinite or NaN at iteration 3 in loss_ce" in report["error"]
+        assert "process 1 had its batch, kept in" in report["error"]
+    assert [report["kept"] for report in reports] == [False, True]
 
 
 def test_one_process_runs_here():

@@ -85,3 +85,16 @@ def test_a_gpu_without_bfloat16_says_what_to_set(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(ValueError, match=r"does not support bfloat16: set SOLVER\.AMP\.DTYPE float16"):
         Precision(device="cuda", dtype=torch.bfloat16)
+
+
+def test_a_step_may_be_skipped_under_a_loss_scaler():
+    parameter = nn.Parameter(torch.ones(()))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    precision = Precision(device="cpu")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    for step in ("skip", "take"):
+        optimizer.zero_grad()
+        precision.backward(parameter * 0.5)
+        precision.unscale(optimizer)
+        precision.skip() if step == "skip" else precision.step(optimizer)
+    assert parameter.item() == 0.5

@@ -1,10 +1,15 @@
 """One step by hand; test_trainer.py has whole runs."""
 
+import copy
+import socket
+
 import pytest
 import torch
+import torch.multiprocessing as mp
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from mta_clip.engine.distributed import unwrap_model, wrap_model
 from mta_clip.engine.gradients import GradientClipper
 from mta_clip.engine.precision import Precision
 from mta_clip.engine.train_loop import TrainLoop
@@ -114,3 +119,48 @@ def test_state_comes_back():
     other.load_state_dict(loop.state_dict())
     assert (other.iter, other.seed) == (4, 3)
     assert other.optimizer.state_dict()["state"] == loop.optimizer.state_dict()["state"] != {}
+
+
+class Layers(nn.Module):
+    """Uses its layers in another order than it has them, so that DistributedDataParallel arranges them anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(50, 50) for _ in range(3))
+
+    def forward(self, batch):
+        return {"square": self.second(self.first(self.third(batch).tanh()).tanh()).square().mean()}
+
+
+def train_layers(model, start, batches):
+    """Trains from iteration `start` in a new process group's wrapper; returns copies of the model after each step."""
+    loop = TrainLoop(
+        model=wrap_model(model),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        precision=Precision(device="cpu"),
+        clipper=GradientClipper(clip_type=None),
+        seed=3,
+    )
+    loop.start_iter, states = start, []
+    for loop.iter in range(start, len(batches)):
+        step(loop, batches[loop.iter])
+        states.append(copy.deepcopy(unwrap_model(loop.model)))
+    return states
+
+
+def resume_in_process(rank, port):
+    torch.set_num_threads(1)  # a forked process must not use the parent's thread pool
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=3, rank=rank)
+    batches = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(rank))
+    whole = train_layers(Layers(), 0, batches)
+    resumed = train_layers(copy.deepcopy(whole[0]), 1, batches)
+    for name, value in whole[-1].state_dict().items():
+        assert torch.equal(resumed[-1].state_dict()[name], value), name
+    torch.distributed.destroy_process_group()
+
+
+def test_three_processes_resume_to_the_last_bit():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(resume_in_process, args=(port,), nprocs=3, start_method="fork")  # raises what they raise

@@ -219,6 +219,15 @@ def test_non_finite_loss_is_named_and_harms_no_weight(tmp_path):
     assert not (tmp_path / "model_0000003.pth").exists()
 
 
+def test_bad_steps_can_be_skipped(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path, arch="BreakingToySegmentor", MAX_SKIPPED_STEPS=1))
+    trainer.train()
+    assert {int(state["step"]) for state in trainer.optimizer.state.values()} == {7}  # of 8
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    kept = torch.load(tmp_path / "non_finite.pth", weights_only=True)
+    assert kept["iteration"] == 3 and [item["index"] for item in kept["batch"]]
+
+
 def test_failed_run_is_not_evaluated(tmp_path):
     trainer = ToyTrainer(toy_cfg(tmp_path, arch="BreakingToySegmentor", MAX_ITER=4))  # breaks in the last step
     trainer.test = lambda: pytest.fail("evaluated after a failed step") if trainer.iter == 3 else {}
@@ -278,6 +287,35 @@ def test_signals_save_a_checkpoint_to_resume_from(tmp_path, signum, when, finish
     assert (tmp_path / "signalled" / "last_checkpoint").read_text() == f"model_{finished:07d}.pth"
     resumed = train_toy(tmp_path / "signalled", resume=True, arch="NoisyToySegmentor")
     assert_equal_states(resumed, train_toy(tmp_path / "whole", arch="NoisyToySegmentor"))
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(tmp_path):
+    trainer = functools.partial(SignalledToyTrainer, signum=signal.SIGINT, when="evaluation")
+    with pytest.raises(interrupts.Interrupted):
+        train_toy(tmp_path, trainer=trainer)
+    train_toy(tmp_path, resume=True)
+    rows = read_metrics(tmp_path)
+    assert [row["iteration"] for row in rows if "sem_seg/mIoU" in row] == [2, 5, 8]
+    train_toy(tmp_path, resume=True, MAX_ITER=9)  # now it is known that this one is done
+    assert [row["iteration"] for row in read_metrics(tmp_path) if "sem_seg/mIoU" in row][:3] == [2, 5, 9]
+
+
+def test_a_resumed_run_logs_every_iteration_once(tmp_path):
+    with pytest.raises(Interrupted):
+        train_toy(tmp_path, trainer=InterruptedToyTrainer)
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write('{"iteration": 5, "lo')  # a crash, or a full disk
+    train_toy(tmp_path, resume=True)
+    assert [row["iteration"] for row in read_metrics(tmp_path)] == list(range(9))
+
+
+def test_a_signal_in_the_last_step_adds_no_checkpoint(tmp_path):
+    trainer = functools.partial(SignalledToyTrainer, signum=signal.SIGTERM, when="step")
+    with pytest.raises(interrupts.Interrupted):
+        train_toy(tmp_path, trainer=trainer, MAX_ITER=5)
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["model_0000003.pth", "model_final.pth"]
+    train_toy(tmp_path, resume=True, MAX_ITER=5)
+    assert [row["iteration"] for row in read_metrics(tmp_path) if "sem_seg/mIoU" in row] == [2, 5]
 
 
 def test_a_signal_in_the_last_evaluation_leaves_the_final_checkpoint(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from PIL import Image
 
@@ -172,23 +173,28 @@ def test_wrong_options(dataset, options, message):
         make_evaluator(dataset, **options)
 
 
-def evaluate_in_process(rank, port, label_files, out):
+def evaluate_in_process(rank, processes, port, label_files, out):
     torch.set_num_threads(1)  # a forked process must not use the parent's thread pool
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=rank)
-    mine = [image for index, image in enumerate(label_files) if index % 2 == rank]
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=processes, rank=rank)
+    images = list(label_files)
+    mine = [images[index] for index in InferenceSampler(len(images))]
+    assert mine or rank  # the last of many has none
     options = {"output_dir": out, "save_predictions": "rle", "boundary_dilation": 0.02}
     results = feed(make_evaluator(label_files, **options), label_files, mine)
     assert (results is not None) == comm.is_main_process()
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_the_same_as_one(dataset, tmp_path):
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_give_the_same_as_one(dataset, tmp_path, processes):
+    assert len(dataset) % processes  # shares are unequal, and the last of four is empty
     feed(make_evaluator(dataset, output_dir=tmp_path / "one", save_predictions="rle", boundary_dilation=0.02), dataset)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # Forked, not spawned: the processes need not import everything again.
-    mp.start_processes(evaluate_in_process, args=(port, dataset, tmp_path / "two"), nprocs=2, start_method="fork")
+    arguments = processes, port, dataset, tmp_path / "two"
+    mp.start_processes(evaluate_in_process, args=arguments, nprocs=processes, start_method="fork")
     for name in ("metrics.json", "per_class.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     one, two = (json.loads((tmp_path / run / "predictions.json").read_text()) for run in ("one", "two"))

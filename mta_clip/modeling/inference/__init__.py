@@ -2,6 +2,7 @@
 
 from .augmentation import AugmentedModel
 from .output import make_output
+from .progress import reporting_progress
 from .score_map import MaskScores, ScoreMap, Scores, WholeScores
 from .sliding_window import SlidingWindow, WindowScores, build_sliding_window
 
@@ -15,4 +16,5 @@ __all__ = [
     "WindowScores",
     "build_sliding_window",
     "make_output",
+    "reporting_progress",
 ]

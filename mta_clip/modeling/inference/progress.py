@@ -1,11 +1,27 @@
-"""A progress bar for the work on one image, shown only if that takes long."""
+"""Progress of the work on one image: a bar if it takes long, or whatever a program that shows it wants."""
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 from detectron2.utils import comm
 from tqdm import tqdm
 
 DELAY = 3.0  # seconds of work on an image before a bar appears
+
+Report = Callable[[int, int, str], None]  # units done, all units, name of a unit
+_report: ContextVar[Report | None] = ContextVar("report", default=None)
+
+
+@contextlib.contextmanager
+def reporting_progress(report: Report) -> Iterator[None]:
+    """Calls `report` instead of showing bars, in this thread; an exception that it raises ends the work."""
+    token = _report.set(report)
+    try:
+        yield
+    finally:
+        _report.reset(token)
 
 
 class Progress:
@@ -29,7 +45,9 @@ class Progress:
     def update(self, units: int = 1) -> None:
         """Counts finished units."""
         self.done += units
-        if self.bar is not None:
+        if (report := _report.get()) is not None:
+            report(self.done, self.total, self.unit)
+        elif self.bar is not None:
             self.bar.update(units)
         elif time.monotonic() - self.start >= DELAY and comm.is_main_process():
             self.bar = tqdm(total=self.total, initial=self.done, unit=self.unit, leave=False, disable=None)

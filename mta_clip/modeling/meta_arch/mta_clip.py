@@ -140,12 +140,17 @@ class MTACLIP(SegmentationModel):
             )
         return losses
 
-    def predict(self, images: ImageList) -> list[MaskScores]:
-        """See SegmentationModel."""
-        output = self.predict_masks(images.tensor)
+    def classified_masks(self, images: Tensor) -> tuple[HeadOutput, Tensor, Tensor]:
+        """Predictions, class probabilities (B, Q, C) of the names in use, and mask logits (B, Q, H / 4, W / 4)."""
+        output = self.predict_masks(images)
         class_probs, mask_logits = self.mask_classifier(output.final, self.prompt_learner), output.mask_logits()
         if self.frozen_clip is not None:
-            class_probs = self.frozen_clip(images.tensor, mask_logits, class_probs, self.prompt_learner)
+            class_probs = self.frozen_clip(images, mask_logits, class_probs, self.prompt_learner)
+        return output, class_probs, mask_logits
+
+    def predict(self, images: ImageList) -> list[MaskScores]:
+        """See SegmentationModel."""
+        _, class_probs, mask_logits = self.classified_masks(images.tensor)
         return [
             MaskScores(*masks, images.tensor.shape[-2:], size)
             for *masks, size in zip(class_probs, mask_logits, images.image_sizes, strict=True)
