@@ -91,6 +91,8 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
         entries = [info for info in archive.infolist() if not script or info.filename.startswith(data)]
         if sum(info.file_size for info in entries) > path.stat().st_size:  # torch compresses none of them
             raise CheckpointError("its entries are compressed and larger than the file, which torch never writes")
+        if broken := archive.testzip():  # torch does not look at checksums
+            raise CheckpointError(f"damaged: the checksum of {broken} is wrong. Copy or download the file again")
         with archive.open(pickles[0]) as file:
             found = _names(file)
         if not script:
