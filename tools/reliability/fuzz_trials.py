@@ -3,6 +3,8 @@
 A trial returns "right" or "refused", the latter if there was one clear message. Whatever else happens is a `Wrong`.
 """
 
+import mta_clip  # noqa: F401  # isort: skip  (before detectron2, which it makes importable)
+
 import contextlib
 import functools
 import io
