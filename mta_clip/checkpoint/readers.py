@@ -91,10 +91,13 @@ def _read_archive(path: Path, metadata_packages: tuple[str, ...]) -> Any:
         entries = [info for info in archive.infolist() if not script or info.filename.startswith(data)]
         if sum(info.file_size for info in entries) > path.stat().st_size:  # torch compresses none of them
             raise CheckpointError("its entries are compressed and larger than the file, which torch never writes")
+        if broken := archive.testzip():  # torch does not look at checksums
+            raise CheckpointError(f"damaged: the checksum of {broken} is wrong. Copy or download the file again")
         with archive.open(pickles[0]) as file:
             found = _names(file)
         if not script:
-            return _load(path, found, metadata_packages)
+            with path.open("rb") as file:  # not the path, whose suffix torch would believe
+                return _load(file, found, metadata_packages)
         copy = io.BytesIO()  # without the code: torch.load refuses an archive that has some
         with zipfile.ZipFile(copy, "w") as target:
             for info in entries:
@@ -126,7 +129,7 @@ def _names(file: IO[bytes]) -> set[str]:
     return names
 
 
-def _load(file: Path | IO[bytes], found: set[str], packages: tuple[str, ...]) -> Any:
+def _load(file: IO[bytes], found: set[str], packages: tuple[str, ...]) -> Any:
     """torch.load(weights_only=True), with stand-ins for those `found` names that are of numpy or of the packages."""
     inert = tuple(f"{package}." for package in packages)
     if packages:  # pickle writes methods this way, such as those in mmengine's logs

@@ -44,6 +44,21 @@ def test_torch_files(tmp_path, write):
     assert torch.equal(content["parameter"], torch.ones(2))
 
 
+def test_flipped_bits_are_found_by_checksums(tmp_path):
+    path = tmp_path / "weights.pth"
+    write_zip(TENSORS, path)
+    weight = TENSORS["weight"].numpy().tobytes()
+    path.write_bytes(path.read_bytes().replace(weight, weight[:-1] + b"\x41", 1))
+    with pytest.raises(CheckpointError, match=r"weights\.pth: damaged: the checksum of .* is wrong"):
+        read_checkpoint(path)
+
+
+def test_the_content_counts_and_not_the_suffix(tmp_path):
+    for write in (write_zip, write_stream):
+        write(TENSORS, tmp_path / "weights.safetensors")
+        assert_same_tensors(read_checkpoint(tmp_path / "weights.safetensors"))
+
+
 @pytest.mark.parametrize("write", [write_zip, write_stream])
 def test_numpy_objects_in_torch_files(tmp_path, write):
     """mmsegmentation stores its best score as a number of numpy."""

@@ -50,7 +50,7 @@ def is_cheap(recipe):
 @pytest.mark.parametrize("kind", COUNTS)
 def test_new_inputs(fuzz, trial, kind):
     recipes = [
-        recipe for recipe in fuzz.draw(kind, (4 if kind == "config" else 2) * COUNTS[kind], seed=1) if is_cheap(recipe)
+        recipe for recipe in fuzz.draw(kind, (7 if kind == "config" else 2) * COUNTS[kind], seed=1) if is_cheap(recipe)
     ][: COUNTS[kind]]
     verdicts = [trial(kind, recipe, number) for number, recipe in enumerate(recipes)]
     assert len(verdicts) == COUNTS[kind] and verdicts.count("refused") > len(verdicts) / 10

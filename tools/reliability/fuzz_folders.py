@@ -11,7 +11,7 @@ SIDE = 16
 # Defects of a photo, and layouts, that have to be told; the others are harmless.
 TROUBLES = {"no label", "other size", "colours", "value", "broken image", "broken label", "empty label"}
 TROUBLES |= {"dangling link", "two suffixes"}
-UNUSABLE = {"no names", "no labels", "empty", "file", "link to itself"}
+UNUSABLE = {"no names", "no labels", "empty", "file", "link to itself", "swapped"}
 
 
 def write_folder(recipe: Recipe, folder: Path) -> dict[str, str]:
@@ -38,6 +38,10 @@ def write_folder(recipe: Recipe, folder: Path) -> dict[str, str]:
         for file in [*(data / "labels").iterdir()]:
             file.unlink()
         (data / "labels").rmdir()
+    if layout == "swapped":
+        (data / "images").rename(data / "photos")
+        (data / "labels").rename(data / "images")
+        (data / "photos").rename(data / "labels")
     for number in range({"loop": 1, "two loops": 2}.get(layout, 0)):
         (data / "images" / f"loop{number}").symlink_to(data / "images")
     if layout == "together":

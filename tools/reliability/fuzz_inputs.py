@@ -100,7 +100,19 @@ DEFECTS = (
 )
 DEFECTS += ("link", "dangling link", "folder as image", "upper case", "two suffixes", "hidden", "odd name")
 # Of the folder as a whole.
-LAYOUTS = ("split", "flat", "together", "no names", "no labels", "empty", "loop", "two loops", "file", "link to itself")
+LAYOUTS = (
+    "split",
+    "flat",
+    "together",
+    "no names",
+    "no labels",
+    "empty",
+    "loop",
+    "two loops",
+    "file",
+    "link to itself",
+    "swapped",
+)
 
 
 def _folders() -> st.SearchStrategy[Recipe]:
