@@ -131,6 +131,12 @@ def restarts() -> tuple[int, int]:
     return tuple(int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
 
 
+def _agree_on_restarts() -> None:
+    """Makes `restarts` the same everywhere: the launcher of a machine that took the place of a lost one has none."""
+    if most := max(comm.all_gather(restarts()[0])):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(most)
+
+
 def _rendezvous(num_machines: int, machine_rank: int, dist_url: str) -> dict[str, Any]:
     if dist_url == "auto" and num_machines == 1:
         return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "local_addr": "localhost"}  # any free port
@@ -149,12 +155,14 @@ def _run_worker(main: Callable[..., Any], device: str, args: tuple) -> Any:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))  # the processes share the cores
     store, rank, world_size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    # Restarted workers use the same store, where torch would read addresses of dead ones (pytorch issue 135712).
-    store = dist.PrefixStore(f"restart_{restarts()[0]}", store)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # Restarted workers use the same store, where torch would read addresses of dead ones (pytorch issue 135712).
+        store = dist.PrefixStore(f"restart_{restarts()[0]}", store)
     backend = "nccl" if on_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     comm._LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(local_size)  # the processes of this machine, for detectron2
     comm.synchronize()
+    _agree_on_restarts()
     try:
         result = main(*args)
     except Interrupted as error:

@@ -136,24 +136,22 @@ class Labeller:
     def _label(self, inputs: Iterable[Input], write: Writer, started: Path) -> dict[str, Row]:
         """Rows by path. Threads read and write files while the model works."""
         rows: dict[str, Row] = {}
-        most = self.task.batch_size
-        results = (
-            pair
-            for batch in batches_by_size(self._decoded(inputs, rows), most)
-            for pair in self._predicted(batch, rows)
-        )
-        writing = ((item, self._pool.submit(_finish, item, result, write)) for item, result in results)
-        for item, row in _ahead(writing, HELD * most):
-            rows[item.path] = row.result()
+        batches = batches_by_size(self._decoded(inputs, rows), self.task.batch_size)
+        writing = (self._pool.submit(_finish, list(self._predicted(batch, rows)), write) for batch in batches)
+        for written in _ahead(writing, HELD):
+            rows |= written.result()
         return rows
 
     def _decoded(self, inputs: Iterable[Input], rows: dict[str, Row]) -> Iterator[Decoded]:
-        reading = ((item, self._pool.submit(_read, item.path)) for item in inputs)
-        for item, image in _ahead(reading, self.task.threads + 2 * self.task.batch_size):
-            try:
-                yield item, image.result()
-            except IMAGE_ERRORS as error:
-                rows[item.path] = _failure(item, error)
+        inputs = iter(inputs)
+        chunks = iter(lambda: list(islice(inputs, self.task.batch_size)), [])
+        reading = (self._pool.submit(_read, chunk) for chunk in chunks)
+        for chunk in _ahead(reading, self.task.threads + 2):
+            for item, image in chunk.result():
+                if isinstance(image, Exception):
+                    rows[item.path] = _failure(item, image)
+                else:
+                    yield item, image
 
     def _predicted(self, batch: list[Decoded], rows: dict[str, Row]) -> Iterator[tuple[Input, Segmentation]]:
         items, images = zip(*batch, strict=True)
@@ -194,7 +192,18 @@ def _ahead(items: Iterable[Item], number: int) -> Iterator[Item]:
         waiting.extend(islice(items, 1))
 
 
-def _read(path: str) -> NDArray[np.uint8]:
+def _read(items: Iterable[Input]) -> list[tuple[Input, NDArray[np.uint8] | Exception]]:
+    """Images, or why they cannot be read. In lists, since each task of a thread costs as much as a tiny image."""
+    found: list[tuple[Input, NDArray[np.uint8] | Exception]] = []
+    for item in items:
+        try:
+            found.append((item, _image(item.path)))
+        except IMAGE_ERRORS as error:
+            found.append((item, error))
+    return found
+
+
+def _image(path: str) -> NDArray[np.uint8]:
     if "://" not in path:
         return read_image(path)
     files, inner = filesystem_of(path)
@@ -205,8 +214,12 @@ def _read(path: str) -> NDArray[np.uint8]:
     return decode_image(io.BytesIO(data))
 
 
-def _finish(item: Input, result: Segmentation, write: Writer) -> Row:
-    """Writes a label map; returns the row of the image."""
+def _finish(results: list[tuple[Input, Segmentation]], write: Writer) -> dict[str, Row]:
+    """Writes label maps; returns the rows of their images by path."""
+    return {item.path: _row(item, result, write) for item, result in results}
+
+
+def _row(item: Input, result: Segmentation, write: Writer) -> Row:
     height, width = result.labels.shape
     pixels = np.bincount(result.labels.ravel())
     shares = {result.class_names[index]: pixels[index] / result.labels.size for index in np.flatnonzero(pixels)}

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from toy_training import ToyTrainer, train_toy
 
 from mta_clip.engine.distributed import broadcast_buffers, gather_rows
-from mta_clip.engine.launch import launch, restarts
+from mta_clip.engine.launch import _agree_on_restarts, launch, restarts
 
 HANGS = 600  # seconds
 
@@ -139,6 +139,13 @@ def test_environment_of_torchrun_is_joined(monkeypatch):
     assert launch(whoami, processes_per_machine=5) == (0, 1, 0, "gloo")
     assert not torch.distributed.is_initialized()
     assert comm.get_world_size() == 1
+
+
+def test_a_machine_that_takes_the_place_of_a_lost_one_knows_of_the_restart(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    monkeypatch.setattr(comm, "all_gather", lambda count: [2, count])
+    _agree_on_restarts()
+    assert restarts()[0] == 2
 
 
 class KilledToyTrainer(ToyTrainer):
