@@ -20,6 +20,7 @@ ITERATION_KEYS = (
 )
 # Iterations that stay, and why.
 OTHER_ITERATION_KEYS = {
+    "SOLVER.MAX_SKIPPED_STEPS": "a tolerance, not a part of the schedule",
     "SOLVER.LOG_PERIOD": "about the log that people read, not about training",
     "VIS_PERIOD": "nothing here reads it",
     "TEST.PRECISE_BN.NUM_ITER": "nothing here reads it",
