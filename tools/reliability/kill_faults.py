@@ -34,7 +34,7 @@ class Trouble:
 
 
 def _mount(*arguments: object) -> None:
-    subprocess.run(["mount", *map(str, arguments)], check=True, capture_output=True)
+    subprocess.run(["/bin/mount", *map(str, arguments)], check=True, capture_output=True)
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def _mounted(folder: Path, *arguments: object) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+        subprocess.run(["/bin/umount", "--lazy", folder], check=True)
 
 
 @contextmanager
