@@ -153,11 +153,16 @@ def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augment
     The ignore label does not count as a class when crops are chosen.
 
     Raises:
-        ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical.
+        ValueError: INPUT.RANDOM_FLIP is not one of none, horizontal, vertical; INPUT.MIN_SIZE_TRAIN_SAMPLING is not
+            one of choice, range; or a range has not two ends.
     """
-    augmentations: list[T.Augmentation | Transform] = [
-        ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING)
-    ]
+    sizes, sampling = cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING
+    if sampling not in ("choice", "range") or (sampling == "range" and len(sizes) != 2):
+        raise ValueError(
+            f"INPUT.MIN_SIZE_TRAIN is {sizes} and INPUT.MIN_SIZE_TRAIN_SAMPLING {sampling!r}; expected any number of "
+            "sizes and choice, or the two ends of a range and range."
+        )
+    augmentations: list[T.Augmentation | Transform] = [ResizeShortestEdge(sizes, cfg.INPUT.MAX_SIZE_TRAIN, sampling)]
     if cfg.INPUT.CROP.ENABLED:
         augmentations.append(
             T.RandomCrop_CategoryAreaConstraint(

@@ -163,6 +163,14 @@ def test_augmentations_of_a_config(flip, count):
     assert kinds == expected[:count]
 
 
+@pytest.mark.parametrize(("sizes", "sampling"), [((64,), "range"), ((64, 96, 128), "range"), ((64, 96), "random")])
+def test_sizes_and_their_sampling_must_fit(sizes, sampling):
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = sizes, sampling
+    with pytest.raises(ValueError, match=r"MIN_SIZE_TRAIN_SAMPLING.*two ends of a range"):
+        training_augmentations(cfg, ignore_label=255)
+
+
 def test_unknown_flip():
     cfg = get_cfg()
     cfg.INPUT.RANDOM_FLIP = "diagonal"
