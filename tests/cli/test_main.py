@@ -111,8 +111,16 @@ def test_bugs_keep_their_traceback(failing):
         main(["info"])
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_a_command_with_one_line(signum, monkeypatch, capsys):
+def test_signals_end_a_command_with_one_line(signum, interruptible, monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(info, "run", lambda args: os.kill(os.getpid(), signum))
     assert main(["info"]) == 128 + signum
