@@ -22,8 +22,8 @@ help:
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
 	@echo "make audit      detectron2-cdo against the official Detectron2, known vulnerabilities, dangerous calls"
 	@echo "make mutation   change the code in small ways and count the changes that no test notices"
-	@echo "make kill       kill jobs 200 times, and compare what they leave (an hour); docs/reliability.md"
-	@echo "make processes  two and four processes of which one goes wrong (half an hour)"
+	@echo "make kill       kill jobs 200 times, and compare what they leave; docs/reliability.md"
+	@echo "make processes  two and four processes of which one goes wrong"
 	@echo "make soak       2000 iterations, in which nothing may grow"
 	@echo "make bundle     wheels for a machine without a package index (PYTHON_VERSION=$(PYTHON_VERSION)), in $(BUNDLE)"
 

@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 
-from .options import add_config_options, add_weights_option, class_list, trained_config
+from .options import add_config_options, add_weights_option, class_list, positive, trained_config
 
 DESCRIPTION = """Labels any number of images, in several processes or on a cluster.
 
@@ -33,14 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local")
     help_workers = "processes or Ray actors, each with a model (default: one; local, on GPUs: one for each)"
-    parser.add_argument("--workers", type=_positive, metavar="N", help=help_workers)
-    parser.add_argument("--batch-size", type=_positive, default=4, metavar="N", help="images per forward (default: 4)")
+    parser.add_argument("--workers", type=positive, metavar="N", help=help_workers)
+    parser.add_argument("--batch-size", type=positive, default=4, metavar="N", help="images per forward (default: 4)")
     help_threads = "per worker, which read and write files (default: 2; more for distant storage)"
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help=help_threads)
+    parser.add_argument("--threads", type=positive, default=2, metavar="N", help=help_threads)
     help_format = "PNG files, or one Parquet or WebDataset file per block (default: png)"
     parser.add_argument("--format", choices=("png", "parquet", "webdataset"), default="png", help=help_format)
     help_block = "images that are done or lost together, on average (default: 256)"
-    parser.add_argument("--block-size", type=_positive, default=256, metavar="N", help=help_block)
+    parser.add_argument("--block-size", type=positive, default=256, metavar="N", help=help_block)
     help_retry = "also repeat blocks in which an image failed"
     parser.add_argument("--retry-failed", action="store_true", help=help_retry)
 
@@ -89,10 +89,3 @@ def run(args: argparse.Namespace) -> int:
     if total.failed:
         logger.warning('%d images failed: the rows with status "%s" say why', total.failed, FAILED)
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value

@@ -85,16 +85,16 @@ def user_message(error: Exception) -> str | None:
         if not error.error:  # it was killed
             return str(error)
         reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
-        known = reason if error.error in _names_of_user_errors() else of_memory(error.error, reason)
+        known = reason if error.error in _names_of_user_errors() else _of_memory(error.error, reason)
         return known and f"process {error.rank}: {known}"
-    if told := of_memory(type(error).__name__, str(error)):
+    if told := _of_memory(type(error).__name__, str(error)):
         return told
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
-def of_memory(name: str, message: str) -> str | None:
+def _of_memory(name: str, message: str) -> str | None:
     """What to tell the user about an error of this name that means too little memory; None for others."""
     if name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message:
         lower = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"

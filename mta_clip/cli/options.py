@@ -59,6 +59,19 @@ def class_list(text: str) -> list[str]:
     return names
 
 
+def positive(text: str) -> int:
+    """Reads a whole number of at least 1.
+
+    Raises:
+        ValueError: the text is not a whole number.
+        argparse.ArgumentTypeError: the number is below 1.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses arguments in which options may also follow the KEY VALUE pairs."""
     args, rest = parser.parse_known_args(arguments)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import add_config_options, add_weights_option, class_list, trained_config
+from .options import add_config_options, add_weights_option, class_list, positive, trained_config
 
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="share of the earlier frames in the probabilities of each, 0 (none, the default) to below 1",
     )
-    video.add_argument("--batch-size", type=int, default=4, metavar="N", help="frames in a forward pass (default: 4)")
+    video.add_argument("--batch-size", type=positive, default=4, metavar="N", help="frames per forward (default: 4)")
 
 
 def share(text: str) -> float:
@@ -168,8 +168,8 @@ def run(args: argparse.Namespace) -> int:
     cfg = trained_config(args)
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
     check_devices(cfg.MODEL.DEVICE)
-    if args.smoothing == 1 or args.batch_size < 1:
-        raise ValueError("--smoothing must be below 1, and --batch-size at least 1")
+    if args.smoothing == 1:
+        raise ValueError("--smoothing must be below 1")
     images, failures = find_images(
         [item for item in args.input if not is_webcam(item)], suffixes=IMAGE_SUFFIXES + VIDEO_SUFFIXES
     )

@@ -35,7 +35,7 @@ def map_files(
         yield from tqdm(map(function, items), **bar)
         return
     chunk = max(1, min(32, len(items) // (4 * workers)))
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+    with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
         try:
             with _no_interrupts():
                 results = pool.map(function, items, chunksize=chunk)  # starts the workers
@@ -56,10 +56,11 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def end_with_parent() -> None:
+    """In a process that multiprocessing started: ends it if its parent is killed."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()  # returns if it is killed; else the worker has ended before
+def _wait_for_parent() -> None:
+    multiprocessing.parent_process().join()  # returns if it is killed; else this process has ended before
     os._exit(1)

@@ -3,15 +3,14 @@
 import contextlib
 import logging
 import multiprocessing
-import os
 import signal
-import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import Generic, Protocol, TypeVar
+
+from ..data.parallel import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def _serve(start: Callable[[int], Callable[[Work], Result]], index: int, connect
     """What a process does: it sends (None, None) when it is ready, (None, result) per item, or (error, traceback)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    end_with_parent()
     try:
         work = start(index)
         connection.send((None, None))
@@ -114,8 +113,3 @@ def _serve(start: Callable[[int], Callable[[Work], Result]], index: int, connect
             connection.send((None, work(item)))
     except Exception as error:
         connection.send((error, traceback.format_exc()))
-
-
-def _end_with(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)

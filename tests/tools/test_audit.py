@@ -81,7 +81,7 @@ def test_without_detectron2_and_network_it_says_what_it_did_not_check(audit, too
         assert line.startswith("NOT CHECKED ") and reason in line
 
 
-LOCKED = 'sdist = {{ url = "https://files.pythonhosted.org/38/detectron2_cdo-0.5.tar.gz", hash = "{}" }}'
+LOCKED = 'sdist = {{ url = "https://example.org/detectron2_cdo-0.5.tar.gz", hash = "{}" }}'
 
 
 def test_the_archive_is_the_pinned_one(audit, tmp_path):
