@@ -7,7 +7,7 @@ GPU    := output/gpu
 BUNDLE := output/bundle
 FUZZ   := output/fuzz
 
-.PHONY: help setup demo app test test-browser coverage lint format benchmark gpu bundle audit mutation fuzz kill processes soak clean
+.PHONY: help setup demo app test test-browser coverage lint docs docs-serve format benchmark gpu bundle audit mutation fuzz kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -17,6 +17,7 @@ help:
 	@echo "make coverage   the same, with branch coverage of mta_clip/"
 	@echo "make test-browser  the tests of that page, in headless Chromium (apt install chromium chromium-driver)"
 	@echo "make lint       ruff check and format check"
+	@echo "make docs       the pages as a site, in site/; fails for dead links; make docs-serve shows them while you write"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
@@ -63,6 +64,14 @@ coverage: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+docs: setup
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
+docs-serve: setup
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group docs
+	$(VENV)/bin/mkdocs serve
 
 format: setup
 	$(VENV)/bin/ruff check --fix .

@@ -56,7 +56,8 @@ class ContextUsage:
         """Counts one mask.
 
         Args:
-            label, context: class of the mask, and the context that it is most similar to.
+            label: class of the mask.
+            context: that it is most similar to.
             region: (h, w), True at the pixels of the label map that come from this mask.
             record: `image` (3, H, W) RGB, values 0..255, and optionally `file_name`.
         """

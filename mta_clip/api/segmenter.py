@@ -128,7 +128,8 @@ class Segmenter:
         The image is seen as a whole, also by a model that otherwise looks through windows or averages augmented images.
 
         Args:
-            image, labels: see `__call__`.
+            image: see `__call__`.
+            labels: see `__call__`.
 
         Raises:
             ValueError: the model has no mask queries (TagCLIP); or see `__call__`.

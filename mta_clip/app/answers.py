@@ -50,7 +50,8 @@ class Answers:
             path: of the image file; None: nothing was chosen.
             model: one of the names of the models.
             names: class names, separated by commas or line breaks; empty: those of the training.
-            other, threshold: see `Segmenter.__call__`; an empty `other` rejects no pixel.
+            other: see `Segmenter.__call__`; an empty one rejects no pixel.
+            threshold: see `Segmenter.__call__`.
             session: of the visitor.
             report: see `Jobs.running`.
 

@@ -114,7 +114,8 @@ def segment_files(
         output: folder for the pictures.
         alpha: share of the label colour in the overlay, 0..1.
         save_labels: also save label maps, as `output`/labels/*.png.
-        smoothing, batch_size: of videos; see `segment_video`.
+        smoothing: of videos; see `segment_video`.
+        batch_size: frames of a video in a forward pass.
 
     Returns:
         {path of an image that failed: reason}.

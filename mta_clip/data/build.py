@@ -35,7 +35,8 @@ class TrainingStream(Sampler[tuple[int, int]]):
         size: number of images.
         seed: the same in all processes.
         start: number of samples, over all processes, to skip at the beginning of the stream.
-        rank, world_size: number of this process and of all processes; default: Detectron2's.
+        rank: number of this process; default: Detectron2's.
+        world_size: number of processes; default: Detectron2's.
     """
 
     def __init__(

@@ -115,7 +115,8 @@ def label_map_advice(pixels: Mapping[int, int], *, num_classes: int, ignore_labe
 
     Args:
         pixels: {value: number of pixels} in the label maps.
-        num_classes, ignore_label: see `LabelReader`.
+        num_classes: see `LabelReader`.
+        ignore_label: see `LabelReader`.
     """
     present = sorted(value for value, count in pixels.items() if count and value != ignore_label)
     wrong = [value for value in present if not 0 <= value < num_classes]

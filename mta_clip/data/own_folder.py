@@ -47,9 +47,12 @@ def own_config(
     Args:
         base: how to train which model; what it says about datasets and classes (CLASS_KEYS) is replaced.
         data: folder as above; may be left out if `images`, `labels` and `names` are given.
-        images, labels, names: in place of `data`/images, `data`/labels and `data`/names.txt. If `images` and `labels`
-            are the same folder, its PNG (BMP, TIFF) files are label maps, and all photos must have one other ending.
-        label_map, ignore_label: see `LabelReader`.
+        images: in place of `data`/images. If it is the same folder as `labels`, its PNG (BMP, TIFF) files are label
+            maps, and all photos must have one other ending.
+        labels: in place of `data`/labels.
+        names: in place of `data`/names.txt.
+        label_map: see `LabelReader`.
+        ignore_label: see `LabelReader`.
         val_share: share of the photos, in [0, 1), that is held out where there is no val folder; 0: no evaluation.
         seed: chooses the photos that are held out. They are listed in the result, so that a run which is resumed from
             its own config keeps them; of other photos added later, the choice depends as little as possible.

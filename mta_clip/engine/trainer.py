@@ -63,6 +63,7 @@ class EvaluationHook(hooks.EvalHook):
         self.evaluated = self.trainer.iter
 
     def before_train(self) -> None:
+        """Evaluates what an interrupted run had still to evaluate."""
         before = self.trainer.start_iter - 1
         missed = self.evaluated not in (None, before) and self.trainer.start_iter < self.trainer.max_iter
         if missed and self._period > 0 and self.trainer.start_iter % self._period == 0:
@@ -70,12 +71,15 @@ class EvaluationHook(hooks.EvalHook):
             self._do_eval()
 
     def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps: the iteration of the last evaluation, or -1."""
         return {"evaluated": -1 if self.evaluated is None else self.evaluated}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes over what `state_dict` gave."""
         self.evaluated = state_dict["evaluated"]
 
     def after_train(self) -> None:
+        """Evaluates the last iteration, if training reached it."""
         if self.trainer.iter >= self.trainer.max_iter:  # detectron2's own also runs after a last step that failed
             # It has counted one more than there are, if there was no step left to do.
             self.trainer.iter = self.trainer.storage.iter = self.trainer.max_iter
@@ -86,6 +90,7 @@ class InterruptHook(HookBase):
     """After a step in which a process received a signal, all of them save a checkpoint and stop."""
 
     def after_step(self) -> None:
+        """Saves and stops if a signal came."""
         if self.trainer.stop_signal:
             self.trainer.save_and_stop(self.trainer.stop_signal)
 

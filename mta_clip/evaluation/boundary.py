@@ -29,7 +29,8 @@ def boundary_counts(
     Ignored pixels are not counted, and the edge of an ignored area is not a contour of either mask.
 
     Args:
-        truth, prediction: (H, W), class indices in [0, C) wherever `valid`.
+        truth: (H, W), class indices in [0, C) wherever `valid`.
+        prediction: (H, W), the same of the model.
         valid: (H, W), False where the truth is ignored.
         dilation: d as a share of the image diagonal; d is at least one pixel.
 

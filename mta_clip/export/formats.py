@@ -54,7 +54,8 @@ def write_graph(
 
     Args:
         description: JSON values by name; of an ONNX file they are its metadata (as JSON texts), else a file beside it.
-        inputs, outputs: names of the tensors.
+        inputs: names of the input tensors.
+        outputs: names of the output tensors.
 
     Returns:
         The files.

@@ -49,7 +49,8 @@ def export_model(
       `text` (K, Z, Dt) of any K names (with TagCLIP also `seen` (K,) bool); `<stem>_names.npz` has these for `names`.
 
     Args:
-        model, cfg: from `build_trained_model`, on the CPU.
+        model: from `build_trained_model`, on the CPU.
+        cfg: of the model.
         path: of the first file; its suffix is that of the format.
         format: onnx | torch (torch.export) | openvino.
         vocabulary: closed | open.

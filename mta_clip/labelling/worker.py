@@ -47,7 +47,9 @@ class Model(Protocol):
 
     def stream(
         self, images: Iterable[NDArray[np.uint8]], labels: Sequence[str] | None, *, batch_size: int
-    ) -> Iterable[Segmentation]: ...
+    ) -> Iterable[Segmentation]:
+        """See `Segmenter.stream`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,13 @@ class FrozenCLIP(nn.Module):
     Args:
         visual: CLIP's image tower with pooling and projection.
         logit_scale: by which CLIP multiplies cosines.
-        pixel_mean, pixel_std: of the model's images, RGB on the scale 0..255.
-        clip_mean, clip_std: of CLIP's images, RGB on the scale 0..1.
+        pixel_mean: of the model's images, RGB on the scale 0..255.
+        pixel_std: likewise.
+        clip_mean: of CLIP's images, RGB on the scale 0..1.
+        clip_std: likewise.
         templates: see TemplatePrompt; averaged.
-        seen_exponent, unseen_exponent: CLIP's share in the geometric mean, for seen names and others, from 0 to 1.
+        seen_exponent: CLIP's share in the geometric mean for seen names, from 0 to 1.
+        unseen_exponent: that for other names.
         held_out: training classes without labels in training; they count as unseen.
 
     Raises:

@@ -93,7 +93,8 @@ class MaskClassifier(nn.Module):
     """`classify_masks` with its settings.
 
     Args:
-        classifier, ensemble_weight: see `classify_masks`.
+        classifier: see `classify_masks`.
+        ensemble_weight: see `classify_masks`.
         text_temperature: temperature of the text softmax if training used raw cosines and has none; above 0.
         held_out: training classes without labels in training, which the linear classifier knows only as absent.
 

@@ -26,7 +26,8 @@ class PixelTextHead(nn.Module):
 
     Args:
         input_shape: channels and strides of the encoder's maps, by name.
-        num_classes, text_dim: C, Dt.
+        num_classes: C.
+        text_dim: Dt.
         loss_weight: of the cross-entropy.
     """
 

@@ -78,7 +78,9 @@ def prediction_panel(
         image: (H, W, 3) RGB, 0..255.
         labels: (H, W) class indices; values outside [0, C) stay uncoloured.
         colors: (C, 3) RGB, 0..255.
-        alpha, unseen, other: see `draw_overlay` and `legend_entries`.
+        alpha: see `draw_overlay`.
+        unseen: see `legend_entries`.
+        other: see `legend_entries`.
         heatmaps: further maps by title, (H, W) in [0, 1], such as TagCLIP's trusty map.
 
     Raises:

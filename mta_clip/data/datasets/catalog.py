@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -29,15 +30,16 @@ def register_sem_seg(
     *,
     ignore_label: int = 255,
     label_map: Mapping[int, int] | None = None,
-    **metadata,
+    **metadata: Any,
 ) -> None:
     """Registers a dataset.
 
     Args:
         name: as in DATASETS.TRAIN.
         load: makes the dataset dicts (`file_name`, `sem_seg_file_name`, `image_id`); called when the dataset is used.
-        ignore_label, label_map: see `LabelReader`.
-        metadata: further entries of the dataset's metadata.
+        ignore_label: see `LabelReader`.
+        label_map: see `LabelReader`.
+        **metadata: further entries of the dataset's metadata.
     """
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(

@@ -25,7 +25,10 @@ class CLIPImageEncoder(Backbone):
     """An image tower of open_clip or timm, from the image to four feature maps; pooling and projection are left out.
 
     Args:
-        name, pretrained, quick_gelu, drop_path: as in `build_visual`.
+        name: as in `build_visual`.
+        pretrained: as in `build_visual`.
+        quick_gelu: as in `build_visual`.
+        drop_path: as in `build_visual`.
         vit_feature_blocks: indices, from 0, of the blocks of a plain transformer that give strides 4, 8, 16, 32; [] for
             the last block of each quarter of its depth. DenseCLIP and MTA-CLIP use 3, 5, 7, 11 of 12. Other towers have
             maps at these strides already and ignore it, and the next.

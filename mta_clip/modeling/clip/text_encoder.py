@@ -46,7 +46,10 @@ class CLIPTextEncoder(nn.Module):
     Gradients still flow through it to the context vectors.
 
     Args:
-        name, pretrained, quick_gelu, pooling: as in `build_text_tower`.
+        name: as in `build_text_tower`.
+        pretrained: as in `build_text_tower`.
+        quick_gelu: as in `build_text_tower`.
+        pooling: as in `build_text_tower`.
         checkpointing: recomputes activations in the backward pass instead of storing them.
 
     Attributes:

@@ -66,8 +66,10 @@ def warn_of_other_pixels(name: str, pretrained: str, mean: Sequence[float], std:
     """Warns if weights were trained with images normalised in another way: by a fifth of std, or more.
 
     Args:
-        name, pretrained: as in `build_visual`; random weights, and files of open_clip towers, are not checked.
-        mean, std: MODEL.PIXEL_MEAN and MODEL.PIXEL_STD, RGB, in 0..255.
+        name: as in `build_visual`.
+        pretrained: as in `build_visual`; random weights, and files of open_clip towers, are not checked.
+        mean: MODEL.PIXEL_MEAN, RGB, in 0..255.
+        std: MODEL.PIXEL_STD, RGB, in 0..255.
     """
     if not pretrained:
         return

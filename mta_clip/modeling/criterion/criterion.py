@@ -35,12 +35,15 @@ class MaskTextCriterion(nn.Module):
 
     Args:
         num_classes: C.
-        class_weight, mask_weight, dice_weight: weights of loss_ce, loss_mask and loss_dice, and of the matching costs.
+        class_weight: of loss_ce and of its matching cost.
+        mask_weight: of loss_mask and of its matching cost.
+        dice_weight: of loss_dice and of its matching cost.
         similarity_weight: weight of loss_sim; 0 leaves it out.
         balance_weight: weight of loss_balance, `context_imbalance` over the images of one process; 0 leaves it out.
         no_object_weight: weight of queries without a target in loss_ce and loss_sim; those with a target have 1.
         num_points: points per mask, in matching and losses.
-        oversample_ratio, importance_sample_ratio: of the points of the mask losses, see `uncertain_points`.
+        oversample_ratio: of the points of the mask losses, see `uncertain_points`.
+        importance_sample_ratio: likewise.
         deep_supervision: computes losses on all predictions instead of the last one only.
         supervise_initial: with `deep_supervision`, also on the prediction before the first decoder layer.
         normalizer: divisor of mask and dice losses: num_masks | class_weight_sum (the MTA-CLIP authors' code).

@@ -45,7 +45,10 @@ class PointMaskLoss:
     Only the logit maps of matched queries are computed, in one product per image for all I predictions.
 
     Args:
-        num_points, oversample_ratio, importance_sample_ratio, draw_points: see `uncertain_points`.
+        num_points: P.
+        oversample_ratio: see `uncertain_points`.
+        importance_sample_ratio: see `uncertain_points`.
+        draw_points: see `uncertain_points`.
         exclude_ignored: points on ignored pixels carry no loss; otherwise they are background of every mask.
 
     Raises:

@@ -71,7 +71,9 @@ class HungarianMatcher:
     costs of a prediction have the same distribution.
 
     Args:
-        class_weight, mask_weight, dice_weight: weights of `cost_class`, `cost_mask_ce` and `cost_dice`.
+        class_weight: of `cost_class`.
+        mask_weight: of `cost_mask_ce`.
+        dice_weight: of `cost_dice`.
         num_points: P.
         exclude_ignored: points on ignored pixels do not count; otherwise they are background of every mask.
         draw_points: source of random points, called once per image.

@@ -161,7 +161,8 @@ class WindowAccumulator:
 
         Args:
             scores: (C, r, w).
-            top, left: first row and column of the window in the image.
+            top: first row of the window in the image.
+            left: first column of the window in the image.
             start: row of the window at which the scores begin.
         """
         rows, columns = (profile.to(scores.classes.device, non_blocking=True) for profile in self.profiles)

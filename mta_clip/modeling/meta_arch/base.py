@@ -27,7 +27,8 @@ class SegmentationModel(nn.Module):
     """Base of the meta-architectures; a subclass implements `losses`, `predict` and `networks`.
 
     Args:
-        pixel_mean, pixel_std: mean and standard deviation of the three RGB channels, on the scale 0..255.
+        pixel_mean: mean of the three RGB channels, on the scale 0..255.
+        pixel_std: their standard deviation, on the same scale.
         ignore_label: value of pixels without a class in label maps.
         size_divisibility: normalised images are padded with zeros, at the right and the bottom, until both sides are
             multiples of it.

@@ -5,6 +5,7 @@ H and W = padded input.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -41,7 +42,7 @@ class MTACLIP(SegmentationModel):
         frozen_clip: joins the class probabilities with those of the frozen CLIP, at inference.
         compile_networks: compiles the image encoder, pixel decoder and transformer decoder at their first call.
         channels_last: memory layout of the convolutions' weights.
-        common: arguments of SegmentationModel.
+        **common: arguments of SegmentationModel.
     """
 
     @configurable
@@ -56,7 +57,7 @@ class MTACLIP(SegmentationModel):
         frozen_clip: FrozenCLIP | None = None,
         compile_networks: bool = False,
         channels_last: bool = False,
-        **common,
+        **common: Any,
     ):
         super().__init__(**common)
         self.backbone = backbone

@@ -5,6 +5,7 @@ h and w = patch grid.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -42,7 +43,7 @@ class TagCLIP(SegmentationModel):
         gamma: subtracted from the probabilities of seen classes at inference.
         compile_networks: compiles the image encoder and the head at their first call.
         channels_last: memory layout of the convolutions' weights.
-        common: arguments of SegmentationModel, except `ignore_label`.
+        **common: arguments of SegmentationModel, except `ignore_label`.
 
     Raises:
         ValueError: unknown `trusty_eval`, or one that needs a trusty token if the head has none.
@@ -62,7 +63,7 @@ class TagCLIP(SegmentationModel):
         gamma: float = 0.1,
         compile_networks: bool = False,
         channels_last: bool = False,
-        **common,
+        **common: Any,
     ):
         super().__init__(ignore_label=labels.ignore_label, **common)
         check_weighting(trusty_eval, has_trusty_map=head.trusty_token is not None)

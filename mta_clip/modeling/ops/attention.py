@@ -13,7 +13,8 @@ def attention_with_bias(query: Tensor, key: Tensor, value: Tensor, bias: Tensor 
 
     Args:
         query: (B, A, N, d).
-        key, value: (B, A, S, d).
+        key: (B, A, S, d).
+        value: (B, A, S, d).
         bias: (B, N, S), shared by all heads; None = 0.
 
     Returns:

@@ -50,7 +50,8 @@ def resize_rows(maps: Tensor, upper: Tensor, lower: Tensor, weight: Tensor, widt
 
     Args:
         maps: (C, h, w).
-        upper, lower: (r,) int64, rows of `maps`, from `source_rows`.
+        upper: (r,) int64, rows of `maps`, from `source_rows`.
+        lower: (r,) int64, likewise.
         weight: (r,), weight of the lower row, in [0, 1].
         width: W.
 

@@ -18,7 +18,8 @@ def deformable_sampling(
 
     Args:
         value: (B, S, A, d), pixels of all levels, level by level and row by row.
-        x, y: (B, N, J) float32, in pixels of the sample's level; (0, 0) is the centre of the first pixel.
+        x: (B, N, J) float32, in pixels of the sample's level; 0 is the centre of the first pixel.
+        y: (B, N, J) float32, likewise.
         weights: (B, N, J) float32.
         sizes: (height, width) of the L levels.
 

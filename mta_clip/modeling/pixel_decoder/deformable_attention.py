@@ -58,7 +58,10 @@ class MSDeformAttn(nn.Module):
     distinguish neighbouring pixels.
 
     Args:
-        embed_dim, num_heads, num_levels, num_points: D, A, L, P.
+        embed_dim: D.
+        num_heads: A.
+        num_levels: L.
+        num_points: P.
         sampling: form of the sampling, auto | triton | embedding_bag | grid_sample; see modeling/ops.
 
     Raises:

@@ -60,7 +60,9 @@ class ConvNorm(nn.Module):
     """A convolution that keeps the map size, followed by a norm.
 
     Args:
-        in_channels, out_channels, kernel_size: arguments of the convolution; `kernel_size` is odd.
+        in_channels: of the convolution.
+        out_channels: of the convolution.
+        kernel_size: of the convolution, odd.
         norm: "GN" for GroupNorm, "" for none, or another name of detectron2's `get_norm`.
         norm_groups: groups of GroupNorm.
         bias: whether the convolution has a bias.
@@ -91,7 +93,11 @@ class MSDeformAttnPixelDecoder(nn.Module):
             merged afterwards, as in an FPN.
         conv_dim: D.
         mask_dim: Dm.
-        num_layers, num_heads, num_points, feedforward_dim, dropout: settings of the transformer encoder.
+        num_layers: of the transformer encoder.
+        num_heads: A.
+        num_points: P.
+        feedforward_dim: width between the two layers of its MLPs.
+        dropout: probability in its layers.
         norm: norm of the FPN step; see ConvNorm.
         norm_groups: groups of every GroupNorm.
         sampling: form of the deformable sampling, see MSDeformAttn.

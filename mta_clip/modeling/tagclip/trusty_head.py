@@ -4,6 +4,8 @@ Shapes: B images, C classes, N all queries (C, or C + 1 with the trusty token la
 CLIP's joint space (D = Dt), h and w = patch grid.
 """
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
@@ -57,14 +59,14 @@ class TrustyHead(nn.Module):
         descriptor: `terms` of RelationshipDescriptor.
         trusty_token: whether to learn one more query, whose map predicts which pixels belong to seen classes (or to
             unseen ones, depending on the target of its loss).
-        decoder: further arguments of AttentionToMaskDecoder, such as `num_heads`.
+        **decoder: further arguments of AttentionToMaskDecoder, such as `num_heads`.
 
     Raises:
         ValueError: see RelationshipDescriptor and AttentionToMaskDecoder.
     """
 
     @configurable
-    def __init__(self, *, dim: int, descriptor: str = "qms_q", trusty_token: bool = True, **decoder):
+    def __init__(self, *, dim: int, descriptor: str = "qms_q", trusty_token: bool = True, **decoder: Any):
         super().__init__()
         self.trusty_token = nn.Parameter(torch.empty(1, dim)) if trusty_token else None
         self.relationship_descriptor = RelationshipDescriptor(dim=dim, terms=descriptor)

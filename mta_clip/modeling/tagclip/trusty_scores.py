@@ -3,6 +3,8 @@
 Shapes: C classes, h and w = patch grid, H and W = an image (padding is cropped off), r of its rows.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from ..inference import ScoreMap, Scores
@@ -66,7 +68,7 @@ class TrustyScores(ScoreMap):
         trusty_logits: (1, h, w), logits of "a seen class is here"; None without a trusty token.
         size: height and width of the padded image, in pixels; logits are upsampled to it bilinearly.
         crop: (H, W) of the image without padding.
-        options: further arguments of `trusty_scores`.
+        **options: further arguments of `trusty_scores`.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class TrustyScores(ScoreMap):
         *,
         size: tuple[int, int],
         crop: tuple[int, int],
-        **options,
+        **options: Any,
     ) -> None:
         super().__init__(crop, 2 * len(mask_logits), mask_logits.device)
         self.mask_logits = mask_logits.float()

@@ -52,7 +52,8 @@ class MaskedDecoderLayer(nn.Module):
     """Masked cross-attention, self-attention, feed-forward network; each has a residual, then a LayerNorm.
 
     Args:
-        embed_dim, num_heads: D, A.
+        embed_dim: D.
+        num_heads: A.
         feedforward_dim: hidden width of the feed-forward network.
 
     Raises:
@@ -92,7 +93,9 @@ class MLP(nn.Module):
     """Linear layers with a ReLU between each two.
 
     Args:
-        input_dim, hidden_dim, output_dim: widths of the input, between layers and of the output.
+        input_dim: width of the input.
+        hidden_dim: width between layers.
+        output_dim: width of the output.
         num_layers: number of linear layers, at least 1.
     """
 

@@ -4,6 +4,8 @@ Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z con
 width, Dt text width, Dm mask embedding width.
 """
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
@@ -23,12 +25,13 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
     small gamma, text' starts close to CLIP's text and is updated together with the masks.
 
     Args:
-        num_contexts, text_dim: Z, Dt.
+        num_contexts: Z.
+        text_dim: Dt.
         gamma_init: initial value of all Dt entries of gamma.
         text_queries: whether text rows are queries; otherwise they are only compared with the masks, unchanged.
         compare: whether masks are compared with text; otherwise there is no similarity and there are no parameters for
             it, because without a similarity loss they would never be trained.
-        kwargs: arguments of MultiScaleMaskedTransformerDecoder.
+        **kwargs: arguments of MultiScaleMaskedTransformerDecoder.
 
     Raises:
         ValueError: text is neither used as queries nor compared; see also MultiScaleMaskedTransformerDecoder.
@@ -45,7 +48,7 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         gamma_init: float = 1e-4,
         text_queries: bool = True,
         compare: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if not (text_queries or compare):

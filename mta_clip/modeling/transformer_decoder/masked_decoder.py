@@ -28,8 +28,13 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
     evaluation only the last: of the others it needs just the mask embeddings, for the attention masks.
 
     Args:
-        in_channels, hidden_dim, mask_dim: c, D, Dm.
-        num_queries, num_classes, num_heads, num_levels: Q, C, A, L.
+        in_channels: c.
+        hidden_dim: D.
+        mask_dim: Dm.
+        num_queries: Q.
+        num_classes: C.
+        num_heads: A.
+        num_levels: L.
         feedforward_dim: hidden width of the feed-forward networks.
         num_layers: number of decoder layers.
         enforce_input_proj: projects the memories by a 1x1 convolution even if c = D.

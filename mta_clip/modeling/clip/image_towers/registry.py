@@ -61,7 +61,8 @@ def build_feature_tower(visual: nn.Module, taps: Sequence[int] = (), neck_norm: 
 
     Args:
         visual: image tower of open_clip, or a timm model.
-        taps, neck_norm: of plain transformers, see TokenTower; other towers ignore both.
+        taps: of plain transformers, see TokenTower; other towers ignore it.
+        neck_norm: likewise.
 
     Raises:
         ValueError: the tower is of a kind without adapter; see also TokenTower.

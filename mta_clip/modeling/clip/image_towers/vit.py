@@ -75,7 +75,8 @@ def resize_positions(positions: Tensor, source: tuple[int, int], target: tuple[i
 
     Args:
         positions: (1 + rows * columns of `source`, E); the first row belongs to the class token and is kept.
-        source, target: rows and columns of the grid that the table is made for, and of the new grid (h, w).
+        source: rows and columns of the grid that the table is made for.
+        target: those of the new grid, (h, w).
 
     Returns:
         (1 + h * w, E); `positions` itself if the grids are equal.

@@ -35,8 +35,9 @@ def build_text_tower(
     """The text tower of an open_clip architecture, or of a Hugging Face model.
 
     Args:
-        name, pretrained, quick_gelu: as in `build_clip`; or `name` is `hf:<folder or id>`, which has its own weights
-            unless `pretrained` is `random`.
+        name: as in `build_clip`, or `hf:<folder or id>`.
+        pretrained: as in `build_clip`; `hf:` towers have their own weights unless it is `random`.
+        quick_gelu: as in `build_clip`.
         pooling: see `HuggingFaceModel`; "" for an architecture of open_clip, which has its own.
         checkpointing: recomputes activations in the backward pass instead of storing them.
 
