@@ -67,7 +67,7 @@ lint: setup
 
 docs: setup
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build
 
 docs-serve: setup
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group docs

@@ -4,7 +4,7 @@
     python tools/synonym_benchmark.py --config-file output/camvid/mta_clip_lite2_imagenet \\
         --synonyms tools/synonyms/camvid.yaml --distractors ade20k --output output/camvid_words
 
-Every list of names is evaluated like a dataset with other classes (README.md, "Other class lists"):
+Every list of names is evaluated like a dataset with other classes (docs/open_vocabulary.md, "Other class lists"):
 
 - classifier of the config: the model as it was trained;
 - own names: the dataset's names, compared as text;

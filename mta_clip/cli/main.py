@@ -38,20 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     hide_deprecations()
     name = command_parser().parse_args(arguments[:1] or ["--help"]).command
-    command = _module(name)
-    parser = argparse.ArgumentParser(
-        prog=f"mta-clip {name}",
-        description=command.DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
+    parser = parser_of(name)
     args = parse(parser, arguments[1:])
     logging.basicConfig(format="%(message)s", stream=sys.stdout if name == "check" else sys.stderr)
     logging.getLogger("mta_clip").setLevel(logging.INFO)
     before = _stop_on_sigterm()
     try:
-        return command.run(args)
+        return _module(name).run(args)
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         write_error(f"{parser.prog}: {stop}")
@@ -76,6 +69,19 @@ def command_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
+    return parser
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of what follows the name of a command."""
+    command = _module(name)
+    parser = argparse.ArgumentParser(
+        prog=f"mta-clip {name}",
+        description=command.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show where in the code an error comes from")
     return parser
 
 

@@ -4,7 +4,6 @@ import logging
 import re
 import subprocess
 import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -70,7 +69,7 @@ def test_tag_clip_of_any_size(tmp_path):
 def check_script_of_the_docs(model, path, folder):
     """It needs nothing but the file and a photo."""
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    script = textwrap.dedent(re.search(r"\n    import json, sys\n.*?\n(?=\n\S)", text, re.DOTALL)[0])
+    script = re.search(r"```python\n(import json, sys\n.*?)```", text, re.DOTALL)[1]
     (folder / "segment.py").write_text(script, encoding="utf-8")
     images = random_images(1, (70, 133))
     Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(folder / "photo.png")
