@@ -178,7 +178,7 @@ def _add_sem_seg_head(cfg: CN) -> None:
 def _add_mta(cfg: CN) -> None:
     cfg.MODEL.MTA = CN()
     node = cfg.MODEL.MTA
-    node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA]
+    node.SIMILARITY_LOSS = "MixNeg"  # MixNeg | SeparateNeg | AllPos [MTA], or one of your own
     node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 removes the loss and every parameter that only it would train
     # Weight of a loss that is 0 if masks choose all contexts equally often, 1 if always the same one; 0 = none [MTA]
     node.CONTEXT_BALANCE = 0.0

@@ -9,36 +9,54 @@ With e[z, k] = exp(cosine[z, k] / temperature), y the label of a query and z* th
 - SeparateNeg: like MixNeg, but the other contexts of the same class are left out of the sum.
 - AllPos: -mean over z of log(e[z, y] / sum of all e). Every context of the class is a positive.
 The assignment of the first two names to the two formulas is our reading of the paper and its code.
+
+Each is a function in SIMILARITY_LOSSES, under the name that MODEL.MTA.SIMILARITY_LOSS has. A new one takes the same
+arguments: logits (Z, ..., K), similarities divided by the temperature, and labels (...) int64 in 0..K-1. It returns the
+loss of every query, (...).
 """
 
 import math
 
 import torch
+from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-KINDS = ("MixNeg", "SeparateNeg", "AllPos")
+SIMILARITY_LOSSES = Registry("SIMILARITY_LOSSES")
+
+
+@SIMILARITY_LOSSES.register()
+def MixNeg(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of every query, (...), at least 0; for the arguments see the module."""
+    return logits.logsumexp((0, -1)) - _of_class(logits, labels).amax(0)
+
+
+@SIMILARITY_LOSSES.register()
+def SeparateNeg(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of every query, (...), at least 0; for the arguments see the module."""
+    best = _of_class(logits, labels).amax(0)
+    negatives = logits.scatter(-1, _index(logits, labels), -torch.inf).logsumexp((0, -1))
+    return torch.logaddexp(negatives, best) - best
+
+
+@SIMILARITY_LOSSES.register()
+def AllPos(logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of every query, (...), at least 0; for the arguments see the module."""
+    return logits.logsumexp((0, -1)) - _of_class(logits, labels).mean(0)
 
 
 def similarity_loss(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """The loss of every query, (...), at least 0.
+    """The loss of every query, (...).
 
     Args:
         logits: (Z, ..., K) floats, similarities divided by the temperature.
         labels: (...) int64 in 0..K-1.
-        kind: MixNeg | SeparateNeg | AllPos.
+        kind: a name in SIMILARITY_LOSSES.
 
     Raises:
         ValueError: unknown kind.
     """
     _check_kind(kind)
-    index = labels.expand(logits.shape[:-1]).unsqueeze(-1)
-    of_class = logits.gather(-1, index).squeeze(-1)  # (Z, ...)
-    if kind == "SeparateNeg":
-        best = of_class.amax(0)
-        negatives = logits.scatter(-1, index, -torch.inf).logsumexp((0, -1))
-        return torch.logaddexp(negatives, best) - best
-    positive = of_class.amax(0) if kind == "MixNeg" else of_class.mean(0)
-    return logits.logsumexp((0, -1)) - positive
+    return SIMILARITY_LOSSES.get(kind)(logits, labels)
 
 
 def context_imbalance(logits: Tensor, labels: Tensor) -> Tensor:
@@ -52,7 +70,7 @@ def context_imbalance(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (I, B, Q) int64 in 0..K-1; K - 1 = no object.
     """
     matched = labels < logits.shape[-1] - 1
-    of_class = logits.gather(-1, labels.expand(logits.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+    of_class = _of_class(logits, labels)
     counts = matched.sum((1, 2))
     usage = (of_class.softmax(0) * matched).sum((2, 3)) / counts.clamp(min=1)  # (Z, I)
     entropy = torch.special.entr(usage.clamp(min=torch.finfo(usage.dtype).tiny)).sum(0)
@@ -68,7 +86,7 @@ class SimilarityLoss(nn.Module):
         self.kind = kind
 
     def forward(self, similarity: Tensor, labels: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-        """The loss of every query, (...) float32, at least 0, not weighted by class.
+        """The loss of every query, (...) float32, not weighted by class.
 
         Args:
             similarity: (Z, ..., K) cosines in [-1, 1].
@@ -78,6 +96,16 @@ class SimilarityLoss(nn.Module):
         return similarity_loss(similarity.float() / temperature, labels, self.kind)
 
 
+def _index(logits: Tensor, labels: Tensor) -> Tensor:
+    return labels.expand(logits.shape[:-1]).unsqueeze(-1)
+
+
+def _of_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (Z, ...) of each query's class."""
+    return logits.gather(-1, _index(logits, labels)).squeeze(-1)
+
+
 def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"unknown similarity loss {kind!r} (MODEL.MTA.SIMILARITY_LOSS): one of {', '.join(KINDS)}")
+    if kind not in SIMILARITY_LOSSES:
+        known = ", ".join(name for name, _ in SIMILARITY_LOSSES)
+        raise ValueError(f"unknown similarity loss {kind!r} (MODEL.MTA.SIMILARITY_LOSS): one of {known}")
