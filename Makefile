@@ -7,7 +7,7 @@ GPU    := output/gpu
 BUNDLE := output/bundle
 FUZZ   := output/fuzz
 
-.PHONY: help setup demo app test test-browser coverage lint docs docs-serve format benchmark gpu bundle audit mutation fuzz kill processes soak clean
+.PHONY: help setup demo app test test-browser coverage lint docs docs-serve notebooks format benchmark gpu bundle audit mutation fuzz kill processes soak clean
 
 help:
 	@echo "make setup      install everything into $(VENV)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-browser  the tests of that page, in headless Chromium (apt install chromium chromium-driver)"
 	@echo "make lint       ruff check and format check"
 	@echo "make docs       the pages as a site, in site/; fails for dead links; make docs-serve shows them while you write"
+	@echo "make notebooks  run the notebooks, and store their outputs (minutes)"
 	@echo "make benchmark  time the models against transformers' Mask2Former"
 	@echo "make gpu        nine minutes of tests and measurements on a GPU; tables in $(GPU)/results.md"
 	@echo "make fuzz       give 5,000 hostile and broken inputs to the code; table in $(FUZZ)"
@@ -64,6 +65,10 @@ coverage: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+notebooks: setup
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group notebooks
+	$(PYTHON) tools/run_notebooks.py
 
 docs: setup
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group docs

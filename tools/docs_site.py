@@ -2,7 +2,7 @@
 
 Pages link to each other and to files of the repository by relative paths, as on a code host. In the site
 
-- README.md, CONTRIBUTING.md and the like, which lie outside docs/, are pages too;
+- README.md, CONTRIBUTING.md and the like, which lie outside docs/, are pages too, as are notebooks with their outputs;
 - a link to a module of the package, such as `../mta_clip/predictor.py#SegmentationPredictor`, leads to its place in the
   API reference, of which each module has a page;
 - a link to any other file leads to a copy of it;
@@ -11,6 +11,7 @@ Pages link to each other and to files of the repository by relative paths, as on
 Links that lead nowhere are left as they are, so that MkDocs reports them.
 """
 
+import json
 import posixpath
 import re
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ PAGES = {
     "configs/README.md": "configs.md",
     "datasets/README.md": "datasets.md",
 }
+PAGES |= {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")}
 LINK = re.compile(r"(?<=\]\()(?P<target>[^)\s:]+?)(?P<anchor>#[^)\s]*)?(?=\))")
 PICTURE = re.compile(
     r'<picture>\s*<source media="\(prefers-color-scheme: dark\)" srcset="(?P<dark>[^"]+)">\s*'
@@ -76,11 +78,32 @@ def _navigation(tree: dict[str, dict], folder: str) -> list:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages that lie outside docs/, and those of the API reference."""
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
+        path = ROOT / source
+        where = {"content": notebook_page(path)} if path.suffix == ".ipynb" else {"abs_src_path": str(path)}
+        files.append(File.generated(config, page, **where))
     for module in modules():
         name = dotted(module)
         files.append(File.generated(config, reference_page(module), content=f"# {name}\n\n::: {name}\n"))
     return files
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook as Markdown: its texts, its code, and what this had printed and drawn when it was stored."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        parts.append(f"```{'bash' if source.startswith('%%bash') else 'python'}\n{source}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if jpeg := "".join("".join(data.get("image/jpeg", "")).split()):
+                parts.append(f"![Drawn by the cell above](data:image/jpeg;base64,{jpeg})")
+            else:
+                text = "".join(output.get("text") or data["text/plain"])
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -65,6 +66,29 @@ def test_a_picture_has_a_light_and_a_dark_form(rewrite):
   <img src="pictures/way.svg" alt="The way">
 </picture>"""
     assert rewrite(picture) == "![The way](pictures/way.svg#only-light)![The way](pictures/way-dark.svg#only-dark)"
+
+
+def test_a_notebook_is_a_page_with_its_outputs(site, rewrite, tmp_path):
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": ["mIoU 97\n", "done\n"]},
+        {"output_type": "execute_result", "data": {"image/jpeg": "ab\ncd\n", "text/plain": "<Image>"}},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "see [photos](own_photos.ipynb)"]},
+        {"cell_type": "code", "source": ["%%bash\n", "mta-clip info"], "outputs": outputs},
+        {"cell_type": "code", "source": "1 + 1", "outputs": [{"data": {"text/plain": ["2"]}}]},
+    ]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    page = site.notebook_page(tmp_path / "a.ipynb")
+    assert page.split("\n\n") == [
+        "# Title\nsee [photos](own_photos.ipynb)",
+        "```bash\n%%bash\nmta-clip info\n```",
+        "```text\nmIoU 97\ndone\n```",
+        "![Drawn by the cell above](data:image/jpeg;base64,abcd)",
+        "```python\n1 + 1\n```",
+        "```text\n2\n```",
+    ]
+    assert "(own_photos.md)" in rewrite(page, "notebooks/contexts.md")
 
 
 def test_every_public_module_has_a_page_of_its_own(site, rewrite):
