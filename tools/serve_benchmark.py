@@ -56,16 +56,17 @@ class Reply(NamedTuple):
 
 
 @contextlib.contextmanager
-def served(model: str, *options: str, seconds: float = 300) -> Iterator[tuple[int, int]]:
-    """Runs the server; yields its port and the id of its process."""
+def served(model: str, *options: str, seconds: float = 300) -> Iterator[tuple[int, subprocess.Popen]]:
+    """Runs the server; yields its port and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     arguments = ["serve", "--model", model, "--port", str(port), *options]
-    server = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], start_new_session=True)
+    command = [sys.executable, "-c", COMMAND, *arguments]
+    server = subprocess.Popen(command, stdout=sys.stderr.fileno(), start_new_session=True)  # LitServe logs there
     try:
         wait_until_ready(port, server, seconds)
-        yield port, server.pid
+        yield port, server
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
@@ -137,7 +138,7 @@ def throughput(args: argparse.Namespace) -> dict[str, object]:
     segmenter = load(args.model, device="cpu")
     found: dict[str, list[float]] = {"bare": [], "served": [], "bare_cpu": [], "served_cpu": []}
     seconds: list[float] = []
-    with served(args.model, "--batch-size", str(args.batch_size), "MODEL.DEVICE", "cpu") as (port, pid):
+    with served(args.model, "--batch-size", str(args.batch_size), "MODEL.DEVICE", "cpu") as (port, server):
         send(port, requests[: 2 * args.batch_size], args.clients)
         list(segmenter.stream(images[: 2 * args.batch_size], batch_size=args.batch_size))
         for _ in range(args.turns):
@@ -145,10 +146,10 @@ def throughput(args: argparse.Namespace) -> dict[str, object]:
             list(segmenter.stream(images, batch_size=args.batch_size))
             found["bare"].append(len(images) / (time.perf_counter() - start))
             found["bare_cpu"].append((time.process_time() - cpu) / len(images))
-            start, cpu = time.perf_counter(), cpu_seconds(pid)
+            start, cpu = time.perf_counter(), cpu_seconds(server.pid)
             replies = send(port, requests, args.clients)
             found["served"].append(len(images) / (time.perf_counter() - start))
-            found["served_cpu"].append((cpu_seconds(pid) - cpu) / len(images))
+            found["served_cpu"].append((cpu_seconds(server.pid) - cpu) / len(images))
             if wrong := Counter(reply.status for reply in replies if reply.status != 200):
                 raise RuntimeError(f"the server refused good images: {wrong}")
             seconds += [reply.seconds for reply in replies]
@@ -196,14 +197,14 @@ def load_test(args: argparse.Namespace) -> dict[str, object]:
         for content in contents
         for query, names in queries.items()
     }
-    with served(args.model, "MODEL.DEVICE", "cpu") as (port, pid):
+    with served(args.model, "MODEL.DEVICE", "cpu") as (port, server):
         send(port, requests, args.clients)  # until everything has been used once
-        before = held(pid)
+        before = held(server.pid)
         rounds = []
         for _ in range(args.turns):
             start = time.perf_counter()
             replies = send(port, requests, args.clients)
-            rounds.append({"seconds": time.perf_counter() - start} | held(pid))
+            rounds.append({"seconds": time.perf_counter() - start} | held(server.pid))
     pairs = list(zip(requests, replies, strict=True))
     differing = [
         float((np.asarray(Image.open(io.BytesIO(reply.body))) != right[request.body, request.query]).mean())

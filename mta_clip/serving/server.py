@@ -134,24 +134,19 @@ class SegmentationAPI(litserve.LitAPI):
         """The job. FastAPI has made it, before it was queued: a bad request never meets others in a batch."""
         return request
 
-    def batch(self, inputs: list[Job]) -> list[Job]:
-        """The jobs as they are."""
-        return inputs
-
     def predict(self, jobs: list[Job]) -> list[Answer | JSONResponse]:
         """Segments jobs; see `segment_jobs`."""
-        results = segment_jobs(self._model, jobs)
-        return [_response(result, job.output) for job, result in zip(jobs, results, strict=True)]
+        return [
+            JSONResponse({"detail": result.message}, result.status)
+            if isinstance(result, Refused)
+            else Answer(result, job.output)
+            for job, result in zip(jobs, segment_jobs(self._model, jobs), strict=True)
+        ]
 
-    def encode_response(self, output: Response) -> Response:
-        """The answer as it is."""
-        return output
 
-
-def _response(result: Segmentation | Refused, output: Output) -> Answer | JSONResponse:
-    if isinstance(result, Refused):
-        return JSONResponse({"detail": result.message}, result.status)
-    return Answer(result, output)
+def _is_no_sign_of_the_end(record: logging.LogRecord) -> bool:
+    """Whether this is not LitServe's watch of its processes, which logs a traceback when their queues are gone."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError | EOFError))
 
 
 def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -> litserve.LitServer:
@@ -183,6 +178,7 @@ def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -
         restart_workers=True,
     )
     server.app.state.max_pixels = limits.max_pixels
+    logging.getLogger("litserve.server").addFilter(_is_no_sign_of_the_end)
     next(route for route in server.app.routes if route.path == PATH).openapi_extra = DOCUMENTED
 
     @server.app.get("/metrics")

@@ -3,6 +3,7 @@ import http.server
 import json
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 from dataset_files import write_photos
@@ -37,7 +38,7 @@ def served(benchmark, monkeypatch):
     def serve(model, *options):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port, os.getpid()
+        yield server.server_port, SimpleNamespace(pid=os.getpid())
         server.shutdown()
 
     monkeypatch.setattr(benchmark, "served", serve)
