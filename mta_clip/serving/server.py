@@ -6,6 +6,7 @@ Source: https://lightning.ai/docs/litserve
 import dataclasses
 import logging
 import signal
+import threading
 from typing import Annotated, Any
 
 import litserve
@@ -144,12 +145,23 @@ class SegmentationAPI(litserve.LitAPI):
         ]
 
 
+class Server(litserve.LitServer):
+    """LitServe's server, whose watch of the models' processes ends before they do: it would replace them."""
+
+    def _perform_graceful_shutdown(self, *args: Any, **kwargs: Any) -> None:
+        # In a thread, which has its own connection: that of this one may still wait for this very event.
+        stop = threading.Thread(target=self._shutdown_event.set)
+        stop.start()
+        stop.join()
+        super()._perform_graceful_shutdown(*args, **kwargs)
+
+
 def _is_no_sign_of_the_end(record: logging.LogRecord) -> bool:
     """Whether this is not LitServe's watch of its processes, which logs a traceback when their queues are gone."""
     return not (record.exc_info and isinstance(record.exc_info[1], ConnectionError | EOFError))
 
 
-def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -> litserve.LitServer:
+def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -> Server:
     """A server; `run(host=..., port=...)` serves until it is interrupted, and then answers what it has taken.
 
     Args:
@@ -166,7 +178,7 @@ def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -
     on_gpus = torch.device(cfg.MODEL.DEVICE).type == "cuda"
     replicas = replicas or (torch.cuda.device_count() if on_gpus else 1)
     check_devices(cfg.MODEL.DEVICE, replicas)
-    server = litserve.LitServer(
+    server = Server(
         SegmentationAPI(cfg, limits),
         accelerator="cuda" if on_gpus else "cpu",
         devices=replicas if on_gpus else "auto",
