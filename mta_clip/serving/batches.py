@@ -5,28 +5,19 @@ Shapes: H, W image size.
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import OutOfMemoryError
 
 from ..api.result import Segmentation
+from ..api.segmenter import Segmenter
 from .requests import Job, Refused
 
 logger = logging.getLogger(__name__)
 
 
-class Model(Protocol):
-    """What segments images: a `Segmenter`, or anything with its `stream`."""
-
-    def stream(
-        self, images: Iterable[NDArray[np.uint8]], labels: Sequence[str] | None, *, batch_size: int
-    ) -> Iterable[Segmentation]: ...
-
-
-def segment_jobs(model: Model, jobs: Sequence[Job]) -> list[Segmentation | Refused]:
+def segment_jobs(model: Segmenter, jobs: Sequence[Job]) -> list[Segmentation | Refused]:
     """Results of jobs, in their order. Those with the same names and images of one size share a forward pass.
 
     If a pass fails, its jobs are repeated one by one, so that one image spoils no other.
@@ -40,7 +31,7 @@ def segment_jobs(model: Model, jobs: Sequence[Job]) -> list[Segmentation | Refus
     return [results[index] for index in range(len(jobs))]
 
 
-def _together(model: Model, jobs: list[Job]) -> list[Segmentation | Refused]:
+def _together(model: Segmenter, jobs: list[Job]) -> list[Segmentation | Refused]:
     try:
         found = list(model.stream([job.image for job in jobs], jobs[0].names, batch_size=len(jobs)))
         return [_finished(job, result) for job, result in zip(jobs, found, strict=True)]

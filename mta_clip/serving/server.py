@@ -31,7 +31,6 @@ from .loop import WaitingLoop
 from .requests import Job, Output, Refused, read_job
 
 PATH = "/segment"
-MEGABYTE = 1_000_000
 BODY = {"schema": {"type": "string", "format": "binary"}}
 FORM = {"schema": {"type": "object", "required": ["image"], "properties": {"image": BODY["schema"]}}}
 DOCUMENTED = {  # what FastAPI cannot know of the endpoint
@@ -184,7 +183,7 @@ def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -
         devices=replicas if on_gpus else "auto",
         workers_per_device=1 if on_gpus else replicas,
         timeout=limits.timeout,
-        max_payload_size=limits.max_upload_mb * MEGABYTE,
+        max_payload_size=limits.max_upload_mb * 1_000_000,
         middlewares=[(Gate, {"path": PATH, "max_queued": limits.max_queued, "timeout": limits.timeout})],
         model_metadata={"class_names": list(cfg.MODEL.PROMPT.CLASS_NAMES), "limits": dataclasses.asdict(limits)},
         restart_workers=True,

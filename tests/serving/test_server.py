@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -105,6 +106,16 @@ def test_replicas(saved, monkeypatch):
     assert on_gpus.devices == [["cuda:0"], ["cuda:1"]] and on_gpus.workers_per_device == 1
     with pytest.raises(ValueError, match="3 GPUs"):
         build_server(cfg, Limits(), replicas=3)
+
+
+def test_no_process_is_replaced_while_the_server_stops(saved, monkeypatch):
+    seen = []
+    stop = lambda self, *_: seen.append(self._shutdown_event.is_set())  # noqa: E731
+    monkeypatch.setattr("litserve.LitServer._perform_graceful_shutdown", stop)
+    server = build_server(model_config(saved, device="cpu"), Limits())
+    server._shutdown_event = threading.Event()
+    server._perform_graceful_shutdown(None, {}, "keyboard_interrupt")
+    assert seen == [True]
 
 
 @pytest.fixture(scope="module")
