@@ -268,7 +268,7 @@ def test_images(write, tmp_path, ran, refused):
     refused(lambda: read_image(path), "evil.png")
     refused(lambda: read_stored_labels(path), "evil.png")
     refused(lambda: segmenter(mta_clip_config())(path), "evil.png")
-    with pytest.raises(Refused, match="image"):
+    with pytest.raises(Refused, match=r"(?i)image"):
         read_job(path.read_bytes(), max_pixels=10**12)
     command = ["predict", "--config-file", toy(tmp_path), "--weights", str(tmp_path / "toy" / "model.pth")]
     refused(lambda: main([*command, "--input", str(path), "--output", str(tmp_path / "out")]), "evil.png")
@@ -335,7 +335,7 @@ def test_nothing_else_could_run_code():
         "jit.load(": set(),
         "trust_remote_code=True": set(),
         "shell=True": set(),
-        "Image.open(": {"image_files.py", "kill_evidence.py"},  # the second one reads what the campaign has made
+        "Image.open(": {"image_files.py", "kill_evidence.py", "serve_benchmark.py"},  # those two read what they made
         "os.system(": set(),
         " eval(": set(),
     }
