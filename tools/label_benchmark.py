@@ -27,11 +27,12 @@ import numpy as np
 from PIL import Image
 
 from mta_clip.api.find import find_model
+from mta_clip.api.load import load_segmenter
 from mta_clip.data import read_image
 from mta_clip.labelling.index import Count
 from mta_clip.labelling.inputs import Block, cut, find_inputs
 from mta_clip.labelling.job import Engine, label_images
-from mta_clip.labelling.worker import Labeller, Task, load_segmenter
+from mta_clip.labelling.worker import Labeller, Task
 from mta_clip.visualization import save_label_map
 
 

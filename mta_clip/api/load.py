@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
 from ..config_names import config_names
 from ..engine.run_folder import FINAL_CHECKPOINT
@@ -41,6 +42,21 @@ def load(
         CheckpointError: the weights do not fit the config, or the file is not safe to load.
         KeyError, ValueError: the config cannot be read, names no classes or contradicts the model's classes.json.
     """
+    cfg = model_config(source, weights=weights, device=device, revision=revision, overrides=overrides)
+    metrics = _metrics_of(Path(cfg.MODEL.WEIGHTS))
+    model, cfg = build_trained_model(cfg)
+    return Segmenter(model, cfg, metrics=metrics)
+
+
+def model_config(
+    source: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    overrides: Sequence[Any] = (),
+) -> CfgNode:
+    """The config of a trained model, with its weights in MODEL.WEIGHTS; for arguments and errors see `load`."""
     if not (weights or Path(source).exists() or _names_config(str(source))):
         if not is_repo_id(str(source)):
             raise FileNotFoundError(
@@ -49,10 +65,14 @@ def load(
             )
         source = download_folder(str(source), revision=revision)
     defaults = ["MODEL.DEVICE", device or ("cuda" if torch.cuda.is_available() else "cpu"), "MODEL.COMPILE", False]
-    cfg = find_model(source, weights=weights, overrides=[*defaults, *overrides])
-    metrics = _metrics_of(Path(cfg.MODEL.WEIGHTS))
-    model, cfg = build_trained_model(cfg)
-    return Segmenter(model, cfg, metrics=metrics)
+    return find_model(source, weights=weights, overrides=[*defaults, *overrides])
+
+
+def load_segmenter(cfg: CfgNode, device: str) -> Segmenter:
+    """The trained model of a config on a device; for errors see `build_trained_model`."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = device
+    return Segmenter(*build_trained_model(cfg))
 
 
 def _names_config(source: str) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..analysis.mask_queries import MaskQueries
 from ..api.result import Segmentation
-from ..data.image_files import open_image
+from ..data.image_files import check_pixels, open_image
+from ..data.synonyms import split_names
 from ..modeling.inference.progress import Report
 from .downloads import write_downloads, write_overlay
 from .explanation import explain_region, region_at
@@ -61,8 +62,9 @@ class Answers:
         """
         if path is None:
             raise ValueError("Choose an image first.")
-        self._check_size(path)
-        wanted = [name for part in names.splitlines() for name in map(str.strip, part.split(",")) if name] or None
+        with open_image(path) as image:
+            check_pixels(image, self.max_pixels)
+        wanted = split_names(names)
         other = other.strip() or None
         segmenter = self.models[model]
         start = time.perf_counter()
@@ -93,15 +95,6 @@ class Answers:
         if answer.queries is None:
             answer.queries = segmenter.queries(result.image, answer.names)
         return explain_region(result, region, answer.queries.votes(region, label), answer.queries.num_contexts)
-
-    def _check_size(self, path: str) -> None:
-        with open_image(path) as image:
-            width, height = image.size
-        if width * height > self.max_pixels:
-            raise ValueError(
-                f"This image has {width * height / 1e6:.1f} million pixels, and the page takes at most "
-                f"{self.max_pixels / 1e6:.1f} million. Send a smaller one, or start the page with --max-pixels."
-            )
 
     def _summary(self, result: Segmentation, model: str, seconds: float) -> str:
         height, width = result.labels.shape

@@ -53,12 +53,13 @@ def run(args: argparse.Namespace) -> int:
     """
     import torch
 
+    from ..api.load import load_segmenter
     from ..engine.devices import check_devices
     from ..engine.run_folder import check_writable
     from ..engine.trained_model import require_weights
     from ..labelling.index import FAILED, parquet
     from ..labelling.job import INDEX, Engine, label_images, settings_of
-    from ..labelling.worker import Task, load_segmenter
+    from ..labelling.worker import Task
 
     parquet()
     cfg = trained_config(args)

@@ -24,6 +24,10 @@ DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombErro
 _KINDS = {"1": "grey", "L": "grey", "I": "grey", "F": "grey", "LA": "grey and alpha", "P": "palette"}
 
 
+class TooManyPixels(ValueError):
+    """An image is larger than a limit."""
+
+
 def find_images(
     inputs: Sequence[str], *, suffixes: tuple[str, ...] = IMAGE_SUFFIXES
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -85,14 +89,31 @@ def read_image(path: str | Path, *, image_format: str = "RGB") -> NDArray[np.uin
         return _pixels(image, image_format)
 
 
-def decode_image(file: BinaryIO, *, image_format: str = "RGB") -> NDArray[np.uint8]:
+def decode_image(file: BinaryIO, *, image_format: str = "RGB", max_pixels: int | None = None) -> NDArray[np.uint8]:
     """`read_image` of an open file.
 
     Raises:
+        TooManyPixels: see `check_pixels`; before any of them is decoded.
         OSError, SyntaxError, ValueError, Image.DecompressionBombError (DECODING_ERRORS): it cannot be read.
     """
     with _open(file) as image:
+        if max_pixels is not None:
+            check_pixels(image, max_pixels)
         return _pixels(image, image_format)
+
+
+def check_pixels(image: Image.Image, most: int) -> None:
+    """Checks the size of an image that somebody sent.
+
+    Raises:
+        TooManyPixels: it has more than `most` pixels.
+    """
+    pixels = image.width * image.height
+    if pixels > most:
+        raise TooManyPixels(
+            f"This image has {pixels / 1e6:.1f} million pixels, and at most {most / 1e6:.1f} million are taken here. "
+            "Send a smaller one, or start the server with a larger --max-pixels."
+        )
 
 
 def _pixels(image: Image.Image, image_format: str) -> NDArray[np.uint8]:
@@ -164,13 +185,15 @@ def named_errors(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except DECODING_ERRORS as error:
-        reason = _content(path) if isinstance(error, UnidentifiedImageError) else error
+        reason = describe_unknown(path) if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{path}: the {what} cannot be read ({reason}). Replace or remove the file.") from error
 
 
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(12)
-    if start[4:8] == b"ftyp":
+def describe_unknown(file: Path | bytes) -> str:
+    """What a file that Pillow does not know seems to be."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            file = opened.read(12)
+    if file[4:8] == b"ftyp":
         return "it seems to be HEIC, AVIF or a video; convert it to JPEG or PNG"
-    return f"it is in no image format that is read here; it starts with {start!r}"
+    return f"it is in no image format that is read here; it starts with {file[:12]!r}"

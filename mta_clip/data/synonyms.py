@@ -17,6 +17,11 @@ def split_synonyms(name: str) -> list[str]:
     return synonyms
 
 
+def split_names(text: str) -> list[str] | None:
+    """The names in what somebody typed, separated by commas or line breaks; None if there are none."""
+    return [name for line in text.splitlines() for name in map(str.strip, line.split(",")) if name] or None
+
+
 def find_classes(names: Sequence[str], among: Sequence[str]) -> list[int]:
     """For each name, the index of its class in `among`, whatever the case of letters; -1 if there is none.
 

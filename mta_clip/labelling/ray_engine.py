@@ -4,6 +4,7 @@ The blocks are written to Parquet files first, which Ray Data streams to the act
 neither this process nor Ray's object store ever holds more than a few. Source: https://docs.ray.io/en/latest/data/
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -42,7 +43,8 @@ def run_ray(
     if not _write_plan(blocks, plan):
         return
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        # Without an address Ray would also join a cluster that somebody else has started here.
+        ray.init(os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     counts = (
         ray.data.read_parquet(str(plan))

@@ -17,14 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from torch import OutOfMemoryError
 
 from ..api.result import Segmentation
-from ..api.segmenter import Segmenter
 from ..data.image_files import DECODING_ERRORS, decode_image, read_image
-from ..predictor import build_trained_model
 from ..visualization.label_png import label_picture
 from .index import FAILED, OK, Count, write_rows
 from .inputs import Block, Input, filesystem_of, utf8
@@ -71,13 +68,6 @@ class Task:
     format: str = "png"
     batch_size: int = 4
     threads: int = 2
-
-
-def load_segmenter(cfg: CfgNode, device: str) -> Segmenter:
-    """The trained model of a config on a device; for errors see `build_trained_model`."""
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = device
-    return Segmenter(*build_trained_model(cfg))
 
 
 def rows_file(output: str | Path, block: str) -> Path:

@@ -15,7 +15,20 @@ from mta_clip.config_loader import load_config
 LINK = re.compile(r"""\]\((?P<link>[^)\s]+)\)|(?:src|srcset)="(?P<picture>[^"]+)\"""")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"bash", "dockerfile", "json", "python", "text", "yaml"}
-OTHER_PROGRAMS = {"cat", "chromium", "curl", "git", "mkdocs", "pip", "python3", "srun", "torchrun", "twine", "uv"}
+OTHER_PROGRAMS = {
+    "cat",
+    "chromium",
+    "curl",
+    "git",
+    "mkdocs",
+    "pip",
+    "podman",
+    "python3",
+    "srun",
+    "torchrun",
+    "twine",
+    "uv",
+}
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SHARED_OPTIONS = ROOT / "mta_clip" / "cli" / "options.py"
 SETS = re.compile(r"[A-Z_0-9]+=\S*\Z")
