@@ -53,7 +53,7 @@ SOURCES = {
     "mta_clip/evaluation/counts.py": ("tests/evaluation/test_metrics.py",),
     "mta_clip/evaluation/metrics.py": (),
     "mta_clip/modeling/inference/sliding_window.py": (),
-    "mta_clip/checkpoint/checkpointer.py": (),
+    "mta_clip/checkpoint/checkpointer.py": ("tests/checkpoint/test_class_rows.py",),
     "mta_clip/checkpoint/class_rows.py": (_CHECKPOINTER,),
     "mta_clip/checkpoint/readers.py": ("tests/checkpoint/test_restricted_pickle.py",),
     "mta_clip/checkpoint/restricted_pickle.py": ("tests/checkpoint/test_readers.py",),
@@ -201,9 +201,11 @@ def in_a_process(campaign: Campaign, log: Path) -> None:
         files = sorted({file for mutant in campaign.left for file in tests_of(mutant.source)})
         with tempfile.TemporaryDirectory() as folder:
             options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
-            status = int(pytest.main([*options, *files], plugins=[campaign]))
-            if campaign.is_fork:
-                os._exit(status)
+            try:
+                status = int(pytest.main([*options, *files], plugins=[campaign]))
+            finally:
+                if campaign.is_fork:
+                    os._exit(status)  # the folder is the parent's
     finally:
         os._exit(status)
 
