@@ -134,12 +134,21 @@ def test_a_resumed_run_leaves_nothing_out(tmp_path):
     assert loader.skip == ("*class_embed*",)
 
 
+def test_a_new_run_starts_from_its_weights_and_not_from_a_checkpoint(tmp_path):
+    source, target = Model(), Model()
+    SegmentationCheckpointer(Model(), str(tmp_path)).save("model")
+    weights = weights_file(tmp_path / "a.pth", source)
+    SegmentationCheckpointer(target, str(tmp_path)).resume_or_load(weights, resume=False)
+    assert same_state(source, target)
+
+
 def test_missing_and_unexpected_names_are_logged(tmp_path, caplog):
     path = tmp_path / "a.pth"
     torch.save({"encoder.weight": torch.ones(5, 4), "neck.weight": torch.ones(1)}, path)
     with caplog.at_level(logging.WARNING):
         SegmentationCheckpointer(Model()).load(str(path))
     assert "class_embed" in caplog.text and "neck" in caplog.text
+    assert {record.name for record in caplog.records} == {"mta_clip.checkpoint.checkpointer"}
 
 
 def test_weights_of_a_wrapped_model_load(tmp_path):

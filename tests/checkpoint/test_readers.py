@@ -60,11 +60,13 @@ def test_the_content_counts_and_not_the_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_zip, write_stream])
-def test_numpy_objects_in_torch_files(tmp_path, write):
+def test_numpy_objects_in_torch_files(tmp_path, write, request):
     """mmsegmentation stores its best score as a number of numpy."""
     path = tmp_path / "best.pth"
     array = np.arange(3.0)
     write({"meta": {"best": np.float64(0.5), "history": [array, (array, {1})], "sizes": torch.Size([2])}}, path)
+    torch.serialization.add_safe_globals([Trap])  # what a user allows
+    request.addfinalizer(torch.serialization.clear_safe_globals)
     allowed = set(torch.serialization.get_safe_globals())
     meta = read_checkpoint(path)["meta"]
     assert (

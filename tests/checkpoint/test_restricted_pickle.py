@@ -158,10 +158,10 @@ def test_pickled_arrays(tmp_path, protocol):
         "empty": np.zeros((0, 4)),
     }
     path = tmp_path / "model.pkl"
-    content = {"model": arrays, "__author__": "a", "matching_heuristics": True, "number": np.float64(2.5)}
+    content = {"model": arrays, "__author__": "a", "matching_heuristics": True, "number": np.float64(2.5), "set": {1}}
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     result = read_checkpoint(path)
-    assert result["number"] == 2.5 and result["matching_heuristics"] is True
+    assert result["number"] == 2.5 and result["matching_heuristics"] is True and result["set"] == {1}
     for name, array in arrays.items():
         assert result["model"][name].dtype == array.dtype.newbyteorder("=")
         np.testing.assert_array_equal(result["model"][name], array)

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package beside it, whichever is installed
 BATCH = 250
 # Of a campaign: the kinds of inputs, and how many of each hundred.
 SHARES = {

@@ -207,12 +207,13 @@ def test_every_window_needs_scores():
         WindowScores(window, lambda crops: predict_with(pointwise)(crops[1:]), torch.zeros(3, 4, 8))
 
 
-def test_rows_may_be_read_again_until_later_ones_are():
+@pytest.mark.parametrize("count", [2, 3])
+def test_rows_may_be_read_again_until_later_ones_are(count):
     image = torch.randn(3, 40, 12)
     scores = window_scores(image, size=(4, 4), stride=(3, 3))
-    for start in range(0, 38):
-        rows = scores.rows(start, start + 3).classes
-        torch.testing.assert_close(rows, pointwise(image)[:, start : start + 3], rtol=0, atol=1e-5)
+    for start in range(0, 41 - count):
+        rows = scores.rows(start, start + count).classes
+        torch.testing.assert_close(rows, pointwise(image)[:, start : start + count], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("stride", "batch"), [(3, 2), (4, 3)])
@@ -254,6 +255,7 @@ def test_bad_settings_are_refused(options, message):
 def test_built_from_config():
     cfg = get_cfg()
     assert build_sliding_window(cfg) is None
+    assert SlidingWindow(size=(8, 8), stride=(8, 8)).batch == cfg.TEST.SLIDING_WINDOW.BATCH
     cfg.TEST.SLIDING_WINDOW.ENABLED = True
     cfg.TEST.SLIDING_WINDOW.SIZE = [64, 128]
     cfg.TEST.SLIDING_WINDOW.STRIDE = [32, 100]
