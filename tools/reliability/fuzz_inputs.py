@@ -64,7 +64,7 @@ def _images() -> st.SearchStrategy[Recipe]:
         | {"filled": st.booleans()}
     )
     junk = st.fixed_dictionaries({"junk": st.binary(max_size=200).map(list), "suffix": st.sampled_from(tuple(FORMATS))})
-    return weighted((18, written), (1, bomb), (1, junk))
+    return weighted((16, written), (3, bomb), (1, junk))
 
 
 def _label_maps() -> st.SearchStrategy[Recipe]:
