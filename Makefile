@@ -103,7 +103,7 @@ audit: setup
 	$(PYTHON) tools/audit.py
 
 mutation: setup
-	OMP_NUM_THREADS=1 nice -n 3 $(PYTHON) tools/reliability/mutate.py --count 500 --minutes 15
+	OMP_NUM_THREADS=1 nice -n 3 $(PYTHON) tools/reliability/mutate.py --minutes 30
 
 fuzz: setup
 	$(PYTHON) tools/reliability/fuzz.py --inputs 5000 --minutes 60 --output $(FUZZ)

@@ -113,7 +113,7 @@ def user_message(error: Exception) -> str | None:
 def _of_memory(name: str, message: str) -> str | None:
     """What to tell the user about an error of this name that means too little memory; None for others."""
     if name in ("MemoryError", "OutOfMemoryError") or "DefaultCPUAllocator: can't allocate" in message:
-        lower = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
+        lower = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT and MODEL, or raise SOLVER.ACCUMULATE"
         return f"memory ran out ({message or name}). {lower}"
     if "DataLoader worker (pid" in message:  # as torch begins its message
         return f"{message.strip()} Perhaps memory ran out: lower DATALOADER.NUM_WORKERS"

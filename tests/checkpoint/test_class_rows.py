@@ -86,6 +86,14 @@ def test_tagclip_has_nothing_to_reset(tmp_path, caplog):
     assert "no weight depends on the number of classes" in caplog.text
 
 
+def test_nothing_is_reset_unless_asked(tmp_path):
+    source, cfg = made(NAMES, seed=0)
+    SegmentationCheckpointer(source, str(tmp_path), config=cfg.dump()).save("model")
+    model, cfg = made(NAMES[::-1], seed=1)
+    SegmentationCheckpointer(model, config=cfg.dump()).resume_or_load(str(tmp_path / "model.pth"), resume=False)
+    assert all(torch.equal(value, source.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_other_differences_are_still_errors(tmp_path):
     for key, value in (
         ("MASK_FORMER.HIDDEN_DIM", 64),

@@ -60,11 +60,13 @@ def test_the_content_counts_and_not_the_suffix(tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_zip, write_stream])
-def test_numpy_objects_in_torch_files(tmp_path, write):
+def test_numpy_objects_in_torch_files(tmp_path, write, request):
     """mmsegmentation stores its best score as a number of numpy."""
     path = tmp_path / "best.pth"
     array = np.arange(3.0)
     write({"meta": {"best": np.float64(0.5), "history": [array, (array, {1})], "sizes": torch.Size([2])}}, path)
+    torch.serialization.add_safe_globals([Trap])  # what a user allows
+    request.addfinalizer(torch.serialization.clear_safe_globals)
     allowed = set(torch.serialization.get_safe_globals())
     meta = read_checkpoint(path)["meta"]
     assert (
@@ -212,8 +214,11 @@ def test_weights_larger_than_the_file_are_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_torchscript_modules_without_end_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_MAX_MODULES", 100)
     path = tmp_path / "loop.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(1, 1), torch.ones(1)), path)
+    monkeypatch.setattr(readers, "_MAX_MODULES", 1)
+    assert sorted(read_checkpoint(path)) == ["bias", "weight"]
+    monkeypatch.setattr(readers, "_MAX_MODULES", 100)
     write_torchscript({}, path)
     module = b"\x80\x02c__torch__\nLoop\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb."  # its attribute `a` is itself
     swap_data_pickle(path, module)
@@ -247,10 +252,11 @@ def test_a_torchscript_archive_holds_a_module(tmp_path):
         read_checkpoint(path)
 
 
-def test_another_pickle_protocol_is_named(tmp_path):
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_another_pickle_protocol_is_named(tmp_path, protocol):
     path = tmp_path / "protocol.pth"
-    torch.save({"weight": torch.ones(1)}, path, pickle_protocol=4)
-    with pytest.raises(CheckpointError, match=r"protocol\.pth.*pickle protocol 4.*save it again"):
+    torch.save({"weight": torch.ones(1)}, path, pickle_protocol=protocol)
+    with pytest.raises(CheckpointError, match=rf"protocol\.pth.*pickle protocol {protocol}.*save it again"):
         read_checkpoint(path)
 
 

@@ -65,6 +65,9 @@ PLACES = [
 ]
 
 
+DTYPE = b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R"  # a pickle of numpy's float32
+
+
 def id_of(value):
     return getattr(value, "__name__", None) or (value.replace(" ", "_") if isinstance(value, str) else "metadata")
 
@@ -155,10 +158,10 @@ def test_pickled_arrays(tmp_path, protocol):
         "empty": np.zeros((0, 4)),
     }
     path = tmp_path / "model.pkl"
-    content = {"model": arrays, "__author__": "a", "matching_heuristics": True, "number": np.float64(2.5)}
+    content = {"model": arrays, "__author__": "a", "matching_heuristics": True, "number": np.float64(2.5), "set": {1}}
     path.write_bytes(pickle.dumps(content, protocol=protocol))
     result = read_checkpoint(path)
-    assert result["number"] == 2.5 and result["matching_heuristics"] is True
+    assert result["number"] == 2.5 and result["matching_heuristics"] is True and result["set"] == {1}
     for name, array in arrays.items():
         assert result["model"][name].dtype == array.dtype.newbyteorder("=")
         np.testing.assert_array_equal(result["model"][name], array)
@@ -186,6 +189,16 @@ def test_arrays_of_other_things_than_numbers_are_refused(tmp_path, write, array)
     path = tmp_path / "objects.pkl"
     write({"names": array}, path)
     with pytest.raises(CheckpointError, match=r"objects\.pkl.*only (arrays of )?numbers"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data"), [(b"cnumpy\ndtype\n)\x81", b"C\x04\0\0\0\0"), (b"N", b"C\0"), (DTYPE, b"]")]
+)
+def test_arrays_without_a_type_or_numbers_are_named(tmp_path, dtype, data):
+    path = tmp_path / "array.pkl"
+    path.write_bytes(b"\x80\x04cnumpy._core.multiarray\n_reconstruct\n)R(K\x01)" + dtype + b"\x89" + data + b"tb.")
+    with pytest.raises(CheckpointError, match=r"array\.pkl.*an array whose content is not raw numbers"):
         read_checkpoint(path)
 
 

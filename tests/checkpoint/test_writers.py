@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import os
 import resource
 
@@ -84,17 +85,19 @@ def test_a_refused_value_leaves_the_old_file(tmp_path):
     assert torch.load(tmp_path / "a.pth", weights_only=True) == {"a": 1}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """No file may have more than 4096 bytes."""
+    """No file may have more than 4096 bytes; not for a whole test, whose output may go to a file, too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
-def test_a_full_disk_is_an_error_that_names_the_file(small_disk, tmp_path, name):
-    with pytest.raises(OSError, match=name):
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, name):
+    with pytest.raises(OSError, match=name), small_disk():
         save_weights({"weight": torch.zeros(5000)}, tmp_path / name)
     assert not list(tmp_path.iterdir())

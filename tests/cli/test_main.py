@@ -57,7 +57,7 @@ def of_a_process(message):
     return ProcessError(1, 1, {"message": message, "extraInfo": {"py_callstack": ""}})
 
 
-MEMORY = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT, or raise SOLVER.ACCUMULATE"
+MEMORY = "Lower SOLVER.IMS_PER_BATCH or the sizes in INPUT and MODEL, or raise SOLVER.ACCUMULATE"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,11 @@ def test_label_map_is_applied_once(tmp_path):
     np.testing.assert_array_equal(reader.read(path), [[255, 0, 1, 2]])
 
 
+def test_values_beside_those_of_the_label_map_stay(tmp_path):
+    path = _save(tmp_path / "labels.png", [[0, 1, 2]])
+    np.testing.assert_array_equal(LabelReader(num_classes=3, label_map={0: 255}).read(path), [[255, 1, 2]])
+
+
 def test_label_map_beyond_the_values_present(tmp_path):
     path = _save(tmp_path / "labels.png", [[0, 1]])
     np.testing.assert_array_equal(LabelReader(num_classes=2, label_map={200: 255}).read(path), [[0, 1]])
@@ -93,10 +98,11 @@ def test_contradictions(options, message):
 
 
 def test_limits_of_what_is_allowed(tmp_path):
-    for ignore_label in (-1, 3):
+    for ignore_label in (-1, 3, -(2**31), 2**31 - 1):
         LabelReader(num_classes=3, ignore_label=ignore_label, label_map={0: ignore_label, 9: 0, 8: 2})
     path = _save(tmp_path / "labels.png", [[0, 255]])
-    for num_classes, ignore_label, dtype in ((255, 255, np.uint8), (256, -1, np.uint8), (256, 256, np.int32)):
+    limits = {(255, 255): np.uint8, (256, -1): np.uint8, (257, -1): np.int32, (256, 256): np.int32}
+    for (num_classes, ignore_label), dtype in limits.items():
         assert LabelReader(num_classes=num_classes, ignore_label=ignore_label).read(path).dtype == dtype
 
 
@@ -139,7 +145,11 @@ def test_values_of_32_bits(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ignore_label": 10**12}, "32 bits"), ({"label_map": {0: "void"}}, "turns 0 into void")],
+    [
+        ({"ignore_label": 2**31}, "32 bits"),
+        ({"ignore_label": -(2**31) - 1}, "32 bits"),
+        ({"label_map": {0: "void"}}, "turns 0 into void"),
+    ],
 )
 def test_values_that_no_label_map_can_have(options, message):
     with pytest.raises(ValueError, match=message):

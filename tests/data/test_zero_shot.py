@@ -18,6 +18,8 @@ def test_unknown_unseen_class_names_the_closest():
         ClassSplit(NAMES, ["raod"])
     with pytest.raises(ValueError, match=r"'zzz'.*classes: \['sky'"):
         ClassSplit(NAMES, ["zzz"])
+    with pytest.raises(ValueError, match=r"did you mean 'car\d' or 'car\d' or 'car\d'\?"):
+        ClassSplit(["car1", "car2", "car3", "car4"], ["car"])
 
 
 def test_nothing_seen_and_duplicates_are_refused():

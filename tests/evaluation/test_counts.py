@@ -12,6 +12,10 @@ def test_rows_are_truth_and_columns_are_predictions():
     ]
 
 
+def test_classes_that_do_not_occur_have_their_rows():
+    assert confusion_matrix(np.array([0]), np.array([0]), 3).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
 def test_uint8_labels_do_not_overflow():
     labels = np.full((10, 10), 199, np.uint8)
     assert confusion_matrix(labels, labels, 200)[199, 199] == 100

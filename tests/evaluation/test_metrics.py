@@ -37,8 +37,16 @@ def test_a_class_that_is_only_predicted_counts_as_zero():
     assert summary["mACC"] == pytest.approx(0.75)
 
 
+@pytest.mark.filterwarnings("error")
 def test_nothing_counted_is_nan_not_zero():
     assert all(math.isnan(value) for value in summary_metrics(SegmentationCounts.zeros(3)).values())
+
+
+def test_boundaries_are_averaged_over_the_classes_that_have_some():
+    counts = counts_of([[4, 0, 0], [0, 4, 0], [0, 0, 0]])
+    counts.boundary_intersection += [1, 3, 0]
+    counts.boundary_union += [2, 4, 0]
+    assert summary_metrics(counts)["boundary_mIoU"] == (1 / 2 + 3 / 4) / 2
 
 
 def test_seen_and_unseen_means():

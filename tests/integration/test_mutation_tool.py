@@ -44,6 +44,10 @@ class Box(Parent):
     @property
     def double(self):
         return 2 * self.size
+
+
+TABLE = {"box": Box, "four": 4}
+TABLE["add"] = add
 '''
 
 
@@ -66,6 +70,8 @@ CHANGES = {
     ": Box.__post_init__: super().__init__() -> __class__": lambda m: not hasattr(m.Box(), "ready"),
     ": Box.__post_init__: if x % 2 -> if not x % 2": lambda m: m.Box().kept == [0, 2],
     ": Box.__post_init__: x % 2 -> x * 2": lambda m: m.Box().kept == [1, 2, 3],
+    ": 4 -> 5": lambda m: {"box": m.Box, "four": 5, "add": m.add} == m.TABLE,
+    ": TABLE['add'] = add -> pass": lambda m: "add" not in m.TABLE,
     ": Box.double: 2 * self.size -> 2 / self.size": lambda m: m.Box().double == 4,
 }
 
@@ -93,7 +99,8 @@ def test_a_change_reaches_what_was_imported_before(name, tool, monkeypatch):
     monkeypatch.setitem(sys.modules, "toy_mutated", module)
     module.__file__, module.__package__ = "toy_mutated.py", ""
     exec(SOURCE, module.__dict__)
-    before = types.SimpleNamespace(add=module.add, Box=module.Box, LIMIT=4)  # as another module has them
+    # As another module has them; numbers are replaced in modules of the package alone.
+    before = types.SimpleNamespace(add=module.add, Box=module.Box, TABLE=module.TABLE, LIMIT=4)
     with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
         assert CHANGES[name](module)
     mutants.apply(found[name])

@@ -11,6 +11,7 @@ The same command goes on where it was cut off; fuzz_inputs.py says what the inpu
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the package beside it, whichever is installed
 BATCH = 250
 # Of a campaign: the kinds of inputs, and how many of each hundred.
 SHARES = {
@@ -40,22 +41,23 @@ MIB = 1024 * 1024
 
 
 def draw(kind: str, count: int, seed: int) -> list[dict[str, Any]]:
-    """Recipes of a kind, always the same ones for a seed (and a version of Hypothesis)."""
+    """Different recipes of a kind, always the same ones for a seed (and a version of Hypothesis)."""
     from fuzz_inputs import STRATEGIES
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
 
-    recipes: list[dict[str, Any]] = []
+    recipes: dict[str, None] = {}  # as JSON
     bounds = {"max_examples": count, "database": None, "deadline": None, "phases": [Phase.generate]}
 
-    @seeded(seed)
     @settings(**bounds, suppress_health_check=list(HealthCheck))
     @given(STRATEGIES[kind]())
     def collect(recipe: dict[str, Any]) -> None:
-        recipes.append(json.loads(json.dumps(recipe)))  # as it would be read from a file
+        recipes.setdefault(json.dumps(recipe, sort_keys=True))
 
-    collect()
-    return recipes
+    attempts = itertools.count()
+    while len(recipes) < count:  # Hypothesis draws some more than once
+        seeded(f"{seed}/{next(attempts)}")(collect)()
+    return [json.loads(recipe) for recipe in itertools.islice(recipes, count)]
 
 
 def batches(inputs: int, seed: int) -> Iterator[tuple[str, int, int]]:

@@ -177,11 +177,27 @@ def apply(mutant: Mutant) -> None:
     done: set[int] = set()
     for key, new in vars(changed).items():
         old = vars(module).get(key)
-        if not key.startswith("__") and not _transplant(old, new, name, done) and isinstance(new, _PLAIN):
+        if key.startswith("__") or _transplant(old, new, name, done):
+            continue
+        if isinstance(new, dict | list | set) and type(old) is type(new):
+            _refill(old, new, module)
+        elif isinstance(new, _PLAIN):
             ours = [other for loaded, other in sys.modules.items() if loaded.startswith("mta_clip")]
             for other in (module, *ours):
                 if vars(other).get(key) is old:
                     setattr(other, key, new)
+
+
+def _refill(old: Any, new: Any, module: ModuleType) -> None:
+    """Gives a container of a module the content of a new one, with the functions and classes that exist already."""
+
+    def ours(value: Any) -> Any:
+        defined_here = getattr(value, "__module__", None) == module.__name__
+        return vars(module).get(value.__name__, value) if defined_here and hasattr(value, "__name__") else value
+
+    content = {key: ours(value) for key, value in new.items()} if isinstance(new, dict) else list(map(ours, new))
+    old.clear()
+    (old.extend if isinstance(old, list) else old.update)(content)
 
 
 def _transplant(old: Any, new: Any, module: str, done: set[int]) -> bool:

@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Changes the code in small ways, one at a time, and counts the changes that no test notices: `make mutation`.
 
-    python tools/reliability/mutate.py --count 400 --minutes 15 --output output/mutation
-    python tools/reliability/mutate.py --only matcher --again      # those of one file; survivors once more
+    python tools/reliability/mutate.py --minutes 30 --output output/mutation               # all of them
+    python tools/reliability/mutate.py --count 300                                         # a random sample
+    python tools/reliability/mutate.py --only matcher --again                      # of one file; survivors again
     python tools/reliability/mutate.py --minutes 0 --output output/mutation                # only the tables
 
 Each of SOURCES is tested by the test files beside it here, not by the whole suite. One process imports them all and
 forks for each mutant; the fork changes its own memory (see mutants.py) and runs the tests until one fails. No file is
-changed. The sample depends on --seed and --count alone; OUTPUT/results.jsonl keeps each verdict, and the same command
+changed. A sample depends on --seed and --count alone; OUTPUT/results.jsonl keeps each verdict, and the same command
 goes on where it was cut off. OUTPUT/results.md has the tables; a survivor that unseen_mutants.yaml explains does not
 count.
 
@@ -53,7 +54,7 @@ SOURCES = {
     "mta_clip/evaluation/counts.py": ("tests/evaluation/test_metrics.py",),
     "mta_clip/evaluation/metrics.py": (),
     "mta_clip/modeling/inference/sliding_window.py": (),
-    "mta_clip/checkpoint/checkpointer.py": (),
+    "mta_clip/checkpoint/checkpointer.py": ("tests/checkpoint/test_class_rows.py",),
     "mta_clip/checkpoint/class_rows.py": (_CHECKPOINTER,),
     "mta_clip/checkpoint/readers.py": ("tests/checkpoint/test_restricted_pickle.py",),
     "mta_clip/checkpoint/restricted_pickle.py": ("tests/checkpoint/test_readers.py",),
@@ -84,7 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=400, help="mutants in the sample (default: 400)")
+    parser.add_argument("--count", type=int, help="mutants in a random sample (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only of sources whose path has this text")
     parser.add_argument("--minutes", type=float, default=15, help="no mutant starts later (default: 15)")
@@ -93,10 +94,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def sample(count: int, seed: int, only: str = "") -> list[Mutant]:
+def sample(count: int | None, seed: int, only: str = "") -> list[Mutant]:
     """Those of a sample of all mutants of SOURCES whose source has `only` in its path, by source and line."""
     found = [mutant for source in SOURCES for mutant in mutants(ROOT, source)]
-    chosen = random.Random(seed).sample(range(len(found)), min(count, len(found)))
+    chosen = random.Random(seed).sample(range(len(found)), min(count or len(found), len(found)))
     return [found[index] for index in sorted(chosen) if only in found[index].source]
 
 
@@ -201,9 +202,11 @@ def in_a_process(campaign: Campaign, log: Path) -> None:
         files = sorted({file for mutant in campaign.left for file in tests_of(mutant.source)})
         with tempfile.TemporaryDirectory() as folder:
             options = ["-x", "-q", "--tb=line", "-p", "no:cacheprovider", f"--basetemp={folder}/tests"]
-            status = int(pytest.main([*options, *files], plugins=[campaign]))
-            if campaign.is_fork:
-                os._exit(status)
+            try:
+                status = int(pytest.main([*options, *files], plugins=[campaign]))
+            finally:
+                if campaign.is_fork:
+                    os._exit(status)  # the folder is the parent's
     finally:
         os._exit(status)
 

@@ -22,7 +22,7 @@ class ContextPromptLearner(PromptLearner):
     Args:
         num_contexts: Z, at least 1.
         context_length: n, at least 1.
-        init_std: standard deviation of the initial context vectors: normal, cut off at two standard deviations.
+        init_std: standard deviation of the initial context vectors, above 0: normal, cut off at two of it.
         init_templates: Z texts, such as "a photo of a", whose tokens the last vectors of the contexts start as; vectors
             before them start as above. (): all do.
         common: arguments of PromptLearner.

@@ -301,5 +301,10 @@ def test_balance_of_contexts_is_a_loss_of_its_own():
     assert sorted(losses.keys() - plain.keys()) == ["loss_balance", "loss_balance_0", "loss_balance_1"]
     assert all(torch.equal(losses[name], value) for name, value in plain.items())
     assert all(0 < losses[name] <= 2 for name in losses.keys() - plain.keys())
+    for layer in output.layers:
+        layer.similarity = layer.similarity / 0.07
+    torch.manual_seed(0)
+    divided = make_criterion(balance_weight=2.0)(output, targets)
+    assert divided["loss_balance"].item() == pytest.approx(losses["loss_balance"].item())
     with pytest.raises(ValueError, match=r"CONTEXT_BALANCE 2.0 .* but there is none"):
         make_criterion(text=False, balance_weight=2.0)

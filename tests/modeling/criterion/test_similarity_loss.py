@@ -94,6 +94,8 @@ def test_the_temperature_divides_the_cosines():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match=r"'mixneg'.*MixNeg"):
         SimilarityLoss(kind="mixneg")
+    with pytest.raises(ValueError, match=r"'mixneg'.*MixNeg"):
+        similarity_loss(torch.zeros(1, 1, 2), torch.tensor([0]), "mixneg")
 
 
 def choices(*contexts: int, num_contexts: int = 3) -> torch.Tensor:
@@ -104,14 +106,15 @@ def choices(*contexts: int, num_contexts: int = 3) -> torch.Tensor:
 
 class TestContextImbalance:
     def test_closed_forms(self):
-        class_0 = torch.zeros(1, 1, 6, dtype=torch.int64)
         for contexts, expected in [
             ((0, 1, 2, 0, 1, 2), 0),
             ((1, 1, 1, 1, 1, 1), 1),
+            ((1,), 1),
             ((0, 0, 0, 2, 2, 2), 1 - math.log(2) / math.log(3)),
         ]:
+            class_0 = torch.zeros(1, 1, len(contexts), dtype=torch.int64)
             assert context_imbalance(choices(*contexts), class_0).item() == pytest.approx(expected, abs=1e-5)
-        assert context_imbalance(choices(0, 0, num_contexts=1), class_0[..., :2]).item() == 0
+        assert context_imbalance(choices(0, num_contexts=1), class_0[..., :1]).item() == 0
         two_layers = choices(0, 0, num_contexts=1).expand(-1, 2, -1, -1, -1)
         assert context_imbalance(two_layers, torch.full((2, 1, 2), 2)).tolist() == [0, 0]  # nothing is matched
 

@@ -49,8 +49,10 @@ def test_a_negative_label_is_refused_without_a_number_of_classes():
 
 
 def test_a_label_map_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="5x4, larger than the padded images 4x4"):
-        targets_from_sem_seg([torch.zeros(5, 4).long()], (4, 4), 255)
+    for shape, size in (((5, 4), (4, 4)), ((5, 4), (4, 8)), ((4, 5), (8, 4))):
+        message = "{}x{}, larger than the padded images {}x{}".format(*shape, *size)
+        with pytest.raises(ValueError, match=message):
+            targets_from_sem_seg([torch.zeros(shape).long()], size, 255)
     with pytest.raises(ValueError, match="integer"):
         targets_from_sem_seg([torch.zeros(4, 4)], (4, 4), 255)
     with pytest.raises(ValueError, match="label map"):

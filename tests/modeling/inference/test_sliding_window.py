@@ -69,6 +69,7 @@ def test_windows_cover_everything_and_stay_inside():
         ((9, 8), (8, 8), "uniform"),  # the last window is moved back by all but one row
         ((5, 30), (5, 3), "linear"),  # lower than a window
         ((3, 4), (1, 7), "uniform"),  # within one
+        ((1, 9), (8, 8), "linear"),  # windows of one row
     ],
 )
 def test_pointwise_scores_are_those_of_the_whole_image(shape, stride, blend):
@@ -181,32 +182,44 @@ def test_equal_the_sum_over_the_whole_image(shape, stride, batch, blend, block_b
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-5)
 
 
-def test_windows_are_predicted_when_their_rows_are_read():
+@pytest.mark.parametrize(
+    ("stride", "expected"),
+    [(2, [2, 2, 4, 4, 6, 6, 6, 6]), (4, [2, 2, 2, 2, 4, 4, 4, 4])],  # two windows in each of three rows, or of two
+)
+def test_windows_are_predicted_when_their_rows_are_read(stride, expected):
     predicted = []
 
     def counting(crop):
         predicted.append(crop)
         return pointwise(crop)
 
-    scores = window_scores(torch.randn(3, 8, 8), counting, size=(4, 4), stride=(2, 4), batch=2)
+    scores = window_scores(torch.randn(3, 8, 8), counting, size=(4, 4), stride=(stride, 4), batch=2)
     counts = []
     for row in range(8):
         scores.rows(row, row + 1)
         counts.append(len(predicted))
-    assert counts == [2, 2, 4, 4, 6, 6, 6, 6]  # two windows in each of three rows
+    assert counts == expected
 
 
-def test_rows_may_be_read_again_until_later_ones_are():
+def test_every_window_needs_scores():
+    window = SlidingWindow(size=(4, 4), stride=(4, 4), batch=2)
+    with pytest.raises(ValueError, match="shorter"):
+        WindowScores(window, lambda crops: predict_with(pointwise)(crops[1:]), torch.zeros(3, 4, 8))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_rows_may_be_read_again_until_later_ones_are(count):
     image = torch.randn(3, 40, 12)
     scores = window_scores(image, size=(4, 4), stride=(3, 3))
-    for start in range(0, 38):
-        rows = scores.rows(start, start + 3).classes
-        torch.testing.assert_close(rows, pointwise(image)[:, start : start + 3], rtol=0, atol=1e-5)
+    for start in range(0, 41 - count):
+        rows = scores.rows(start, start + count).classes
+        torch.testing.assert_close(rows, pointwise(image)[:, start : start + count], rtol=0, atol=1e-5)
 
 
-def test_memory_holds_the_rows_of_one_row_of_windows():
+@pytest.mark.parametrize(("stride", "batch"), [(3, 2), (4, 3)])
+def test_memory_holds_the_rows_of_one_row_of_windows(stride, batch):
     image = torch.randn(3, 40, 12)
-    scores = window_scores(image, size=(4, 4), stride=(3, 3), batch=2)
+    scores = window_scores(image, size=(4, 4), stride=(stride, stride), batch=batch)
     for row in range(39):
         scores.rows(row, row + 2)
         strips = [strip for strip in scores.accumulator.strips if strip.sums is not None]
@@ -242,6 +255,7 @@ def test_bad_settings_are_refused(options, message):
 def test_built_from_config():
     cfg = get_cfg()
     assert build_sliding_window(cfg) is None
+    assert SlidingWindow(size=(8, 8), stride=(8, 8)).batch == cfg.TEST.SLIDING_WINDOW.BATCH
     cfg.TEST.SLIDING_WINDOW.ENABLED = True
     cfg.TEST.SLIDING_WINDOW.SIZE = [64, 128]
     cfg.TEST.SLIDING_WINDOW.STRIDE = [32, 100]
