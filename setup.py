@@ -1,10 +1,16 @@
-"""What pyproject.toml cannot declare: configs/ is beside the package in a clone, and inside it in a wheel."""
+"""What pyproject.toml cannot declare: configs/ is inside a wheel's package, and its readme has no relative links."""
 
+import re
 import shutil
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+
+# A package index shows the readme alone. Links to files become their text, pictures from files go.
+RELATIVE = r"(?!https?://)"
+PICTURES = rf'!\[[^\]]*\]\({RELATIVE}[^)]*\)\s*|<picture>.*?</picture>\s*|<img\b[^>]*\bsrc="{RELATIVE}[^>]*>\s*'
+LINKS = rf'\[([^\]]*)\]\({RELATIVE}[^)]*\)|<a\b[^>]*\bhref="{RELATIVE}[^>]*>(.*?)</a>'
 
 
 class BuildWithConfigs(build_py):
@@ -18,4 +24,14 @@ class BuildWithConfigs(build_py):
             shutil.copytree("configs", copy, ignore=shutil.ignore_patterns("*.md"))
 
 
-setup(cmdclass={"build_py": BuildWithConfigs})
+def standalone(markdown: str) -> str:
+    """The readme without links to files."""
+    text = re.sub(PICTURES, "", markdown, flags=re.DOTALL)
+    return re.sub(LINKS, r"\1\2", text, flags=re.DOTALL)
+
+
+setup(
+    cmdclass={"build_py": BuildWithConfigs},
+    long_description=standalone(Path("README.md").read_text(encoding="utf-8")),
+    long_description_content_type="text/markdown",
+)

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 INSTALL_HELP = """detectron2 is not installed, and mta_clip extends it. Get it in one of two ways:
-  1. its Python part from PyPI, no compiler needed (torch and a setuptools must be installed already):
+  1. its Python part from PyPI, no compiler needed (torch must be installed already):
+       pip install -U "pip<26" "setuptools<80" wheel
        pip install --use-pep517 --no-build-isolation --no-deps detectron2-cdo==0.5 \\
            -C--global-option=build_py -C--build-option=--skip-build
        pip install termcolor yacs tabulate cloudpickle omegaconf hydra-core black
