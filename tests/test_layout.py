@@ -1,11 +1,13 @@
 """The tree of tests mirrors the tree of sources."""
 
 import ast
+import re
+import subprocess
 from pathlib import Path
 
 from scripts import ROOT
 
-TESTS, SETUP = ROOT / "tests", ROOT / "setup.py"
+TESTS = ROOT / "tests"
 # Registries hold a name each, and what is registered has tests.
 WITHOUT_TESTS = {
     "mta_clip/modeling/pixel_decoder/registry.py",
@@ -21,7 +23,7 @@ MOST_LINES = 400
 def sources() -> list[str]:
     """Python files with code of their own, from the root; those of datasets/ are run by tests of their datasets."""
     found = [*ROOT.glob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "mta_clip").rglob("*.py")]
-    return [path.relative_to(ROOT).as_posix() for path in found if path.name != "__init__.py" and path != SETUP]
+    return [path.relative_to(ROOT).as_posix() for path in found if path.name != "__init__.py"]
 
 
 def namesake(source: str) -> str:
@@ -62,3 +64,11 @@ def test_scripts_import_the_package_before_detectron2():
         if "detectron2" in packages and "mta_clip" not in packages[: packages.index("detectron2")]:
             wrong.append(path.name)
     assert wrong == [], "without mta_clip's stand-ins detectron2 cannot be imported"
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([\w-]+):(?!=)", makefile, flags=re.MULTILINE))
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(phony.split()) == targets == set(re.findall(r"^make ([\w-]+) +\S", listed, flags=re.MULTILINE))
