@@ -40,8 +40,9 @@ class _Follower(MetaPathFinder):
         """What the other finders find, with a loader that also imports our package."""
         ours = self.waiting.pop(fullname, None)  # only once, so that `find_spec` now asks the other finders
         spec = importlib.util.find_spec(fullname) if ours else None
-        if spec is not None:
-            spec.loader.exec_module = functools.partial(self._run, spec.loader.exec_module, ours)
+        if ours and spec and spec.loader:
+            run = functools.partial(self._run, spec.loader.exec_module, ours)
+            spec.loader.exec_module = run  # type: ignore[method-assign]  # of this module alone
         return spec
 
     def _run(self, run: Callable[[ModuleType], None], ours: str, module: ModuleType) -> None:

@@ -30,7 +30,7 @@ def format_usage(usage: ContextUsage, class_names: Sequence[str], cosines: Seque
         cosines: mean cosine between the contexts' texts of each of the C classes; of all, their mean is shown.
     """
     counts = np.vstack([usage.masks, usage.masks.sum(0)])
-    names, cosines = [*class_names, "all classes"], [*cosines, np.mean(cosines)]
+    names, cosines = [*class_names, "all classes"], [*cosines, float(np.mean(cosines))]
     rows = [
         [name, int(own.sum()), *_percents(own), "-" if np.isnan(entropy) else f"{entropy:.2f}", f"{cosine:.3f}"]
         for name, own, entropy, cosine in zip(names, counts, usage.entropy(), cosines, strict=True)
@@ -64,7 +64,7 @@ def draw_usage(path: Path, usage: ContextUsage, class_names: Sequence[str]) -> N
     for context, color in enumerate(distinct_colors(usage.masks.shape[1]) / 255):
         axes.barh(range(len(present)), shares[:, context], left=left, color=color, label=f"context {context}")
         left += shares[:, context]
-    names = [f"{class_names[label]}  ({usage.masks[label].sum()})" for label in present]
+    names = [f"{class_names[label]}  ({usage.masks[label].sum()})" for label in present.tolist()]
     axes.set_yticks(range(len(present)), names, fontsize=9)
     axes.set_ylim(len(present) - 0.4, -0.6)
     axes.set_xlim(0, 100)
@@ -90,7 +90,7 @@ def _example_sheet(usage: ContextUsage, label: int, name: str) -> Image.Image:
     num_contexts = usage.masks.shape[1]
     text_font, title_font = font(FONT_SIZE), font(FONT_SIZE + 3, bold=True)
     text_width = round(max(text_font.getlength(f"context {num_contexts}"), text_font.getlength("0000000 masks")))
-    top = GAP * 2 + title_font.size
+    top = GAP * 2 + round(title_font.size)
     width = 2 * GAP + max(text_width + usage.max_examples * (THUMBNAIL + GAP), round(title_font.getlength(name)))
     sheet = Image.new("RGB", (width, top + num_contexts * (THUMBNAIL + GAP)), PAPER)
     draw = ImageDraw.Draw(sheet)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..modeling import MTACLIP
 from ..modeling.mask_classifier import classify_masks, similarity_to_names
@@ -71,13 +71,15 @@ class MaskQueries:
 
     def _vote(self, query: int, share: float) -> QueryVote:
         text = None if self.text is None else _best(self.text[query], self.class_names)
-        context = None if self.contexts is None else int(self.contexts[query, self.text[query].argmax()])
+        context = None
+        if self.text is not None and self.contexts is not None:
+            context = int(self.contexts[query, int(self.text[query].argmax())])
         return QueryVote(query, share, self.masks[query], _best(self.linear[query], self.trained_names), text, context)
 
 
 @torch.no_grad()
 def mask_queries(
-    model: MTACLIP, image: Tensor, *, class_names: Sequence[str], trained_names: Sequence[str]
+    model: nn.Module, image: Tensor, *, class_names: Sequence[str], trained_names: Sequence[str]
 ) -> MaskQueries:
     """Runs a model on one whole image, without sliding windows, and keeps its masks.
 

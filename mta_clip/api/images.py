@@ -6,7 +6,7 @@ Shapes: H, W image size, B images.
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..data.image_files import images_at
 ImageInput: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray | torch.Tensor
 
 
-def is_one_image(images: ImageInput | Iterable[ImageInput]) -> bool:
+def is_one_image(images: ImageInput | Iterable[ImageInput]) -> TypeGuard[ImageInput]:
     """Whether this is an image, not a folder, a batch or an iterable of images."""
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim != 4
@@ -38,7 +38,7 @@ def each_image(images: ImageInput | Iterable[ImageInput]) -> Iterable[ImageInput
     if is_one_image(images):
         return [images]
     if not isinstance(images, str | os.PathLike):
-        return images
+        return images  # type: ignore[return-value]  # several
     found = images_at(Path(images))
     if not found:
         raise ValueError(f"{images}: there are no images in this folder (expected {', '.join(IMAGE_SUFFIXES)})")
@@ -56,7 +56,7 @@ def to_rgb(image: ImageInput) -> tuple[NDArray[np.uint8], str | None]:
         FileNotFoundError, ValueError: see `read_image`; or a shape, type or value range that is none of these.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(image), str(image)
+        return read_image(Path(image)), str(image)
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"a PIL image of mode {image.mode} has no fixed range; convert it to 8 bits per channel")

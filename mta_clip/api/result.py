@@ -172,7 +172,12 @@ class Segmentation:
             alpha: share of the label colours in the overlay, 0..1, else a ValueError.
         """
         heatmaps = {} if self.trusty is None else {"Trusty map: seen classes": self.trusty}
-        options = {"alpha": alpha, "unseen": self.unseen_classes, "other": self.other, "heatmaps": heatmaps}
+        options: dict[str, Any] = {
+            "alpha": alpha,
+            "unseen": self.unseen_classes,
+            "other": self.other,
+            "heatmaps": heatmaps,
+        }
         return prediction_panel(self.image, self.labels, self.class_names, self.colors, **options)
 
     def __repr__(self) -> str:

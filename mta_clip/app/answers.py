@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import cast
 
 from ..analysis.mask_queries import MaskQueries
 from ..api.result import Segmentation
@@ -65,15 +66,20 @@ class Answers:
         with open_image(path) as image:
             check_pixels(image, self.max_pixels)
         wanted = split_names(names)
-        other = other.strip() or None
+        other_name = other.strip() or None
         segmenter = self.models[model]
         start = time.perf_counter()
         with self.jobs.running(session, report):
-            result = segmenter(
-                path, wanted, other=other, threshold=threshold if other else None, scores=False, progress=False
+            answered = segmenter(
+                path,
+                wanted,
+                other=other_name,
+                threshold=threshold if other_name else None,
+                scores=False,
+                progress=False,
             )
         seconds = time.perf_counter() - start
-        result = dataclasses.replace(result, path=Path(path).name)
+        result = dataclasses.replace(cast(Segmentation, answered), path=Path(path).name)
         return Answer(result, model, wanted, self._summary(result, model, seconds), tempfile.TemporaryDirectory())
 
     def downloads(self, answer: Answer) -> tuple[Path, Path, Path]:

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +15,10 @@ from .jobs import Cancelled
 from .models import describe, takes_names
 from .viewer_data import viewer_data
 
-gr = import_extra("gradio", "app", "mta-clip app")
+if TYPE_CHECKING:
+    import gradio as gr
+else:
+    gr = import_extra("gradio", "app", "mta-clip app")
 
 FILES = Path(__file__).parent
 KEPT = 1800  # seconds for which the last answer of an idle visitor is kept

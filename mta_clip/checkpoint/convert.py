@@ -39,11 +39,13 @@ class Conversion:
         text = tabulate(rows, headers=["in the file", "here", "tensors", "numbers"], intfmt=",")
         dropped = Counter((label(name), reason) for name, reason in self.dropped.items())
         if dropped:
-            rows = [(name, count, reason) for (name, reason), count in dropped.items()]
-            text += "\n\n" + tabulate(rows, headers=["dropped", "entries", "why"])
+            reasons = [(name, count, reason) for (name, reason), count in dropped.items()]
+            text += "\n\n" + tabulate(reasons, headers=["dropped", "entries", "why"])
         if self.missing:
-            rows = list(Counter(label(name) for name in self.missing).items())
-            text += "\n\n" + tabulate(rows, headers=["not in the file: stays as the model is built", "tensors"])
+            missing = Counter(label(name) for name in self.missing)
+            text += "\n\n" + tabulate(
+                missing.items(), headers=["not in the file: stays as the model is built", "tensors"]
+            )
         return text
 
 

@@ -117,6 +117,7 @@ def _read_stream(path: Path, metadata_packages: tuple[str, ...]) -> Any:
 def _names(file: IO[bytes]) -> set[str]:
     """The functions and classes that the next pickle in a file names, e.g. "collections.OrderedDict"."""
     names = set()
+    argument: Any  # what it is depends on the opcode
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name == "GLOBAL":
             names.add(argument.replace(" ", "."))
@@ -134,7 +135,7 @@ def _load(file: IO[bytes], found: set[str], packages: tuple[str, ...]) -> Any:
     inert = tuple(f"{package}." for package in packages)
     if packages:  # pickle writes methods this way, such as those in mmengine's logs
         inert += ("__builtin__.getattr", "builtins.getattr")
-    stand_ins = []
+    stand_ins: list[Any] = []
     for name in found:
         if name in STAND_INS or name.startswith(inert):
             module, _, attribute = name.replace("__builtin__", "builtins").rpartition(".")
@@ -145,8 +146,8 @@ def _load(file: IO[bytes], found: set[str], packages: tuple[str, ...]) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's message suggests to trust the file; ours names what is refused
         reason = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-        name = re.search(r"GLOBAL (\S+)", reason)
-        raise refused(name[1]) if name else pickle.UnpicklingError(reason.strip().partition("\n")[0]) from error
+        match = re.search(r"GLOBAL (\S+)", reason)
+        raise refused(match[1]) if match else pickle.UnpicklingError(reason.strip().partition("\n")[0]) from error
     finally:
         torch.serialization.clear_safe_globals()
         torch.serialization.add_safe_globals(allowed)

@@ -35,7 +35,7 @@ class _Dict(dict):
 class _Bytes(StandIn):
     """For `_codecs.encode` and `bytes`, with which old protocols write bytes."""
 
-    def __new__(cls, text: str = "", encoding: str = "latin1") -> bytes:
+    def __new__(cls, text: str = "", encoding: str = "latin1") -> bytes:  # type: ignore[misc]  # not an instance
         if encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"bytes written as text in the encoding {encoding!r:.40}")
         return text.encode("latin1")
@@ -78,7 +78,7 @@ class _Scalar(StandIn):
         return _array(data, dtype, ()).item()
 
 
-def _array(data: Any, dtype: Any, shape: tuple[int, ...], order: str = "C") -> np.ndarray:
+def _array(data: Any, dtype: Any, shape: tuple[int, ...], order: Any = "C") -> np.ndarray:
     if not (isinstance(dtype, _Dtype) and dtype.value) or not isinstance(data, (str, bytes, bytearray)):
         raise pickle.UnpicklingError("an array whose content is not raw numbers")
     if isinstance(data, str):  # bytes written by Python 2

@@ -47,15 +47,14 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
     chosen = args.format or by_suffix.get(output.suffix)
-    only_names = chosen is None and output.suffix == NAMES_SUFFIX
-    if chosen is None and not only_names:
-        raise ValueError(f"{output}: the suffix is none of {', '.join([*by_suffix, NAMES_SUFFIX])}")
-    if not only_names:
+    if chosen is not None:
         require_format(chosen, output)  # before the weights are read
+    elif output.suffix != NAMES_SUFFIX:
+        raise ValueError(f"{output}: the suffix is none of {', '.join([*by_suffix, NAMES_SUFFIX])}")
     cfg = trained_config(args)
     cfg.MODEL.DEVICE, cfg.MODEL.COMPILE = "cpu", False
     model, cfg = build_trained_model(cfg)
-    if only_names:
+    if chosen is None:
         save_names(model, args.labels or cfg.MODEL.PROMPT.CLASS_NAMES, output)
         files = [output]
     else:

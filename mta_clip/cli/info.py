@@ -116,7 +116,7 @@ def _weights(path: str) -> list[tuple[str, object]]:
     content = read_checkpoint(path)
     weights = content.get("model", content)
     numbers = sum(value.numel() for value in weights.values() if hasattr(value, "numel"))
-    rows = [("weights", f"{len(weights)} tensors, {numbers / 1e6:.1f} million numbers")]
+    rows: list[tuple[str, object]] = [("weights", f"{len(weights)} tensors, {numbers / 1e6:.1f} million numbers")]
     return [*rows, ("iteration", content["iteration"] + 1)] if "iteration" in content else rows
 
 

@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType, ModuleType
+from typing import Any
 
 from ..engine.interrupts import Interrupted
 from .console import write_error
@@ -97,17 +98,21 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 def user_message(error: Exception) -> str | None:
     """What to tell the user about an error; None if it is not one that the user can mend."""
-    if hasattr(error, "rank"):  # a ProcessError
-        if not error.error:  # it was killed
-            return str(error)
-        reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
-        known = reason if error.error in _names_of_user_errors() else _of_memory(error.error, reason)
-        return known and f"process {error.rank}: {known}"
+    if hasattr(error, "rank"):
+        return _of_process(error)
     if told := _of_memory(type(error).__name__, str(error)):
         return told
     if not isinstance(error, USER_ERRORS):
         return None
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def _of_process(error: Any) -> str | None:  # a ProcessError, whose module takes a second to import
+    if not error.error:  # it was killed
+        return str(error)
+    reason = error.reason[1:-1] if error.error == "KeyError" else error.reason  # whose text is quoted
+    known = reason if error.error in _names_of_user_errors() else _of_memory(error.error, reason)
+    return known and f"process {error.rank}: {known}"
 
 
 def _of_memory(name: str, message: str) -> str | None:
@@ -140,7 +145,7 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"{__package__}.{name}")
 
 
-def _stop_on_sigterm() -> signal.Handlers | None:
+def _stop_on_sigterm() -> Callable[[int, FrameType | None], Any] | int | None:
     """Makes SIGTERM end the process as Ctrl-C does; returns the earlier handler."""
     owner = os.getpid()
 

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .options import add_config_options, add_weights_option, class_list, positive, trained_config
 
@@ -75,7 +75,9 @@ def output_names(images: Mapping[str, str], *, save_labels: bool) -> tuple[dict[
     """
     from ..data.video_files import is_video
 
-    names, taken, failures = {}, {}, {}
+    names: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    failures: dict[str, str] = {}
     for image, below in images.items():
         stem = os.path.splitext(below)[0]
         name, labels = (f"{stem}.mp4", f"labels/{stem}") if is_video(image) else (f"{stem}.png", f"labels/{stem}.png")
@@ -137,7 +139,7 @@ def segment_files(
         labels = output / "labels" / name
         try:
             if is_video(path):
-                options = {"alpha": alpha, "smoothing": smoothing, "batch_size": batch_size}
+                options: dict[str, Any] = {"alpha": alpha, "smoothing": smoothing, "batch_size": batch_size}
                 folder = labels.with_suffix("") if save_labels else None
                 if problem := segment_video(predictor, path, output / name, labels=folder, **options):
                     failures[path] = f"{problem}; the others are in {output / name}"

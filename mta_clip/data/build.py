@@ -62,7 +62,7 @@ class TrainingStream(Sampler[tuple[int, int]]):
 class SeededMapDataset(Dataset):
     """Maps dataset dicts to samples, each with the random state of Python and NumPy that the sampler chose for it."""
 
-    def __init__(self, dataset: Dataset, mapper: Callable[[dict], dict]) -> None:
+    def __init__(self, dataset: DatasetFromList, mapper: Callable[[dict], dict]) -> None:
         self.dataset = dataset
         self.mapper = mapper
 

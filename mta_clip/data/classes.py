@@ -105,7 +105,7 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
     if not all(colors):
         others = distinct_colors(len(names)).tolist()
         colors = [given or other for given, other in zip(colors, others, strict=True)]
-    return ClassList(tuple(names), tuple(tuple(color) for color in colors))
+    return ClassList(tuple(names), tuple((red, green, blue) for red, green, blue in filter(None, colors)))
 
 
 def _parse_color(text: str, *, where: str) -> Color | None:
@@ -114,4 +114,5 @@ def _parse_color(text: str, *, where: str) -> Color | None:
     parts = text.split()
     if len(parts) != 3 or not all(part.isdecimal() and int(part) <= 255 for part in parts):
         raise ValueError(f"{where}: expected a colour as three numbers in 0..255, got {text.strip()!r}.")
-    return tuple(int(part) for part in parts)
+    red, green, blue = map(int, parts)
+    return red, green, blue

@@ -130,7 +130,8 @@ def image_depth(path: str | Path) -> str:
 
 
 def _depth(image: Image.Image) -> str:
-    stored = str(image.tile[0][3]) if image.tile else ""  # before `load`; Pillow reads colours of 16 bits as 8
+    tile = getattr(image, "tile", None)
+    stored = str(tile[0][3]) if tile else ""  # before `load`; Pillow reads colours of 16 bits as 8
     if ";16" in image.mode + stored or (image.mode == "I" and image.format == "PNG"):
         return "16-bit"
     return {"1": "1-bit", "I": "32-bit", "F": "float"}.get(image.mode, "8-bit")

@@ -59,7 +59,7 @@ class SemanticDatasetMapper:
             raise ValueError("SemanticDatasetMapper needs a label_reader for training.")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
-        self.label_reader = label_reader
+        self.label_reader: LabelReader = label_reader  # type: ignore[assignment]  # used in training only
         self.pad_to = pad_to
         color = torch.tensor(pad_color, dtype=torch.float32).view(3, 1, 1)
         self.pad_color = color.byte() if torch.equal(color, color.byte().float()) else color

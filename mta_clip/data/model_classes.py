@@ -34,12 +34,12 @@ def with_classes(cfg: CfgNode) -> CfgNode:
     dataset = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]) if cfg.DATASETS.TRAIN else None
     of_dataset = _names_of_dataset(cfg)
     names, head, default = list(cfg.MODEL.PROMPT.CLASS_NAMES) or of_dataset, cfg.MODEL.SEM_SEG_HEAD, _default_head()
-    values = {"MODEL.PROMPT.CLASS_NAMES": names}
+    values: dict[str, object] = {"MODEL.PROMPT.CLASS_NAMES": names}
     if names and head.NUM_CLASSES == default.NUM_CLASSES:
         values["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = len(names)
     if dataset is not None and head.IGNORE_VALUE == default.IGNORE_VALUE:
         values["MODEL.SEM_SEG_HEAD.IGNORE_VALUE"] = dataset.get("ignore_label", default.IGNORE_VALUE)
-    if names and names == of_dataset and not cfg.MODEL.CLASS_COLORS:
+    if dataset is not None and names and names == of_dataset and not cfg.MODEL.CLASS_COLORS:
         values["MODEL.CLASS_COLORS"] = [list(color) for color in dataset.get("stuff_colors", ())]
     return _with(cfg, values)
 

@@ -66,11 +66,12 @@ def own_config(
         ValueError: nothing says where the photos are, or `val_share` is out of range, or the list of names is
             malformed, or there are no photos, or nothing tells them from label maps in the same folder.
     """
-    if data is None and None in (images, labels, names):
+    source = images if data is None else data
+    if source is None or (data is None and None in (labels, names)):
         raise ValueError("Name the folder of the data, or all of its parts: images, labels and names.")
     if not 0 <= val_share < 1:
         raise ValueError(f"val_share is {val_share}; expected a share from 0 (no evaluation) to below 1, such as 0.2.")
-    root = Path(data if data is not None else images).absolute()
+    root = Path(source).absolute()
     splits = _splits(root, images, labels)
     classes = _class_list(Path(names).absolute() if names else root / "names.txt", splits["train"][1])
     entries = {split: _entry(f"own_{root.name}_{split}", *folders) for split, folders in splits.items()}
@@ -165,7 +166,7 @@ def _photo_suffix(folder: Path) -> str:
 
 def _endings(names: Sequence[str], label_files: Sequence[str]) -> Counter[str]:
     """{what the name of a label map has after that of its image: number of images}, such as {"_mask.png": 60}."""
-    known, endings = set(names), Counter()
+    known, endings = set(names), Counter[str]()
     for file in label_files:
         if file.lower().endswith(_LABEL_SUFFIXES):
             endings.update(file[end:] for end in range(1, len(file)) if file[:end] in known)

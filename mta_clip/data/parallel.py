@@ -62,5 +62,6 @@ def end_with_parent() -> None:
 
 
 def _wait_for_parent() -> None:
-    multiprocessing.parent_process().join()  # returns if it is killed; else this process has ended before
+    if parent := multiprocessing.parent_process():
+        parent.join()  # returns if it is killed; else this process has ended before
     os._exit(1)

@@ -68,6 +68,7 @@ def scale_to_batch(cfg: CfgNode) -> None:
 
 
 def _scaled(iterations: int | tuple[int, ...], factor: float) -> int | tuple[int, ...]:
-    if not isinstance(iterations, int):
-        return tuple(_scaled(count, factor) for count in iterations)
-    return max(1, round(iterations / factor)) if iterations > 0 else iterations  # 0 means "never" and stays
+    def scaled(count: int) -> int:
+        return max(1, round(count / factor)) if count > 0 else count  # 0 means "never" and stays
+
+    return scaled(iterations) if isinstance(iterations, int) else tuple(map(scaled, iterations))

@@ -1,6 +1,7 @@
 """What processes exchange: gradients (DDP), buffers before an evaluation, the metrics of a step."""
 
 import inspect
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 # Newer versions of PyTorch warn of the old name.
 _OPTIONS = inspect.signature(DistributedDataParallel).parameters
 _BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers"
+_KEEP_BUFFERS: dict[str, Any] = {_BUFFERS: False}
 
 
 def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.Module:
@@ -27,7 +29,7 @@ def wrap_model(model: nn.Module, *, find_unused_parameters: bool = False) -> nn.
     # Without `device_ids`: with them it would move label maps to the GPU, but models read them on the CPU.
     return DistributedDataParallel(
         model,
-        **{_BUFFERS: False},
+        **_KEEP_BUFFERS,
         find_unused_parameters=find_unused_parameters,
     )
 

@@ -40,11 +40,13 @@ class ProcessError(RuntimeError):
     """
 
     def __init__(self, rank: int, exitcode: int, message: str | dict, note: str = "") -> None:
-        raised = isinstance(message, dict)
-        cause = message["extraInfo"]["py_callstack"] if raised else message
+        raised = message if isinstance(message, dict) else None
+        cause = raised["extraInfo"]["py_callstack"] if raised else message
         super().__init__(f"process {rank} stopped with exit code {exitcode}: {cause}{note}")
         self.rank = rank
-        self.error, _, self.reason = message["message"].partition(": ") if raised else ("", "", "")
+        name, _, reason = raised["message"].partition(": ") if raised else ("", "", "")
+        self.error: str = name
+        self.reason: str = reason
 
 
 def launch(
@@ -128,7 +130,8 @@ def _note(failure: ProcessFailure, watch: StoppedProcesses) -> str:
 
 def restarts() -> tuple[int, int]:
     """How often this job has been restarted after a failure, and how often it may be."""
-    return tuple(int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    count, most = (int(os.environ.get(f"TORCHELASTIC_{name}", 0)) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return count, most
 
 
 def _agree_on_restarts() -> None:

@@ -45,7 +45,7 @@ def continue_schedule(scheduler: _LRScheduler, optimizer: Optimizer) -> None:
         scheduler: with the position of the checkpoint.
         optimizer: with the state of the checkpoint; changed in place.
     """
-    planned = scheduler.get_lr()
+    planned = [float(lr) for lr in scheduler.get_lr()]
     saved = [group["lr"] for group in optimizer.param_groups]
     if not all(map(math.isclose, saved, planned)):
         logger.warning(
@@ -105,9 +105,9 @@ class WarmupPolyLR(_LRScheduler):
         self.warmup_factor = warmup_factor
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """The learning rate of each parameter group at the current iteration."""
-        return [self._lr_at(self.last_epoch, base) for base in self.base_lrs]
+        return [self._lr_at(self.last_epoch, float(base)) for base in self.base_lrs]
 
     def _lr_at(self, iteration: int, base: float) -> float:
         done = (iteration - self.decay_from) / max(1, self.max_iters - self.decay_from)

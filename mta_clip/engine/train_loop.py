@@ -72,7 +72,7 @@ class TrainLoop(TrainerBase):
                 `non_finite` does not skip the step.
         """
         start = time.perf_counter()
-        batch = next(self.batches)
+        batch: list[dict] = next(self.batches)
         data_time = time.perf_counter() - start
         if self.iter == self.start_iter and comm.get_world_size() > 2:
             self._settle(batch)

@@ -8,6 +8,7 @@ Shapes: C classes, H and W image size.
 """
 
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def boundary_band(labels: NDArray[np.integer], valid: NDArray[np.bool_], radius:
     def padded(fill: int) -> NDArray[np.int16]:
         return np.pad(np.where(valid, labels, fill).astype(np.int16), 1, constant_values=OUTSIDE)
 
-    options = {"iterations": radius, "borderType": cv2.BORDER_REPLICATE}
+    options: dict[str, Any] = {"iterations": radius, "borderType": cv2.BORDER_REPLICATE}
     lowest = cv2.erode(padded(limits.max), square, **options)
     highest = cv2.dilate(padded(limits.min), square, **options)
     return (lowest != highest)[1:-1, 1:-1]

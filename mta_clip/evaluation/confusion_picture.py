@@ -5,6 +5,7 @@ Shapes: C classes.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -78,7 +79,11 @@ def _list_confusions(axes: Axes, confusion: NDArray[np.int64], class_names: Sequ
         axes.text(0, 0.98, "none", fontsize=10, va="top", transform=axes.transAxes)
     for line, (row, column) in enumerate(zip(rows, columns, strict=True)):
         # In points below the top, so that the line spacing is the same on a figure of any size.
-        style = {"xytext": (0, -14 - 17 * line), "xycoords": "axes fraction", "textcoords": "offset points"}
+        style: dict[str, Any] = {
+            "xytext": (0, -14 - 17 * line),
+            "xycoords": "axes fraction",
+            "textcoords": "offset points",
+        }
         share = f"{100 * confusion[row, column] / confusion.sum():.2f} %"
         axes.annotate(f"{class_names[row]} → {class_names[column]}", (0, 1), fontsize=9, **style)
         axes.annotate(share, (1, 1), fontsize=9, ha="right", color="0.4", **style)

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -57,7 +58,7 @@ def format_datasets(results: Mapping[str, Mapping[str, float]]) -> str:
     Args:
         results: for each dataset, metrics in percent as of `SemanticEvaluator`.
     """
-    lines = []
+    lines: list[tuple[Any, ...]] = []
     for name, metrics in results.items():
         miou = metrics["mIoU"]
         split = (metrics.get("mIoU_seen", miou), metrics.get("mIoU_unseen", math.nan), metrics.get("hIoU", math.nan))

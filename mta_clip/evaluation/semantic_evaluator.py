@@ -171,8 +171,8 @@ class SemanticEvaluator(DatasetEvaluator):
                 f"{image}: the model scores {scores.shape[0]} classes, but {self.title} has {len(self.class_names)}; "
                 "set MODEL.SEM_SEG_HEAD.NUM_CLASSES to the dataset's"
             )
-        best, labels = scores.max(dim=0)  # NaN wins every maximum, so it is enough to check `best`
-        labels = labels.masked_fill(best.isnan(), -1).cpu().numpy()  # one transfer, as each waits for the device
+        best, indices = scores.max(dim=0)  # NaN wins every maximum, so it is enough to check `best`
+        labels = indices.masked_fill(best.isnan(), -1).cpu().numpy()  # one transfer, as each waits for the device
         if wrong := np.count_nonzero(labels < 0):
             raise ValueError(f"{image}: the model's scores are NaN at {wrong} pixels")
         return labels

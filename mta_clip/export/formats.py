@@ -72,7 +72,7 @@ def write_graph(
 def _write_onnx(
     program: ExportedProgram, path: Path, description: Mapping[str, Any], inputs: Sequence[str], outputs: Sequence[str]
 ) -> list[Path]:
-    exported = torch.onnx.export(
+    exported: Any = torch.onnx.export(
         program,
         dynamo=True,
         opset_version=OPSET,

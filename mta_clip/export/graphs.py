@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..modeling import MTACLIP, SegmentationModel, TagCLIP
+from ..modeling import MTACLIP, TagCLIP
 from ..modeling.mask_classifier import classify_masks
 from ..modeling.outputs import cosines
 from ..modeling.tagclip.trusty_scores import trusty_scores
@@ -64,10 +64,12 @@ class MaskParts(Parts):
         self.backbone, self.head, self.classifier = model.backbone, model.sem_seg_head, model.mask_classifier
         prompts = model.prompt_learner
         self.temperature = float(self.classifier.temperature(prompts))
-        vocabulary = None if prompts is None else prompts.vocabulary
         self.register_buffer("text", None if prompts is None else prompts().clone())
-        self.register_buffer("vocabulary", None if vocabulary is None else prompts.encode(vocabulary).clone())
-        self.register_buffer("linear_rows", None if vocabulary is None else self.classifier.linear_rows(prompts))
+        encoded = rows = None
+        if prompts is not None and prompts.vocabulary is not None:
+            encoded, rows = prompts.encode(prompts.vocabulary).clone(), self.classifier.linear_rows(prompts)
+        self.register_buffer("vocabulary", encoded)
+        self.register_buffer("linear_rows", rows)
         compares = prompts is not None and self.head.compares_text
         self.register_buffer("no_object", no_object_features(model) if compares else None)
 
@@ -90,7 +92,7 @@ class MaskParts(Parts):
         probabilities = self.classifier.classify(
             output.final, self.temperature, self.vocabulary, linear_rows=self.linear_rows
         )
-        return _sum_of_masks(probabilities, output.mask_logits(), images.shape[-2:])
+        return _sum_of_masks(probabilities, output.mask_logits(), (images.shape[-2], images.shape[-1]))
 
 
 class PatchParts(Parts):
@@ -124,7 +126,7 @@ class PatchParts(Parts):
 
     def closed_scores(self, images: Tensor) -> Tensor:
         """See Parts."""
-        return self.open_scores(self.features(images), (self.text, self.seen), images.shape[-2:])
+        return self.open_scores(self.features(images), (self.text, self.seen), (images.shape[-2], images.shape[-1]))
 
 
 class Graph(nn.Module):
@@ -136,7 +138,7 @@ class Graph(nn.Module):
         image_format: channel order that the model expects, "RGB" or "BGR".
     """
 
-    def __init__(self, model: SegmentationModel, *, returns: str = "scores", image_format: str = "RGB") -> None:
+    def __init__(self, model: nn.Module, *, returns: str = "scores", image_format: str = "RGB") -> None:
         super().__init__()
         self.parts = parts_of(model)
         self.returns, self.flip, self.divisor = returns, image_format == "BGR", max(1, model.size_divisibility)
@@ -151,7 +153,8 @@ class Graph(nn.Module):
 
     def padded(self, images: Tensor) -> tuple[int, int]:
         """The size that `prepare` pads to."""
-        return tuple(side + -side % self.divisor for side in images.shape[-2:])
+        height, width = (side + -side % self.divisor for side in images.shape[-2:])
+        return height, width
 
     def finish(self, scores: Tensor, images: Tensor) -> Tensor:
         """What the graph returns, without padding."""
@@ -170,7 +173,7 @@ class ClosedGraph(Graph):
 class FeatureGraph(Graph):
     """Images (B, 3, H, W) uint8 RGB -> features, for `NamesGraph`. For arguments see Graph."""
 
-    def __init__(self, model: SegmentationModel, **options: str) -> None:
+    def __init__(self, model: nn.Module, **options: str) -> None:
         super().__init__(model, **options)
         _drop(self.parts, self.parts.only_names)
 
@@ -185,7 +188,7 @@ class NamesGraph(Graph):
     For arguments see Graph.
     """
 
-    def __init__(self, model: SegmentationModel, **options: str) -> None:
+    def __init__(self, model: nn.Module, **options: str) -> None:
         super().__init__(model, **options)
         _drop(self.parts, self.parts.only_features)
 
@@ -197,7 +200,7 @@ class NamesGraph(Graph):
 def parts_of(model: nn.Module) -> Parts:
     """The parts of a model; for the error see `check_supported`."""
     check_supported(model)
-    return PatchParts(model) if isinstance(model, TagCLIP) else MaskParts(model)
+    return PatchParts(model) if isinstance(model, TagCLIP) else MaskParts(model)  # type: ignore[arg-type]  # MTACLIP
 
 
 def check_supported(model: nn.Module) -> None:

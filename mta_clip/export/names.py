@@ -5,6 +5,7 @@ Shapes: K names, Z contexts per name (1 in TagCLIP), Dt text width.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def save_names(model: nn.Module, names: Sequence[str], path: str | Path) -> None
         ValueError: see `text_features`.
         OSError: the file cannot be written.
     """
-    arrays = {"names": np.array(list(names)), "text": text_features(model, names).cpu().numpy()}
+    arrays: dict[str, Any] = {"names": np.array(list(names)), "text": text_features(model, names).cpu().numpy()}
     if isinstance(model, TagCLIP):
         arrays["seen"] = model.seen_mask(names).cpu().numpy()
     with complete_file(path) as part, part.open("wb") as file:

@@ -8,7 +8,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ..data.parallel import end_with_parent
 
@@ -22,7 +22,8 @@ Result = TypeVar("Result")
 class Named(Protocol):
     """Work with a name, such as a `Block`."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
 
 Work = TypeVar("Work", bound=Named)
@@ -45,7 +46,8 @@ def run_local(
     processes = {process.connection: process for process in (_Process(start, index) for index in range(workers))}
     try:
         while processes:
-            for connection in wait(list(processes)):
+            ready: list[Any] = wait(list(processes))
+            for connection in ready:
                 process = processes.pop(connection)
                 try:
                     error, result = connection.recv()

@@ -177,19 +177,24 @@ class MaskClassifier(nn.Module):
         if vocabulary is not None:
             classifier = "text" if linear_rows is None else "ensemble"
             similarity = similarity_to_names(prediction, vocabulary, owners)
+        if linear_rows is not None:
+            linear_rows = linear_rows.to(prediction.class_logits.device, non_blocking=True)
         return classify_masks(
             prediction.class_logits,
             similarity,
             classifier=classifier,
             temperature=temperature,
             ensemble_weight=self.ensemble_weight,
-            linear_rows=None if linear_rows is None else linear_rows.to(similarity.device, non_blocking=True),
+            linear_rows=None
+            if linear_rows is None
+            else linear_rows.to(prediction.class_logits.device, non_blocking=True),
         )
 
     def temperature(self, prompts: PromptLearner | None) -> float | Tensor:
         """Temperature of the text softmax: that of training, or `text_temperature` if training used raw cosines."""
-        raw_cosines = prompts is None or prompts.fixed_temperature == 1
-        return self.text_temperature if raw_cosines else prompts.temperature
+        if prompts is None or prompts.fixed_temperature == 1:  # raw cosines
+            return self.text_temperature
+        return prompts.temperature
 
     def linear_rows(self, prompts: PromptLearner) -> Tensor | None:
         """For each name of the vocabulary, and last for "no object", its row of the linear classifier, or -1: (K',).
@@ -199,5 +204,6 @@ class MaskClassifier(nn.Module):
         if self.classifier != "ensemble":
             return None
         own = prompts.class_names
-        rows = [-1 if i < 0 or own[i] in self.held_out else i for i in find_classes(prompts.vocabulary, own)]
+        names = prompts.vocabulary or own
+        rows = [-1 if i < 0 or own[i] in self.held_out else i for i in find_classes(names, own)]
         return torch.tensor([*rows, len(own)])

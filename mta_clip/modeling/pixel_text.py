@@ -97,7 +97,7 @@ class PixelTextHead(nn.Module):
             step_labels: the label maps of all parts of a step, see `SegmentationModel.losses`.
         """
         maps = labels if step_labels is None else step_labels
-        count = sum((x != ignore_label).sum() for x in maps) * (len(labels) / len(maps))
+        count = torch.stack([(x != ignore_label).sum() for x in maps]).sum() * (len(labels) / len(maps))
         labels, count = (x.to(scores.device, non_blocking=True) for x in (labels, count))
         logits = F.interpolate(scores.float() / temperature, labels.shape[1:], mode="bilinear", align_corners=False)
         total = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="sum")

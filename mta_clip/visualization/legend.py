@@ -54,7 +54,7 @@ def legend_entries(
     return [
         LegendEntry(
             name=class_names[index],
-            color=tuple(int(value) for value in colors[index]),
+            color=tuple(colors[index].tolist()),
             share=float(pixels[index] / labelled.size),
             mark=marks.get(class_names[index], ""),
         )

@@ -53,7 +53,7 @@ def register_sem_seg(
 
 
 def register_splits(
-    prefix: str, splits: Iterable[str], load: Callable[[str], list[dict]], classes: ClassList, **options
+    prefix: str, splits: Iterable[str], load: Callable[[str], list[dict]], classes: ClassList, **options: Any
 ) -> None:
     """Registers `<prefix>_<split>`, loaded by `load(split)`, for every split; for options see `register_sem_seg`."""
     for split in splits:
@@ -119,7 +119,7 @@ def pair_folders(
     chosen = images
     if files is not None:
         name_of = {name: name for name in images} | {file: name for name, file in images.items()}
-        chosen = {name_of.get(file, file): images.get(name_of.get(file), file) for file in files}
+        chosen = {name_of.get(file, file): images.get(name_of.get(file, file), file) for file in files}
     records = _pair(image_dir, chosen, label_dir, {name: name + label_suffix for name in chosen})
     known = {name + label_suffix for name in images} | {*(images.values() if image_dir == label_dir else ())}
     unused = [file for file in files_below(label_dir) if file.endswith(label_suffix) and file not in known]

@@ -20,6 +20,7 @@ their image; pixel values are class indices. Images in a subfolder have their la
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -30,7 +31,7 @@ from .catalog import pair_folders, read_names, register_sem_seg
 
 _REQUIRED = ("name", "image_dir", "label_dir", "classes")
 _OPTIONAL = ("ignore_label", "image_suffix", "label_suffix", "label_map", "colors", "files")
-_KINDS = dict.fromkeys((*_REQUIRED, *_OPTIONAL), (str, "a text")) | {
+_KINDS: dict[str, tuple[Any, str]] = dict.fromkeys((*_REQUIRED, *_OPTIONAL), (str, "a text")) | {
     "classes": ((str, list, tuple), "a file or a list of names"),
     "files": ((str, list, tuple), "a file or a list of names"),
     "colors": ((list, tuple), "a list of [red, green, blue]"),

@@ -19,6 +19,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     The state dict is that of BatchNorm2d. Statistics are computed at least in float32, even inside autocast.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, input: Tensor) -> Tensor:
         """Normalises (B, c, h, w); B, h and w may differ between processes."""
         if not self.training or comm.get_world_size() == 1:

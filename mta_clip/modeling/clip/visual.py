@@ -74,8 +74,8 @@ def warn_of_other_pixels(name: str, pretrained: str, mean: Sequence[float], std:
     if not pretrained:
         return
     if name.startswith(TIMM):
-        weights = timm.get_pretrained_cfg(name.removeprefix(TIMM))
-        weights = weights.to_dict() if weights else {}
+        known = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        weights = known.to_dict() if known else {}
     else:
         weights = open_clip.get_pretrained_cfg(name, pretrained)
     if not weights.get("mean") or not weights.get("std"):
@@ -97,8 +97,8 @@ def _timm_visual(name: str, pretrained: str, drop_path: float) -> nn.Module:
             f"MODEL.CLIP.IMAGE_NAME: timm has no model {base!r}{did_you_mean(base, timm.list_models())}. "
             "`python -c 'import timm; print(timm.list_models())'` lists all"
         )
-    options = {"drop_path_rate": drop_path} if drop_path else {}
-    file = "" if pretrained in ("", TIMM_WEIGHTS) else Path(pretrained).expanduser()
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+    file = None if pretrained in ("", TIMM_WEIGHTS) else Path(pretrained).expanduser()
     if file and not file.is_file():
         raise FileNotFoundError(
             f"MODEL.CLIP.IMAGE_PRETRAINED: no such file: {file}. Give a file, {TIMM_WEIGHTS!r} (timm's own weights) "

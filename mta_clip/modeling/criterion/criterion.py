@@ -5,6 +5,7 @@ object), Z contexts, Dm mask embedding width, h and w = a quarter of the padded 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ class MaskTextCriterion(nn.Module):
                 "is none; set it to 0, or MODEL.MTA.SIMILARITY_WEIGHT above 0 and MODEL.PROMPT.NAME"
             )
         exclude = ignored_pixels == "excluded"
-        points = {"num_points": num_points, "exclude_ignored": exclude, "draw_points": draw_points}
+        points: dict[str, Any] = {"num_points": num_points, "exclude_ignored": exclude, "draw_points": draw_points}
         self.matcher = HungarianMatcher(
             class_weight=class_weight, mask_weight=mask_weight, dice_weight=dice_weight, **points
         )
@@ -204,7 +205,8 @@ class MaskTextCriterion(nn.Module):
             "loss_dice": self.dice_weight * dice / mask_divisor,
         }
         if self.similarity_loss is not None:
-            similarity = torch.stack([layer.similarity for layer in layers], dim=1)  # (Z, I, B, Q, K)
+            similarities: list[Any] = [layer.similarity for layer in layers]  # checked
+            similarity = torch.stack(similarities, dim=1)  # (Z, I, B, Q, K)
             contrast = (self.similarity_loss(similarity, labels, temperature) * query_weights).sum((1, 2))
             losses["loss_sim"] = self.similarity_weight * contrast / weight_sums
             if self.balance_weight:
@@ -242,7 +244,7 @@ class MaskTextCriterion(nn.Module):
     def _check_inputs(self, layers: list[LayerPrediction], targets: list[Target]) -> None:
         check_labels(torch.cat([target["labels"] for target in targets]), self.num_classes, "targets")
         for layer in layers:
-            parts = {"class logits": layer.class_logits}
+            parts: dict[str, Tensor | None] = {"class logits": layer.class_logits}
             if self.similarity_loss is not None:
                 parts["similarity"] = layer.similarity
             for name, part in parts.items():

@@ -5,6 +5,8 @@ an image, P points, Dm mask embedding width, h and w = a quarter of the padded i
 """
 
 import logging
+import operator
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -122,7 +124,7 @@ class HungarianMatcher:
                 self.cost_terms(class_logits[:, image], mask_embed[:, image], mask_features[image], target)
                 for image, target in enumerate(targets)
             ]
-            totals = [sum(terms.values()) for terms in costs]
+            totals = [reduce(operator.add, terms.values()) for terms in costs]
         # One transfer for the whole batch, as each waits for the device; from here on, all is on the CPU.
         flat = torch.cat([total.flatten() for total in totals]).cpu().double().numpy()
         if not np.isfinite(flat).all():

@@ -88,10 +88,11 @@ class AugmentedModel(nn.Module):
         results = []
         for inputs in batched_inputs:
             image = self._original_image(inputs)
-            size = inputs.get("height", image.shape[0]), inputs.get("width", image.shape[1])
+            height, width = map(int, image.shape[:2])
+            size = inputs.get("height", height), inputs.get("width", width)
             with self.model.inference_precision():
                 score_map = MeanScores(self._score_maps(image), size)
-                labels_only = inputs.get("label_maps_only", self.model.label_maps_only)
+                labels_only = bool(inputs.get("label_maps_only", self.model.label_maps_only))
                 results.append(make_output(score_map, size, label_maps_only=labels_only))
         return results
 

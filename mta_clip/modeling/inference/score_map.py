@@ -37,7 +37,7 @@ class ScoreMap(ABC):
     """
 
     def __init__(self, size: tuple[int, int], channels: int, device: torch.device) -> None:
-        self.size = tuple(size)
+        self.size = size
         self.channels = channels
         self.device = device
 
@@ -57,14 +57,15 @@ class ScoreMap(ABC):
             if result is None:
                 result = scores.map(lambda part: part.new_empty((len(part), *self.size), dtype=torch.float32))
             result.map(partial(_copy_rows, start=start), scores)
-        return result
+        return result  # type: ignore[return-value]  # there is a first block
 
 
 class WholeScores(ScoreMap):
     """Scores (C, H, W) that already exist as a whole."""
 
     def __init__(self, scores: Scores) -> None:
-        super().__init__(scores.classes.shape[1:], len(scores.classes), scores.classes.device)
+        channels, height, width = scores.classes.shape
+        super().__init__((height, width), channels, scores.classes.device)
         self.scores = scores
 
     def rows(self, start: int, stop: int) -> Scores:

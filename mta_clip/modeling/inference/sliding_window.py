@@ -4,7 +4,7 @@ Shapes: C classes, H and W = an image before padding, h and w = a window of it, 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from .score_map import ScoreMap, Scores
 
 BLENDS = ("uniform", "linear")
-Predict = Callable[[list[Tensor]], list[ScoreMap]]  # images (3, h, w) of one size -> a score map of that size for each
+# images (3, h, w) of one size -> a score map of that size for each
+Predict = Callable[[list[Tensor]], Sequence[ScoreMap]]
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
@@ -85,9 +86,9 @@ class WindowScores(ScoreMap):
     """
 
     def __init__(self, window: SlidingWindow, predict: Predict, image: Tensor) -> None:
-        size = tuple(image.shape[-2:])
+        size = image.shape[-2], image.shape[-1]
         self.predict, self.image, self.batch = predict, image, window.batch
-        self.window_size = tuple(min(pair) for pair in zip(window.size, size, strict=True))
+        self.window_size = min(window.size[0], size[0]), min(window.size[1], size[1])
         if self.window_size != window.size:
             log_first_n(
                 logging.WARNING,
@@ -171,10 +172,10 @@ class WindowAccumulator:
         for strip in self.strips:
             low, high = max(strip.start, first), min(strip.stop, stop)
             if low < high:
-                into, rows = slice(low - strip.start, high - strip.start), slice(low - first, high - first)
+                into, added = slice(low - strip.start, high - strip.start), slice(low - first, high - first)
                 self._sums(strip, scores).map(
-                    lambda sums, part, into=into, rows=rows: sums[:, into, left : left + len(columns)].addcmul_(
-                        part[:, rows].float(), weights[rows]
+                    lambda sums, part, into=into, added=added: sums[:, into, left : left + len(columns)].addcmul_(
+                        part[:, added].float(), weights[added]
                     ),
                     scores,
                 )
@@ -184,7 +185,7 @@ class WindowAccumulator:
         parts = [
             strip.sums.map(lambda sums, top=strip.start: sums[:, max(start - top, 0) : stop - top])
             for strip in self.strips
-            if strip.start < stop and start < strip.stop
+            if strip.sums is not None and strip.start < stop and start < strip.stop
         ]
         sums = parts[0].map(lambda *pieces: torch.cat(pieces, dim=1), *parts[1:])
         rows, columns = (total.to(sums.classes.device, non_blocking=True) for total in self.totals)
@@ -194,7 +195,7 @@ class WindowAccumulator:
         """Frees the rows above row `start`."""
         self.strips = [strip for strip in self.strips if strip.stop > start]
         first = self.strips[0]
-        if first.start < start:
+        if first.sums is not None and first.start < start:
             first.sums = first.sums.map(lambda sums: sums[:, start - first.start :].clone())
             first.start = start
 

@@ -8,6 +8,7 @@ Shapes: B images, C classes, H and W = an image: before padding in dicts, after 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -19,7 +20,7 @@ from ..inference import ScoreMap, SlidingWindow, WindowScores, build_sliding_win
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def _call_by_mode(network: nn.Module, by_mode: dict[bool, Callable], *args, **kwargs):
+def _call_by_mode(network: nn.Module, by_mode: dict[bool, Callable], *args: Any, **kwargs: Any) -> Any:
     return by_mode[network.training](*args, **kwargs)
 
 
@@ -106,7 +107,7 @@ class SegmentationModel(nn.Module):
         """
         raise NotImplementedError
 
-    def predict(self, images: ImageList) -> list[ScoreMap]:
+    def predict(self, images: ImageList) -> Sequence[ScoreMap]:
         """Score maps of normalised images, each at its size before padding; subclasses implement it."""
         raise NotImplementedError
 
@@ -114,7 +115,7 @@ class SegmentationModel(nn.Module):
         """The modules that take most of the time; targets, matching and output are not among them."""
         raise NotImplementedError
 
-    def compile(self, *args, dynamic: bool | None = None, **kwargs) -> None:
+    def compile(self, *args: Any, dynamic: bool | None = None, **kwargs: Any) -> None:
         """Compiles each network at its first call; the code in between is left out: its shapes change with the labels.
 
         Training compiles again for each size of images, whatever `dynamic` says: with graphs for any size, Inductor's

@@ -131,7 +131,9 @@ class MTACLIP(SegmentationModel):
     def losses(self, images: Tensor, labels: Tensor, step_labels: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """See SegmentationModel."""
         output = self.predict_masks(images)  # first: a GPU computes it while the CPU reads the labels
-        targets = targets_from_sem_seg(list(labels), images.shape[-2:], self.ignore_label, device=images.device)
+        targets = targets_from_sem_seg(
+            list(labels), (images.shape[-2], images.shape[-1]), self.ignore_label, device=images.device
+        )
         temperature = 1.0 if self.prompt_learner is None else self.prompt_learner.temperature
         masks = None if step_labels is None else [len(present_labels(x, self.ignore_label)) for x in step_labels]
         losses = self.criterion(output, targets, temperature, masks_of_step=masks)
@@ -153,6 +155,6 @@ class MTACLIP(SegmentationModel):
         """See SegmentationModel."""
         _, class_probs, mask_logits = self.classified_masks(images.tensor)
         return [
-            MaskScores(*masks, images.tensor.shape[-2:], size)
-            for *masks, size in zip(class_probs, mask_logits, images.image_sizes, strict=True)
+            MaskScores(probs, logits, images.tensor.shape[-2:], size)
+            for probs, logits, size in zip(class_probs, mask_logits, images.image_sizes, strict=True)
         ]

@@ -5,6 +5,7 @@ h and w = patch grid.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -177,14 +178,12 @@ class TagCLIP(SegmentationModel):
         view = self.labels
         if self.first_labels is not None and get_event_storage().iter < self.pseudo_labels_from_iter:
             view = self.first_labels
-        logits = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
+        masks, trusty = self.logits(images, [self.split.class_names[i] for i in view.trained_classes])
         view.check(labels)  # here: a GPU computes the logits while the CPU reads the labels
         labels = labels.to(images.device, non_blocking=True)
         visible = view(labels)
-        masks, trusty = (
-            None if x is None else F.interpolate(x.float(), images.shape[-2:], mode="bilinear", align_corners=False)
-            for x in logits
-        )
+        enlarge = partial(F.interpolate, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        masks, trusty = enlarge(masks.float()), None if trusty is None else enlarge(trusty.float())
         trusty_target = None if trusty is None else view.trusty_target(labels)
         present = None
         if view.pseudo_labels:
@@ -199,9 +198,7 @@ class TagCLIP(SegmentationModel):
         """See SegmentationModel."""
         names = self.names
         masks, trusty = self.logits(images.tensor, names)
-        if trusty is None:
-            trusty = [None] * len(masks)
-        elif not self.labels.trusty_target_is_seen:
+        if trusty is not None and not self.labels.trusty_target_is_seen:
             trusty = -trusty
         options = {
             "size": images.tensor.shape[-2:],
@@ -210,6 +207,6 @@ class TagCLIP(SegmentationModel):
             "weighting": self.trusty_eval,
         }
         return [
-            TrustyScores(*logits, crop=size, **options)
-            for *logits, size in zip(masks, trusty, images.image_sizes, strict=True)
+            TrustyScores(mask_logits, None if trusty is None else trusty[image], crop=size, **options)
+            for image, (mask_logits, size) in enumerate(zip(masks, images.image_sizes, strict=True))
         ]

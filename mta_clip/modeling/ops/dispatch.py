@@ -2,8 +2,21 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, Protocol
+
+from torch import Tensor
 
 _plain_only = False
+
+
+class Operator(Protocol):
+    """An operator in several forms; see `dispatch`."""
+
+    plain: Callable
+    forms: tuple[str, ...]
+    chosen: Callable[..., Callable]
+
+    def __call__(self, tensor: Tensor, *args: Any, form: str = "auto", **kwargs: Any) -> Any: ...
 
 
 def dispatch(
@@ -12,7 +25,7 @@ def dispatch(
     everywhere: Callable | None = None,
     named: Mapping[str, Callable] | None = None,
     **by_device: Callable,
-) -> Callable:
+) -> Operator:
     """Combines several forms of an operator, which give the same numbers up to rounding.
 
     Args:
@@ -32,12 +45,12 @@ def dispatch(
         fast = by_device.get(device_type, everywhere) if form == "auto" else named[form]
         return plain if _plain_only else fast or plain
 
-    def operator(tensor, *args, form="auto", **kwargs):
+    def operator(tensor: Tensor, *args: Any, form: str = "auto", **kwargs: Any) -> Any:
         return chosen(tensor.device.type, form)(tensor, *args, **kwargs)
 
     operator.__doc__, operator.__name__ = plain.__doc__, plain.__name__
-    operator.plain, operator.forms, operator.chosen = plain, ("auto", *named), chosen
-    return operator
+    vars(operator).update(plain=plain, forms=("auto", *named), chosen=chosen)
+    return operator  # type: ignore[return-value]  # with the attributes from here
 
 
 @contextmanager

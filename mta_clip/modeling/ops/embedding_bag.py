@@ -9,6 +9,7 @@ Shapes: as in sampling.py; h and w = a level. A cell is the top left of the four
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,17 +90,18 @@ def _differentiable_sampling(value: Tensor, x: Tensor, y: Tensor, weights: Tenso
 
 class _Sampling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
+    def forward(ctx: Any, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, layout: TableLayout) -> Tensor:
         table = _zero_bordered(value, layout)
         ctx.layout = layout
         ctx.save_for_backward(table, x, y, weights)
         limit = _BLOCK_SAMPLES.get(x.device.type, x.numel())
         samples = (part.split(max(1, limit // (x.shape[0] * x.shape[2])), dim=1) for part in (x, y, weights))
-        return torch.cat([_sum_bags(table, *block, layout).to(value.dtype) for block in zip(*samples, strict=True)], 1)
+        blocks = zip(*samples, strict=True)
+        return torch.cat([_sum_bags(table, bx, by, bw, layout).to(value.dtype) for bx, by, bw in blocks], 1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         table, x, y, weights = ctx.saved_tensors
         layout = ctx.layout
         cells, fx, fy = _locate(x, y, layout)

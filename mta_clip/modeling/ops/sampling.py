@@ -5,6 +5,7 @@ and level; J = A * L * P samples of a query, in the order head, level, point.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ def deformable_sampling(
     Returns:
         (B, N, A * d), in the dtype of `value`.
     """
-    heads, total = value.shape[2], 0
+    heads = value.shape[2]
+    total: Any = 0
     maps = value.float().permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in sizes], dim=-1)  # (B * A, d, h * w)
     x, y, weights = (t.unflatten(-1, (heads, len(sizes), -1)).transpose(1, 2).flatten(0, 1) for t in (x, y, weights))
     for level, (height, width) in enumerate(sizes):

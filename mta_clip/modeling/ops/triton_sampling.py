@@ -61,7 +61,8 @@ def _backward(
         *map(_like, (x, y, weights)),
     )
     _launch(_backward_kernel, value, x, y, weights, sizes, grad.contiguous(), *gradients)
-    return gradients[0].to(value.dtype), *gradients[1:]
+    grad_value, grad_x, grad_y, grad_weights = gradients
+    return grad_value.to(value.dtype), grad_x, grad_y, grad_weights
 
 
 @_forward.register_fake

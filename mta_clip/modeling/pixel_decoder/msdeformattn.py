@@ -8,7 +8,7 @@ map, h and w = the finest encoder map, h_l and w_l = encoder map l.
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -35,7 +35,7 @@ class DeformableEncoderLayer(nn.Module):
         ValueError: see MSDeformAttn.
     """
 
-    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: int | str):
+    def __init__(self, *, embed_dim: int, feedforward_dim: int, dropout: float = 0.0, **attention: Any):
         super().__init__()
         self.self_attn = MSDeformAttn(embed_dim=embed_dim, **attention)
         self.norm1 = nn.LayerNorm(embed_dim)
@@ -73,10 +73,8 @@ class ConvNorm(nn.Module):
     ):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
-        if norm == "GN":
-            self.norm = nn.GroupNorm(norm_groups, out_channels)
-        else:
-            self.norm = get_norm(norm, out_channels) or nn.Identity()
+        layer = nn.GroupNorm(norm_groups, out_channels) if norm == "GN" else get_norm(norm, out_channels)
+        self.norm = layer or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, out_channels, h_l, w_l) from (B, in_channels, h_l, w_l)."""
@@ -166,7 +164,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             )
             for _ in range(num_layers)
         )
-        fpn = {"norm": norm, "norm_groups": norm_groups, "bias": norm == ""}
+        fpn: dict[str, Any] = {"norm": norm, "norm_groups": norm_groups, "bias": norm == ""}
         self.lateral_convs = nn.ModuleList(
             ConvNorm(channels[name], conv_dim, kernel_size=1, **fpn) for name in self.fpn_in_features
         )
@@ -237,8 +235,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
     def _encode(self, maps: list[Tensor]) -> list[Tensor]:
         """Runs the transformer encoder: maps (B, c, h_l, w_l) -> maps (B, D, h_l, w_l)."""
         sizes = [(x.shape[-2], x.shape[-1]) for x in maps]
-        tokens = [proj(x).flatten(2).transpose(1, 2) for proj, x in zip(self.input_proj, maps, strict=True)]
-        tokens = torch.cat(tokens, dim=1)
+        levels = [proj(x).flatten(2).transpose(1, 2) for proj, x in zip(self.input_proj, maps, strict=True)]
+        tokens = torch.cat(levels, dim=1)
         position = torch.cat(
             [
                 self.position_embedding(size, tokens.device).flatten(0, 1) + level
@@ -250,7 +248,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
         position = position.to(tokens.dtype)
         for layer in self.layers:
             if self.checkpointing and self.training:
-                layer = partial(checkpoint, layer, use_reentrant=False)
-            tokens = layer(tokens, position, reference, sizes)
-        levels = tokens.split([math.prod(size) for size in sizes], dim=1)
-        return [x.unflatten(1, size).permute(0, 3, 1, 2) for x, size in zip(levels, sizes, strict=True)]
+                tokens = checkpoint(layer, tokens, position, reference, sizes, use_reentrant=False)
+            else:
+                tokens = layer(tokens, position, reference, sizes)
+        encoded = tokens.split([math.prod(size) for size in sizes], dim=1)
+        return [x.unflatten(1, size).permute(0, 3, 1, 2) for x, size in zip(encoded, sizes, strict=True)]

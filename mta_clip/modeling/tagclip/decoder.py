@@ -4,6 +4,8 @@ Shapes: B images, N all queries (one per class, then the trusty token), D decode
 look at.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,7 +77,7 @@ class DecoderLayer(nn.Module):
         """Updated queries (B, N, D), from queries (B, N, D) and memory (B, S, D)."""
         if self.self_attn is not None:
             update, _ = self.self_attn(queries, queries, queries, need_weights=False)
-            queries = self.norm1(queries + self.dropout(update))
+            queries = self.norm1(queries + self.dropout(update))  # type: ignore[misc]  # as self_attn
         queries = self.norm2(queries + self.dropout(self.cross_attn(queries, memory)))
         hidden = self.dropout(torch.relu(self.linear1(queries)))
         return self.norm3(queries + self.dropout(self.linear2(hidden)))
@@ -114,7 +116,7 @@ class AttentionToMaskDecoder(nn.Module):
             )
         if num_layers < 2:
             raise ValueError(f"MODEL.TAGCLIP.DEC_LAYERS must be at least 2, as the last only scores, got {num_layers}")
-        options = {"dim": dim, "num_heads": num_heads, "dropout": dropout, "keep_unused": keep_unused}
+        options: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "dropout": dropout, "keep_unused": keep_unused}
         full_layers = num_layers if keep_unused else num_layers - 1
         self.layers = nn.ModuleList(
             DecoderLayer(self_attention=self_attention and i == 0, **options) for i in range(full_layers)

@@ -6,6 +6,7 @@ Shapes: C classes, B images, H and W = padded images.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class TrainingLabels(nn.Module):
         check_protocol(protocol, split, ignore_label)
         _check_trusty_target(trusty_target, protocol)
         transductive = protocol == "transductive"
-        self.shared = {"split": split, "ignore_label": ignore_label, "trusty_target": trusty_target}
+        self.shared: dict[str, Any] = {"split": split, "ignore_label": ignore_label, "trusty_target": trusty_target}
         self.split = split
         self.ignore_label = ignore_label
         self.known = (ignore_label, UNLABELLED) if transductive else (ignore_label,)  # labels other than classes

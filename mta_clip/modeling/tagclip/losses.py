@@ -107,7 +107,7 @@ class TrustyCriterion(nn.Module):
             "loss_dice": self.dice_weight * (_map_dice_loss(mask_logits, targets) * present).sum() / normalizer,
         }
         if trusty_logits is not None:
-            target = trusty_target[:, None].to(mask_logits.dtype)
+            target = trusty_target[:, None].to(mask_logits.dtype)  # type: ignore[index]  # with the logits
             loss = self.trusty_loss(trusty_logits.float(), target)
             losses["loss_trusty"] = self.trusty_weight * loss.sum() / normalizer
         return losses

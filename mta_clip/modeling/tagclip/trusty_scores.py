@@ -53,6 +53,8 @@ def trusty_scores(
     check_weighting(weighting, has_trusty_map=unseen_prob is not None)
     seen = seen_mask.to(mask_probs.dtype)[:, None, None]
     scores = mask_probs - gamma * seen
+    if unseen_prob is None:
+        return scores
     if weighting in ("seen", "both"):
         scores = scores * (1 - seen * unseen_prob)
     if weighting in ("unseen", "both"):
@@ -83,13 +85,15 @@ class TrustyScores(ScoreMap):
         super().__init__(crop, 2 * len(mask_logits), mask_logits.device)
         self.mask_logits = mask_logits.float()
         self.trusty_logits = None if trusty_logits is None else trusty_logits.float()
-        self.padded_size = tuple(size)
+        self.padded_size = size
         self.options = options
 
     def rows(self, start: int, stop: int) -> Scores:
         """See ScoreMap."""
-        masks, seen = (
-            None if x is None else mask_probabilities(x, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
-            for x in (self.mask_logits, self.trusty_logits)
-        )
-        return Scores(trusty_scores(masks, None if seen is None else 1 - seen, **self.options), seen)
+
+        def probabilities(logits: Tensor) -> Tensor:
+            return mask_probabilities(logits, self.padded_size, slice(start, stop))[:, :, : self.size[1]]
+
+        seen = None if self.trusty_logits is None else probabilities(self.trusty_logits)
+        unseen = None if seen is None else 1 - seen
+        return Scores(trusty_scores(probabilities(self.mask_logits), unseen, **self.options), seen)

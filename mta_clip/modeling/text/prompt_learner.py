@@ -181,10 +181,12 @@ class PromptLearner(nn.Module):
             self._cache.clear()
         return super().train(mode)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # also called when a parent module loads its state dict
+    def _load_from_state_dict(
+        self, *args: Any, **kwargs: Any
+    ) -> None:  # also called when a parent module loads its state dict
         self._cache.clear()
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _apply(self, *args, **kwargs) -> "PromptLearner":
+    def _apply(self, *args: Any, **kwargs: Any) -> "PromptLearner":
         self._cache.clear()
         return super()._apply(*args, **kwargs)

@@ -4,6 +4,7 @@ Shapes: Z contexts, K' rows of text for names ("no object" last), S synonyms of 
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ def mean_direction(features: Iterable[Tensor]) -> Tensor:
 
     The result is as long as the features are on average, so that it can be used wherever one of them could.
     """
+    total: Any
     total, length, count = 0.0, 0.0, 0
     for part in features:
         norm = part.norm(dim=-1, keepdim=True)

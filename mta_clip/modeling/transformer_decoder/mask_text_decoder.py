@@ -94,14 +94,16 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         Raises:
             ValueError: no text, or text of another shape.
         """
-        self._check_text(text)
+        text = self._check_text(text)
         queries = self.query_feat.weight
         if self.text_queries:
             rows = self.text_proj(text.flatten(0, 1) if text.dim() == 3 else text.transpose(0, 1).flatten(1, 2))
             queries = torch.cat([queries.expand(*rows.shape[:-2], -1, -1), rows], dim=-2)
         return self.query_norm(queries).expand(batch_size, -1, -1)
 
-    def predict(self, normed: Tensor, mask_embed: Tensor, text: Tensor) -> LayerPrediction:
+    def predict(  # type: ignore[override]  # `initial_queries` has checked the text
+        self, normed: Tensor, mask_embed: Tensor, text: Tensor
+    ) -> LayerPrediction:
         """See the base class. Adds the mask embeddings in text space and their similarity to every text row."""
         prediction = super().predict(normed, mask_embed, text)
         if not self.compare:
@@ -114,12 +116,12 @@ class MaskTextDecoder(MultiScaleMaskedTransformerDecoder):
         prediction.similarity = prediction.similarity_to(text)
         return prediction
 
-    def _check_text(self, text: Tensor | None) -> None:
-        shape = None if text is None else (text.shape[0], *text.shape[-2:])
-        if shape != self.text_shape:
+    def _check_text(self, text: Tensor | None) -> Tensor:
+        if text is None or (text.shape[0], *text.shape[-2:]) != self.text_shape:
             contexts, rows, width = self.text_shape
             raise ValueError(
                 f"MaskTextDecoder needs the text of its training classes, ({contexts} contexts, [images,] {rows} rows "
                 f"with no-object last, width {width}), got {None if text is None else tuple(text.shape)}; to classify "
                 "masks by other names, compare them afterwards: LayerPrediction.similarity_to(text)"
             )
+        return text

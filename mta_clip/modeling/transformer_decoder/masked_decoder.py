@@ -154,7 +154,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     def _refine(
         self,
-        layer: MaskedDecoderLayer,
+        layer: nn.Module,
         queries: Tensor,
         normed: Tensor,
         mask_embed: Tensor,

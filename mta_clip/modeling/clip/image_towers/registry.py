@@ -43,11 +43,11 @@ class FeatureTower(nn.Module):
         """For each map, the modules that lead to it from the map before; the stem leads to the first ones."""
         raise NotImplementedError
 
-    def stages(self) -> list[list[nn.Module | nn.Parameter]]:
+    def stages(self) -> list[Sequence[nn.Module | nn.Parameter]]:
         """Modules and parameters of the stem and of each of the four maps: the stages that FREEZE_AT counts."""
         levels = self.levels()
         in_levels = {id(module) for level in levels for root in level for module in root.modules()}
-        stem = []
+        stem: list[nn.Module | nn.Parameter] = []
         for module in self.visual.modules():
             if id(module) not in in_levels:
                 # timm's BatchNormAct2d is one module, although its activation is a child

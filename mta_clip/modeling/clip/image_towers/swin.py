@@ -65,7 +65,7 @@ class _WindowBlock(SwinTransformerBlock):
         padded, mask = x.shape[1:3], None
         if down or right:
             x = torch.roll(x, (-down, -right), (1, 2))
-            mask = self._mask(*padded, x.device)
+            mask = self._mask(padded[0], padded[1], x.device)
         windows = self.attn(window_partition(x, self.window_size).flatten(1, 2), mask)
         x = window_reverse(windows.unflatten(1, self.window_size), self.window_size, *padded)
         if down or right:

@@ -64,7 +64,8 @@ class TimmPyramidTower(FeatureTower):
         was_training, (height, width) = self.visual.training, (64, 96)
         image = torch.zeros(1, 3, height, width, device=next(self.visual.parameters()).device)
         try:
-            shapes = [features.shape[1:] for features in self.visual.eval() and self(image)]
+            self.visual.eval()
+            shapes = [features.shape[1:] for features in self(image)]
             self.levels()
         except (AssertionError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(

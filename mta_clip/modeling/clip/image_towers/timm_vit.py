@@ -4,6 +4,7 @@ Shapes: B images, H and W = padded input (multiples of 32), E token width, h and
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from timm.layers import HybridEmbed, PatchEmbed
 from timm.models import Eva, VisionTransformer
@@ -28,7 +29,7 @@ class TimmViTTower(TokenTower):
         """See FeatureTower."""
         return isinstance(visual, (VisionTransformer, Eva)) and type(visual.patch_embed) in (PatchEmbed, HybridEmbed)
 
-    def __init__(self, trunk: nn.Module, taps: Sequence[int], neck_norm: str = "GN"):
+    def __init__(self, trunk: Any, taps: Sequence[int], neck_norm: str = "GN"):
         super().__init__(
             depth=len(trunk.blocks),
             width=trunk.embed_dim,

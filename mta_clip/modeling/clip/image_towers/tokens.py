@@ -5,7 +5,7 @@ Shapes: B images, H and W = padded input (multiples of 32), s stride of a map, E
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,7 +15,10 @@ from .registry import STRIDES, FeatureTower
 
 logger = logging.getLogger(__name__)
 
-NECK_NORMS = {"GN": lambda width: nn.GroupNorm(1, width), "SyncBN": SyncBatchNorm2d}
+NECK_NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "GN": lambda width: nn.GroupNorm(1, width),
+    "SyncBN": SyncBatchNorm2d,
+}
 
 
 class ScaleNeck(nn.ModuleList):
@@ -103,7 +106,7 @@ class TokenTower(FeatureTower):
     @classmethod
     def wrap(cls, visual: nn.Module, taps: Sequence[int], neck_norm: str) -> "TokenTower":
         """See FeatureTower."""
-        return cls(visual, taps, neck_norm)
+        return cls(visual, taps, neck_norm)  # type: ignore[call-arg, arg-type]  # as subclasses take them
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See FeatureTower."""

@@ -116,7 +116,7 @@ def _run_block(
     )
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
     texts = _finish_block(block, texts, _join_heads(attended).flatten(0, 1)[places])
-    attended = F.scaled_dot_product_attention(prefix_query, *prefix_memory, is_causal=True)
+    attended = F.scaled_dot_product_attention(prefix_query, prefix_memory[0], prefix_memory[1], is_causal=True)
     return _finish_block(block, prefix, _join_heads(attended)), texts
 
 

@@ -3,6 +3,8 @@
 Shapes: E token width, Dt width of text features.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .tower import TextTower
@@ -31,7 +33,8 @@ class OpenCLIPTextTower(TextTower):
         self.transformer = source.transformer
         self.ln_final = source.ln_final
         self.text_projection = projection = source.text_projection
-        self.pool, self.eos_id = pool_type(source), getattr(source, "eos_id", getattr(source, "text_eos_id", None))
+        self.pool = pool_type(source)
+        self.eos_id: Any = getattr(source, "eos_id", getattr(source, "text_eos_id", None))
         self.context_length, self.width = self.positional_embedding.shape
         if projection is None:
             self.text_dim = self.width
