@@ -45,9 +45,10 @@ test: setup ## run the tests (minutes on two cores)
 coverage: setup ## the same, with branch coverage of mta_clip/
 	$(PYTHON) -m pytest -n 2 --dist worksteal --cov mta_clip --cov-branch --cov-report term:skip-covered --cov-fail-under 95
 
-lint: setup ## ruff check, ruff format --check
+lint: setup ## ruff check, ruff format --check, mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 notebooks: setup ## run the notebooks, and store their outputs (minutes)
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(VENV)/bin/uv sync --inexact --group notebooks
