@@ -23,7 +23,8 @@ class Named(Protocol):
     """Work with a name, such as a `Block`."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For messages."""
 
 
 Work = TypeVar("Work", bound=Named)

@@ -16,7 +16,8 @@ class Operator(Protocol):
     forms: tuple[str, ...]
     chosen: Callable[..., Callable]
 
-    def __call__(self, tensor: Tensor, *args: Any, form: str = "auto", **kwargs: Any) -> Any: ...
+    def __call__(self, tensor: Tensor, *args: Any, form: str = "auto", **kwargs: Any) -> Any:
+        """Runs the form of this name, or with "auto" that of the tensor's device."""
 
 
 def dispatch(
