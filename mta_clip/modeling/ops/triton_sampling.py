@@ -38,14 +38,22 @@ def deformable_sampling(
     return _forward(value, x, y, weights, [side for size in sizes for side in size])
 
 
-@torch.library.custom_op("mta_clip::deformable_sampling", mutates_args=())
+# The schemas are written out, as PyTorch 2.6 cannot infer them from `collections.abc`.
+_INPUTS = "Tensor value, Tensor x, Tensor y, Tensor weights, int[] sizes"
+
+
+@torch.library.custom_op("mta_clip::deformable_sampling", mutates_args=(), schema=f"({_INPUTS}) -> Tensor")
 def _forward(value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[int]) -> Tensor:
     output = value.new_empty(*x.shape[:2], value.shape[2] * value.shape[3])
     _launch(_forward_kernel, value, x, y, weights, sizes, output)
     return output
 
 
-@torch.library.custom_op("mta_clip::deformable_sampling_backward", mutates_args=())
+@torch.library.custom_op(
+    "mta_clip::deformable_sampling_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def _backward(
     grad: Tensor, value: Tensor, x: Tensor, y: Tensor, weights: Tensor, sizes: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
