@@ -6,6 +6,7 @@ Shapes: H, W image size.
 import dataclasses
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import OutOfMemoryError
@@ -45,7 +46,7 @@ def _finished(job: Job, result: Segmentation) -> Segmentation:
     """The result without what the answer does not need: it is sent to the process that answers."""
     if job.other is not None:
         result = result.reject(job.other, threshold=job.threshold)
-    labels = result.labels.astype(np.uint8 if len(result.class_names) <= 256 else np.uint16)
+    labels: Any = result.labels.astype(np.uint8 if len(result.class_names) <= 256 else np.uint16)
     confidence = result.confidence if job.output == "json" else result.confidence[:0]
     return dataclasses.replace(result, image=result.image[:0], labels=labels, confidence=confidence, trusty=None)
 
