@@ -17,17 +17,8 @@ from ..engine.interrupts import Interrupted
 from .console import write_error
 from .options import parse
 
-COMMANDS = (
-    "train",
-    "evaluate",
-    "predict",
-    "label",
-    "check",
-    "export",
-    "info",
-    "app",
-    "serve",
-)  # modules of this package
+# modules of this package
+COMMANDS = ("train", "evaluate", "predict", "label", "check", "export", "info", "app", "serve")
 # What is wrong with the input, not with the code.
 USER_ERRORS = (ValueError, KeyError, OSError, ImportError, FloatingPointError)
 # Warnings of libraries about each other, which nobody who runs a command can act on: category, module.
