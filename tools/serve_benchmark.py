@@ -101,7 +101,9 @@ def send(port: int, requests: Sequence[Request], clients: int) -> list[Reply]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """A process and its descendants, without those that have ended and wait for their parent."""
+    if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+        return []
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *itertools.chain.from_iterable(family(int(child)) for child in children)]
 
@@ -149,7 +151,8 @@ def throughput(args: argparse.Namespace) -> dict[str, object]:
             start, cpu = time.perf_counter(), cpu_seconds(server.pid)
             replies = send(port, requests, args.clients)
             found["served"].append(len(images) / (time.perf_counter() - start))
-            found["served_cpu"].append((cpu_seconds(server.pid) - cpu) / len(images))
+            served_cpu = max(cpu_seconds(server.pid) - cpu, 1 / TICK)  # no more exact than that
+            found["served_cpu"].append(served_cpu / len(images))
             if wrong := Counter(reply.status for reply in replies if reply.status != 200):
                 raise RuntimeError(f"the server refused good images: {wrong}")
             seconds += [reply.seconds for reply in replies]
