@@ -57,11 +57,11 @@ def _no_interrupts() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """In a process that multiprocessing started: ends it if its parent is killed."""
+    """In a process that multiprocessing started: ends it if its parent is killed. In any other: nothing."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
 def _wait_for_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()  # returns if it is killed; else this process has ended before
-    os._exit(1)
+        os._exit(1)

@@ -2,11 +2,13 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from scripts import ROOT
 
 from mta_clip.data.parallel import map_files
 
@@ -100,3 +102,8 @@ def test_ctrl_c_reaches_the_main_process_alone(tmp_path, capfd):
     main.join(60)
     assert (tmp_path / "interrupted").exists() and main.exitcode == 0
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_process_without_a_parent_of_its_kind_goes_on():
+    code = "import time; from mta_clip.data.parallel import end_with_parent; end_with_parent(); time.sleep(0.5)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
