@@ -113,6 +113,26 @@ def test_batches_of_windows_do_not_change_the_result():
     assert counts == [1] * 16 + [5, 5, 5, 1]
 
 
+@pytest.mark.parametrize("size", [(8, 12), (12, 8)])
+def test_windows_need_not_be_square(size):
+    image, shapes = torch.randn(3, 30, 31), set()
+
+    def predict(crops):
+        shapes.update(crop.shape[1:] for crop in crops)
+        return predict_with(pointwise)(crops)
+
+    scores = WindowScores(SlidingWindow(size=size, stride=(5, 5)), predict, image).whole().classes
+    torch.testing.assert_close(scores, pointwise(image), rtol=0, atol=1e-5)
+    assert shapes == {size}
+
+
+def test_rows_may_be_skipped():
+    """Also those of windows that are not predicted yet."""
+    image = torch.randn(3, 40, 9)
+    scores = window_scores(image, stride=(5, 5), batch=1)
+    torch.testing.assert_close(scores.rows(34, 39).classes, pointwise(image)[:, 34:39], rtol=0, atol=1e-5)
+
+
 def test_half_precision_scores_are_summed_in_float32():
     image = torch.rand(3, 16, 16)
     scores = window_scores(image, lambda crop: pointwise(crop).bfloat16(), stride=(1, 1)).whole().classes
