@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .options import CONFIG_HELP
-from .own_photos import add_photo_options, has_photos, photos_config
+from .own_photos import VAL_SHARE, add_photo_options, has_photos, photos_config
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -58,7 +58,22 @@ def run(args: argparse.Namespace) -> int:
         logger.error("TROUBLE: %s", error)
         return 1
     names = [args.name] if args.name else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    return max([check(cfg, name, args.output, args.workers) for name in names])
+    status = max([check(cfg, name, args.output, args.workers) for name in names])
+    if status == 0 and has_photos(args) and not cfg.DATASETS.TEST:
+        say_what_is_held_out(names[0])
+    return status
+
+
+def say_what_is_held_out(name: str) -> None:
+    """Says how many photos of a dataset, which has no val folder beside it, training will keep for evaluation."""
+    from detectron2.data import DatasetCatalog
+
+    from ..data.own_folder import held_out_count
+
+    photos = len(DatasetCatalog.get(name))
+    if photos > 1:
+        count = held_out_count(photos, VAL_SHARE)
+        logger.info("Training will hold out %d of these %d photos for evaluation (--val-share).", count, photos)
 
 
 def check(cfg: "CfgNode", name: str, output: Path, workers: int) -> int:
@@ -91,5 +106,5 @@ def check(cfg: "CfgNode", name: str, output: Path, workers: int) -> int:
     troubles = config_troubles(cfg, name) + findings.troubles()
     for trouble in troubles:
         logger.error("TROUBLE: %s", trouble)
-    logger.info("%s", f"{len(troubles)} troubles" if troubles else "No trouble found.")
+    logger.info("%s", f"Troubles found: {len(troubles)}." if troubles else "No trouble found.")
     return 1 if troubles else 0

@@ -4,15 +4,15 @@ import argparse
 from pathlib import Path
 
 from .console import write_result
-from .options import add_config_options, add_weights_option, class_list, trained_config
+from .options import add_config_options, add_names_option, add_weights_option, trained_config
 
 DESCRIPTION = """Exports a trained model to ONNX, torch.export or OpenVINO.
 
   mta-clip export --config-file output/demo --output model.onnx
   mta-clip export --weights model_final.pth --output model.xml --returns labels --size 512 512
-  mta-clip export ... --labels "sky, road, my cat" --output model.onnx      other classes, by name
+  mta-clip export ... --names "sky, road, my cat" --output model.onnx       other classes, by name
   mta-clip export ... --vocabulary open --output model.onnx                 names stay an input
-  mta-clip export ... --labels "my cat" --output cat.npz                    only the numbers of names, for such a model
+  mta-clip export ... --names "my cat" --output cat.npz                     only the numbers of names, for such a model
 
 The suffix of --output chooses the format unless --format does. docs/export.md says how to run the files.
 """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="FILE", help="model.onnx, model.pt2, model.xml or names.npz")
     parser.add_argument("--format", choices=("onnx", "torch", "openvino"), help="default: that of the suffix")
     parser.add_argument("--vocabulary", choices=("closed", "open"), default="closed", help="open: names are an input")
-    parser.add_argument("--labels", type=class_list, help='class names, e.g. "sky, road, my cat"; default: its own')
+    add_names_option(parser, default="; default: its own")
     parser.add_argument("--returns", choices=("scores", "labels"), default="scores", help="what the graph gives")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="size of images in pixels; default: any size"
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     cfg.MODEL.DEVICE, cfg.MODEL.COMPILE = "cpu", False
     model, cfg = build_trained_model(cfg)
     if chosen is None:
-        save_names(model, args.labels or cfg.MODEL.PROMPT.CLASS_NAMES, output)
+        save_names(model, args.names or cfg.MODEL.PROMPT.CLASS_NAMES, output)
         files = [output]
     else:
         files = export_model(
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             output,
             format=chosen,
             vocabulary=args.vocabulary,
-            names=args.labels,
+            names=args.names,
             returns=args.returns,
             size=tuple(args.size) if args.size else None,
         )

@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 
-from .options import add_config_options, add_weights_option, class_list, positive, trained_config
+from .options import add_config_options, add_names_option, add_weights_option, positive, trained_config
 
 DESCRIPTION = """Labels any number of images, in several processes or on a cluster.
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_input = "folder, glob pattern, or text file with a path or URL per line; local, or a URL such as s3://..."
     parser.add_argument("--input", required=True, help=help_input)
     parser.add_argument("--output", required=True, help="folder of this job; with Ray, one that all machines see")
-    parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
+    add_names_option(parser)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local")
     help_workers = "processes or Ray actors, each with a model (default: one; local, on GPUs: one for each)"
     parser.add_argument("--workers", type=positive, metavar="N", help=help_workers)
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.engine == "local":
         check_devices(cfg.MODEL.DEVICE, workers)
     check_writable(args.output, "--output")
-    names = tuple(args.labels) if args.labels else None
+    names = tuple(args.names) if args.names else None
     task = Task(
         load=functools.partial(load_segmenter, cfg),
         output=os.path.abspath(args.output),
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         args.input,
         task,
         Engine(args.engine, workers, device),
-        settings=settings_of(cfg, names=args.labels, format=args.format),
+        settings=settings_of(cfg, names=args.names, format=args.format),
         block_size=args.block_size,
         retry_failed=args.retry_failed,
     )

@@ -47,12 +47,25 @@ def add_process_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_names_option(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Adds --names: the classes to look for; --labels, its older name, is the same."""
+    help_names = f'class names to look for, e.g. "sky, road, my cat", or a file as for training{default}'
+    parser.add_argument("--names", "--labels", type=class_list, metavar="NAMES", help=help_names)
+
+
 def class_list(text: str) -> list[str]:
-    """Splits comma-separated names and removes surrounding spaces.
+    """Splits comma-separated names and removes surrounding spaces; or reads those of a file, NAME.txt.
 
     Raises:
-        argparse.ArgumentTypeError: a name is empty.
+        argparse.ArgumentTypeError: a name is empty, or the file does not exist or is malformed.
     """
+    if text.endswith(".txt"):
+        from ..data.classes import read_classes
+
+        try:
+            return list(read_classes(text).names)
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
     names = [name.strip() for name in text.split(",")]
     if "" in names:
         raise argparse.ArgumentTypeError(f"an empty class name in {text!r}")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+VAL_SHARE = 0.2  # of the photos, held out for evaluation where there is no val folder
+
 
 def add_photo_options(parser: argparse.ArgumentParser, description: str) -> "argparse._ArgumentGroup":
     """Adds --data and the options in its place, as a group of options; returns the group."""
@@ -47,11 +49,19 @@ def has_photos(args: argparse.Namespace) -> bool:
 def photos_config(base: "CfgNode", args: argparse.Namespace, *, val_share: float, seed: int = 0) -> "CfgNode":
     """The config that trains a model of `base` on the photos that the options name; for the rest see `own_config`.
 
+    What KEY VALUE pairs say about classes, such as DATASETS.UNSEEN_CLASSES, is meant for these photos, and stays.
+
     Raises:
         FileNotFoundError, ValueError: see `own_config`.
     """
+    from ..data.model_classes import CLASS_KEYS
     from ..data.own_folder import own_config
 
     parts = {name: getattr(args, name) for name in ("data", "images", "labels", "names")}
     labels = {"label_map": args.label_map, "ignore_label": args.ignore_label}
-    return own_config(base, **parts, **labels, val_share=val_share, seed=seed)
+    cfg = own_config(base, **parts, **labels, val_share=val_share, seed=seed)
+    opts = getattr(args, "opts", [])
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        if key in CLASS_KEYS:
+            cfg.merge_from_list([key, value])
+    return cfg

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_config_options, add_weights_option, class_list, positive, trained_config
+from .options import add_config_options, add_names_option, add_weights_option, positive, trained_config
 
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
@@ -16,7 +16,7 @@ DESCRIPTION = """Segments images, and saves each one side by side with its overl
 
   mta-clip predict --config-file output/demo --input street.jpg photos/ 'more/*.png' --output out
   mta-clip predict --weights model_final.pth --input photos/ --output out --save-labels
-  mta-clip predict ... --labels "sky, road, my cat"     looks for other classes, by name
+  mta-clip predict ... --names "sky, road, my cat"      looks for other classes, by name
   mta-clip predict ... --input clip.mp4 --smoothing 0.8  a video, its probabilities averaged over some five frames
   mta-clip predict ... --input 0                         the first webcam, until Ctrl-C
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input", nargs="+", required=True, help="images, videos, folders and glob patterns; or the index of a webcam"
     )
     parser.add_argument("--output", required=True, help="folder for the pictures")
-    parser.add_argument("--labels", type=class_list, help='class names to look for, e.g. "sky, road, my cat"')
+    add_names_option(parser)
     parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
     parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
     video = parser.add_argument_group("videos")
@@ -184,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
     if names:
         check_writable(args.output, "--output")
         predictor = SegmentationPredictor(cfg)
-        if args.labels:
-            predictor.set_vocabulary(args.labels)
+        if args.names:
+            predictor.set_vocabulary(args.names)
         with logging_redirect_tqdm():
             failures |= segment_files(
                 predictor,

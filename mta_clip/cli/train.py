@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .job import run_job, write_mean_iou
 from .options import add_config_options, add_process_options, config_of
-from .own_photos import add_photo_options, has_photos, photos_config
+from .own_photos import VAL_SHARE, add_photo_options, has_photos, photos_config
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     add_config_options(parser)
     own = add_photo_options(parser, "the config is then what trains on them (default: own/small)")
-    own.add_argument("--val-share", type=float, default=0.2, metavar="SHARE", help="held out if there is no val/ (0.2)")
+    help_share = "held out for evaluation if there is no val/ (default: %(default)s)"
+    own.add_argument("--val-share", type=float, default=VAL_SHARE, metavar="SHARE", help=help_share)
     own.add_argument("--split-seed", type=int, default=0, metavar="N", help="chooses the photos to hold out (0)")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")

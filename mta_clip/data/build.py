@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .mapper import SemanticDatasetMapper
 from .model_classes import with_classes
+from .zero_shot import visible_labels
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,13 @@ def check_training_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE}, but the ignore label of "
             f"{names[0]!r} is {first.ignore_label}. Leave it out, or set it to that value."
+        )
+    visible_labels(cfg, first.stuff_classes, first.ignore_label)  # refuses names of no class
+    best = cfg.TEST.KEEP_BEST
+    if best.endswith(("mIoU_seen", "mIoU_unseen", "hIoU")) and not cfg.DATASETS.UNSEEN_CLASSES:
+        raise ValueError(
+            f"TEST.KEEP_BEST is {best!r}, but no class is unseen. Name the classes that get no labels in training, "
+            "such as DATASETS.UNSEEN_CLASSES \"['fence']\"; or keep the best by sem_seg/mIoU."
         )
 
 

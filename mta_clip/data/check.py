@@ -19,7 +19,7 @@ from tabulate import tabulate
 from .build import check_training_config, load_dataset_dicts
 from .classes import short_name
 from .image_files import image_depth, read_image
-from .label_maps import LabelReader, label_map_advice, read_stored_labels, width_x_height
+from .label_maps import LabelReader, label_map_advice, label_map_option, read_stored_labels, width_x_height
 from .model_classes import with_classes
 from .parallel import map_files
 
@@ -75,12 +75,10 @@ class DatasetFindings:
 
     def troubles(self) -> list[str]:
         """What has to be fixed before training, one sentence each."""
-        troubles = self.problems[:_SHOWN]
-        if len(self.problems) > _SHOWN:
-            troubles.append(f"... and {len(self.problems) - _SHOWN} more files like these.")
+        troubles = self._problems_by_kind()
         wrong = self.unexpected()
         troubles += [
-            f"value {v} is out of range in {self.images[v]} label maps ({self.pixels[v]} pixels), first in "
+            f"value {v} is out of range (label maps: {self.images[v]}, pixels: {self.pixels[v]}), first in "
             f"{self.first_file[v]}"
             for v in wrong[:_SHOWN]
         ]
@@ -96,15 +94,27 @@ class DatasetFindings:
         absent = [index for index in range(len(self.class_names)) if not self.pixels[index]]
         if len(self.class_names) == 2 and len(absent) == 1 and self.pixels[self.ignore_label]:  # masks of 0 and 255
             troubles.append(
-                f"{self.class_names[absent[0]]!r} has no pixel. If {self.ignore_label} means it: label_map: "
-                f"{{{self.ignore_label}: {absent[0]}}}"
+                f"{self.class_names[absent[0]]!r} has no pixel. If {self.ignore_label} means it, add "
+                f"{label_map_option({self.ignore_label: absent[0]})}"
             )
         return troubles
+
+    def _problems_by_kind(self) -> list[str]:
+        """Problems that differ only in the file are one sentence, which names the first file."""
+        files: dict[str, list[str]] = {}
+        for problem in self.problems:
+            file, separator, text = problem.partition(": ")
+            files.setdefault(separator + text, []).append(file)
+        told = [
+            f"{first}{text}" + (f" (and files like it: {len(others)})" if others else "")
+            for text, (first, *others) in files.items()
+        ]
+        return told if len(told) <= _SHOWN else [*told[:_SHOWN], f"... and other problems: {len(told) - _SHOWN}"]
 
     def notes(self) -> list[str]:
         """What may be intended but is worth a look, one sentence each."""
         absent = [short_name(name) for index, name in enumerate(self.class_names) if not self.pixels[index]]
-        notes = [f"{len(absent)} classes have no pixel: {', '.join(absent)}"] if absent else []
+        notes = [f"no pixel has the class {', '.join(absent)}"] if absent else []
         if not self.pixels[self.ignore_label]:
             notes.append(f"no pixel has the ignore label {self.ignore_label}")
         notes += [

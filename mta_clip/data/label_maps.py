@@ -127,18 +127,21 @@ def label_map_advice(pixels: Mapping[int, int], *, num_classes: int, ignore_labe
             f"{len(present)} different values for {num_classes} classes look like colours, or like edges blurred by "
             "resizing or JPEG, and not like class indices."
         )
-    void = f"If they mean void: label_map: {_as_yaml(dict.fromkeys(wrong, ignore_label))}"
+    void = f"If they mean void, add {label_map_option(dict.fromkeys(wrong, ignore_label))}"
     if wrong == [num_classes] and present[0] == 0:
         shifted = {0: ignore_label} | {value: value - 1 for value in range(1, num_classes + 1)}
-        return f"If labels count from 1, and 0 means void: label_map: {_as_yaml(shifted)}. {void}. Or add a class name."
+        counted = f"If labels count from 1, and 0 means void, add {label_map_option(shifted)}"
+        return f"{counted}. {void}. Or add a class name."
     if len(present) == num_classes:
         order = {value: index for index, value in enumerate(present)}
-        return f"If the values are the classes in the order of their names: label_map: {_as_yaml(order)}. {void}."
+        return f"If the values are the classes in the order of their names, add {label_map_option(order)}. {void}."
     return f"{void}. If they are classes, give each its index instead, or add their names to the class list."
 
 
-def _as_yaml(label_map: Mapping[int, int]) -> str:
-    return "{" + ", ".join(f"{stored}: {meant}" for stored, meant in label_map.items()) + "}"
+def label_map_option(label_map: Mapping[int, int]) -> str:
+    """How a `label_map` is written on the command line, and where else."""
+    pairs = ", ".join(f"{stored}: {meant}" for stored, meant in label_map.items())
+    return f"--label-map '{{{pairs}}}' (label_map in DATASETS.FOLDERS)"
 
 
 def read_stored_labels(path: str | Path) -> NDArray:
@@ -154,7 +157,7 @@ def read_stored_labels(path: str | Path) -> NDArray:
     if mode not in _LABEL_MODES and not mode.startswith("I;16"):
         raise ValueError(
             f"{path}: the label map has mode {mode}, {stored.ndim} dimensions; expected one integer per pixel "
-            "(greyscale or palette PNG). Label maps drawn in colours must be turned into class indices first."
+            "(greyscale or palette PNG). Colours must be turned into class indices first (docs/start.md has the lines)."
         )
     return stored.astype(np.uint8) if mode == "1" else stored
 

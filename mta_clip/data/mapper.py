@@ -16,7 +16,7 @@ from torch import Tensor
 from .image_files import read_image
 from .label_maps import LabelReader
 from .transforms import ResizeShortestEdge
-from .zero_shot import ClassSplit, VisibleLabels, protocol_from_config
+from .zero_shot import VisibleLabels, visible_labels
 
 GREY = (128, 128, 128)  # padded image pixels [Mask2Former's mapper]
 
@@ -88,7 +88,7 @@ class SemanticDatasetMapper:
             "pad_to": cfg.INPUT.SIZE_DIVISIBILITY,
             "pad_color": GREY if cfg.INPUT.PADDING == "grey" else cfg.MODEL.PIXEL_MEAN,
             "image_format": cfg.INPUT.FORMAT,
-            "visible_labels": _visible_labels(cfg, metadata.stuff_classes, label_reader.ignore_label),
+            "visible_labels": visible_labels(cfg, metadata.stuff_classes, label_reader.ignore_label),
         }
 
     def __call__(self, dataset_dict: dict) -> dict:
@@ -135,16 +135,6 @@ class SemanticDatasetMapper:
             padded[:, :height, :width] = sample["image"]
             sample["image"] = padded
             sample["sem_seg"] = F.pad(sample["sem_seg"], (0, right, 0, bottom), value=self.label_reader.ignore_label)
-
-
-def _visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: int) -> VisibleLabels | None:
-    """Which labels training may see by DATASETS.PROTOCOL; None if no class is unseen."""
-    protocol = protocol_from_config(cfg)
-    if not cfg.DATASETS.UNSEEN_CLASSES and protocol != "transductive":  # names may then repeat, as in some datasets
-        return None
-    names = [name.strip() for name in cfg.MODEL.PROMPT.CLASS_NAMES or dataset_classes]
-    split = ClassSplit(names, cfg.DATASETS.UNSEEN_CLASSES)
-    return VisibleLabels(split=split, protocol=protocol, ignore_label=ignore_label)
 
 
 def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augmentation | Transform]:

@@ -95,6 +95,11 @@ def own_config(
     return cfg
 
 
+def held_out_count(photos: int, share: float) -> int:
+    """How many of two photos or more are held out for evaluation: `share` of them, at least one and never all."""
+    return min(max(1, round(share * photos)), photos - 1)
+
+
 def _splits(root: Path, images: str | Path | None, labels: str | Path | None) -> dict[str, tuple[Path, Path]]:
     """{"train" and perhaps "val": (folder of images, folder of label maps)}."""
     image_dir = Path(images).absolute() if images else root / "images"
@@ -181,7 +186,7 @@ def _hold_out(entries: dict[str, dict[str, Any]], *, share: float, seed: int) ->
             f"{entries['train']['image_dir']}: {len(files)} photo cannot be divided into training and evaluation. Add "
             "photos, or set the share of the evaluation (val_share) to 0."
         )
+    count = held_out_count(len(files), share)
     shuffled = sorted(files, key=lambda file: hashlib.sha256(f"{seed}/{file}".encode()).digest())
-    count = min(max(1, round(share * len(files))), len(files) - 1)
     entries["val"] = entries["train"] | {"name": entries["train"]["name"].removesuffix("train") + "val"}
     entries["val"]["files"], entries["train"]["files"] = sorted(shuffled[:count]), sorted(shuffled[count:])

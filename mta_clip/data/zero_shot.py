@@ -84,6 +84,20 @@ class VisibleLabels:
         return np.where(labels == self.unseen[0], UNLABELLED, labels)
 
 
+def visible_labels(cfg: CfgNode, dataset_classes: Sequence[str], ignore_label: int) -> VisibleLabels | None:
+    """Which labels training may see by DATASETS.PROTOCOL; None if no class is unseen.
+
+    Raises:
+        ValueError: see `ClassSplit`, `check_protocol` and `protocol_from_config`.
+    """
+    protocol = protocol_from_config(cfg)
+    if not cfg.DATASETS.UNSEEN_CLASSES and protocol != "transductive":  # names may then repeat, as in some datasets
+        return None
+    names = [name.strip() for name in cfg.MODEL.PROMPT.CLASS_NAMES or dataset_classes]
+    split = ClassSplit(names, cfg.DATASETS.UNSEEN_CLASSES)
+    return VisibleLabels(split=split, protocol=protocol, ignore_label=ignore_label)
+
+
 def check_protocol(protocol: str, split: ClassSplit, ignore_label: int) -> None:
     """Refuses combinations that cannot be trained.
 

@@ -23,7 +23,7 @@ def test_sound_data(check, tmp_path, caplog):
 def test_trouble_is_the_exit_status(check, tmp_path, caplog):
     Image.new("L", (2, 2)).save(tmp_path / "labels" / "0.png")
     assert check("noise") == 1
-    assert "the label map is 2x2 pixels" in caplog.text and "1 troubles" in caplog.text
+    assert "the label map is 2x2 pixels" in caplog.text and "Troubles found: 1." in caplog.text
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def check_photos(tmp_path):
 def test_own_photos_are_checked_all_together(check_photos, tmp_path, caplog):
     assert check_photos() == 0
     assert "6 pairs of image and label map" in caplog.text and "No trouble found." in caplog.text
+    assert "hold out 1 of these 6 photos" in caplog.text
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"own_{tmp_path.name}_train.png"]
 
 

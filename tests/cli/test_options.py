@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from mta_clip.cli.options import add_config_options, add_process_options, parse
+from mta_clip.cli.options import add_config_options, add_names_option, add_process_options, parse
 
 
 def parsed(*arguments):
@@ -29,3 +29,15 @@ def test_a_command_without_a_config_takes_no_pairs(capsys):
     with pytest.raises(SystemExit):
         parse(argparse.ArgumentParser(), ["SEED", "1"])
     assert "unrecognized arguments: SEED 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--names", "--labels"])
+def test_names_are_typed_or_in_a_file(option, tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    add_names_option(parser)
+    (tmp_path / "names.txt").write_text("# of streets\nsky; heavens\t1 2 3\nroad\n")
+    assert parser.parse_args([option, "sky, my cat"]).names == ["sky", "my cat"]
+    assert parser.parse_args([option, str(tmp_path / "names.txt")]).names == ["sky; heavens", "road"]
+    with pytest.raises(SystemExit):
+        parser.parse_args([option, str(tmp_path / "gone.txt")])
+    assert "gone.txt: no such class list" in capsys.readouterr().err

@@ -121,6 +121,7 @@ def test_several_datasets_follow_each_other(cfg):
         ),
         ("DATASETS.TRAIN", ("camvid_sem_seg_train", "shapes_sem_seg_train"), "their stuff_classes differ"),
         ("INPUT.DATASET_MAPPER_NAME", "mask_former_panoptic", "'mask_former_panoptic'"),
+        ("TEST.KEEP_BEST", "sem_seg/mIoU_seen", "no class is unseen. Name the classes"),
     ],
 )
 def test_contradictions_are_found_before_training(cfg, key, value, message):

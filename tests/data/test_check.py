@@ -53,14 +53,14 @@ def test_value_out_of_range(camvid, tmp_path, caplog):
     labels[0, :5] = 77
     Image.fromarray(labels).save(first)
     assert _run(tmp_path, NAME) == 1
-    assert f"value 77 is out of range in 1 label maps (5 pixels), first in {first}" in caplog.text
-    assert "If they mean void: label_map: {77: 255}" in caplog.text
+    assert f"value 77 is out of range (label maps: 1, pixels: 5), first in {first}" in caplog.text
+    assert "If they mean void, add --label-map '{77: 255}' (label_map in DATASETS.FOLDERS)" in caplog.text
 
 
 def test_labels_that_count_from_one(tmp_path, caplog):
     _folder(tmp_path, [[0, 1], [2, 3]])
     assert _run(tmp_path, "folder_for_test", "--config-file", str(tmp_path / "config.yaml")) == 1
-    assert "count from 1, and 0 means void: label_map: {0: 255, 1: 0, 2: 1, 3: 2}" in caplog.text
+    assert "count from 1, and 0 means void, add --label-map '{0: 255, 1: 0, 2: 1, 3: 2}'" in caplog.text
 
 
 def test_ignore_label_that_covers_everything(tmp_path, caplog):
@@ -105,10 +105,19 @@ def test_missing_pair(camvid, tmp_path, caplog):
 
 def test_only_some_troubles_are_listed(camvid, monkeypatch):
     monkeypatch.setattr(check, "_SHOWN", 1)
-    for path in _label_files(camvid):
-        path.write_bytes(b"")
-    assert len(check_dataset(NAME).troubles()) == 2
-    assert "1 more files" in check_dataset(NAME).troubles()[1]
+    first, second = _label_files(camvid)
+    first.write_bytes(b"")
+    Image.new("RGB", (4, 3)).save(second)
+    told = check_dataset(NAME).troubles()
+    assert [trouble.partition(": ")[0] for trouble in told] == [str(first), "... and other problems"]
+
+
+def test_files_with_the_same_trouble_are_one_line(camvid):
+    first, second = _label_files(camvid)
+    for path in (first, second):
+        Image.new("RGB", Image.open(path).size).save(path)
+    (told,) = check_dataset(NAME).troubles()
+    assert told.startswith(f"{first}: the label map has mode RGB") and told.endswith("(and files like it: 1)")
 
 
 @pytest.mark.parametrize("name, message", [("no_such_dataset", "not registered"), ("coco_2017_val", "")])
@@ -121,7 +130,7 @@ def test_notes_on_absent_classes_and_ignore_label():
     findings = check.DatasetFindings(["cat", "dog"], 255)
     findings.add(check.FileFindings("a", size=(1, 4), pixels={0: 4}))
     assert findings.troubles() == []
-    assert findings.notes() == ["1 classes have no pixel: dog", "no pixel has the ignore label 255"]
+    assert findings.notes() == ["no pixel has the class dog", "no pixel has the ignore label 255"]
     assert "4x1 (1)" in format_findings(findings)
     draw_findings(findings, [(1, 2, 3), (4, 5, 6)], "title")
 
@@ -129,7 +138,9 @@ def test_notes_on_absent_classes_and_ignore_label():
 def test_masks_of_0_and_255(caplog):
     findings = check.DatasetFindings(["wall", "crack"], 255)
     findings.add(check.FileFindings("a", size=(1, 4), pixels={0: 3, 255: 1}))
-    assert findings.troubles() == ["'crack' has no pixel. If 255 means it: label_map: {255: 1}"]
+    assert findings.troubles() == [
+        "'crack' has no pixel. If 255 means it, add --label-map '{255: 1}' (label_map in DATASETS.FOLDERS)"
+    ]
 
 
 def test_bit_depth_is_reported(camvid):
@@ -161,7 +172,9 @@ def test_training_data_is_checked_for_classes_and_label_values(camvid):
     with pytest.raises(ValueError, match="NUM_CLASSES is 3, but"):
         check_training_data(_training(camvid, num_classes=3))
     write_values(_label_files(camvid)[1], [12] * 5)
-    with pytest.raises(ValueError, match=r"value 12 is out of range(.|\n)*label_map: \{12: 255\}(.|\n)*mta-clip check"):
+    with pytest.raises(
+        ValueError, match=r"value 12 is out of range(.|\n)*--label-map '\{12: 255\}'(.|\n)*mta-clip check"
+    ):
         check_training_data(_training(camvid))
     check_training_data(_training(camvid), sample=1)
     _label_files(camvid)[0].unlink()

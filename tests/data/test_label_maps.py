@@ -116,14 +116,14 @@ def test_one_bit_and_its_meaning(tmp_path):
     "pixels, advice",
     [
         ({0: 5, 2: 5, 255: 1}, ""),
-        ({0: 5, 7: 2}, "^If they mean void: label_map: {7: 255}. If they are classes"),
+        ({0: 5, 7: 2}, "^If they mean void, add --label-map '{7: 255}' .*. If they are classes"),
         (
             {0: 5, 3: 2},
-            "count from 1, and 0 means void: label_map: {0: 255, 1: 0, 2: 1, 3: 2}. If .*: {3: 255}. Or add",
+            "count from 1, and 0 means void, add --label-map '{0: 255, 1: 0, 2: 1, 3: 2}' .*If .*'{3: 255}' .*Or add",
         ),
-        ({0: 5, 100: 2, 200: 9}, "in the order of their names: label_map: {0: 0, 100: 1, 200: 2}"),
+        ({0: 5, 100: 2, 200: 9}, "in the order of their names, add --label-map '{0: 0, 100: 1, 200: 2}'"),
         ({0: 5, 9: 0, 255: 1}, ""),  # 9 occurs nowhere
-        ({1: 5, 3: 2}, "^If they mean void: label_map: {3: 255}. If they are classes"),
+        ({1: 5, 3: 2}, "^If they mean void, add --label-map '{3: 255}' .*. If they are classes"),
         (dict.fromkeys(range(23), 1), "^If they mean void"),
         (dict.fromkeys(range(24), 1), "^24 different values"),
         (dict.fromkeys(range(40), 1), "^40 different values for 3 classes look like colours"),

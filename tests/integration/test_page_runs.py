@@ -65,6 +65,7 @@ def made(tmp_path_factory):
             shutil.copy(file, folder / "streets" / kind / file.name)
     names = (ROOT / "mta_clip" / "data" / "class_names" / "shapes.txt").read_text()
     (folder / "streets" / "names.txt").write_text(names)
+    (folder / "streets" / "colored").mkdir()  # masks for it: test_start_page.py
     (folder / "photos").mkdir()
     for file in sorted((shapes / "images").iterdir())[:3]:
         shutil.copy(file, folder / "photos" / file.name)
