@@ -140,7 +140,8 @@ def throughput(args: argparse.Namespace) -> dict[str, object]:
     segmenter = load(args.model, device="cpu")
     found: dict[str, list[float]] = {"bare": [], "served": [], "bare_cpu": [], "served_cpu": []}
     seconds: list[float] = []
-    with served(args.model, "--batch-size", str(args.batch_size), "MODEL.DEVICE", "cpu") as (port, server):
+    options = ("--batch-size", str(args.batch_size), "--replicas", str(args.replicas), "MODEL.DEVICE", "cpu")
+    with served(args.model, *options) as (port, server):
         send(port, requests[: 2 * args.batch_size], args.clients)
         list(segmenter.stream(images[: 2 * args.batch_size], batch_size=args.batch_size))
         for _ in range(args.turns):
@@ -240,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if measure is throughput:
             command.add_argument("--size", type=int, nargs=2, metavar=("W", "H"), help="resize the images")
             command.add_argument("--batch-size", type=int, default=8)
+            command.add_argument("--replicas", type=int, default=1, help="processes of the server with a model each")
         else:
             command.add_argument("--good", type=int, default=900)
             command.add_argument("--bad", type=int, default=100)

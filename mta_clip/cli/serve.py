@@ -1,6 +1,7 @@
 """`mta-clip serve`: segments images over HTTP."""
 
 import argparse
+import os
 
 from .options import positive
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help_host = "address to serve on (default: 127.0.0.1, this machine alone; 0.0.0.0 and :: are all of its addresses)"
     parser.add_argument("--host", choices=("127.0.0.1", "0.0.0.0", "::"), default="127.0.0.1", help=help_host)
     parser.add_argument("--port", type=positive, default=8000, metavar="N", help="default: 8000")
-    help_replicas = "processes with a model each (default: one, or one for each GPU)"
+    help_replicas = "processes with a model each, which share the cores (default: one, or one for each GPU)"
     parser.add_argument("--replicas", type=positive, metavar="N", help=help_replicas)
     for name, default, meaning in (
         ("--batch-size", 8, "most images in a forward pass"),
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from ..api.load import model_config
     from ..extras import import_extra
 
+    # The models' processes, which inherit it, share the cores with others: threads that wait must not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for library in ("litserve", "prometheus_client"):
         import_extra(library, "serve", "mta-clip serve")
     from ..serving.server import Limits, build_server

@@ -116,17 +116,20 @@ class SegmentationAPI(litserve.LitAPI):
     Args:
         cfg: of the trained model.
         limits: see `Limits`.
+        replicas: processes with a model each, which share the cores.
     """
 
-    def __init__(self, cfg: CfgNode, limits: Limits) -> None:
+    def __init__(self, cfg: CfgNode, limits: Limits, replicas: int = 1) -> None:
         wait = limits.wait_ms / 1000
         super().__init__(limits.batch_size, wait, api_path=PATH, loop=WaitingLoop())
         self._cfg = cfg
+        self._replicas = replicas
 
     def setup(self, device: str) -> None:
         """Loads the model, in a process of its own."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets requests end first
         end_with_parent()
+        torch.set_num_threads(max(1, torch.get_num_threads() // self._replicas))
         logging.getLogger("mta_clip.predictor").setLevel(logging.ERROR)  # no warning for each list of names
         self._model = load_segmenter(self._cfg, device if device.startswith("cuda") else self._cfg.MODEL.DEVICE)
 
@@ -178,7 +181,7 @@ def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -
     replicas = replicas or (torch.cuda.device_count() if on_gpus else 1)
     check_devices(cfg.MODEL.DEVICE, replicas)
     server = Server(
-        SegmentationAPI(cfg, limits),
+        SegmentationAPI(cfg, limits, replicas),
         accelerator="cuda" if on_gpus else "cpu",
         devices=replicas if on_gpus else "auto",
         workers_per_device=1 if on_gpus else replicas,

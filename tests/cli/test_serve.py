@@ -1,3 +1,4 @@
+import os
 import sys
 
 import pytest
@@ -8,6 +9,8 @@ from mta_clip.cli.main import main
 
 def test_options_reach_the_server(tmp_path, monkeypatch):
     server = pytest.importorskip("mta_clip.serving.server", exc_type=ImportError)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "to be restored")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
     calls = []
 
     class Server:
@@ -23,6 +26,7 @@ def test_options_reach_the_server(tmp_path, monkeypatch):
     assert cfg.INPUT.MIN_SIZE_TEST == 48 and cfg.MODEL.WEIGHTS.startswith(str(saved)) and given == {"replicas": 3}
     assert limits == server.Limits(batch_size=2, max_queued=9)
     assert (run["host"], run["port"]) == ("127.0.0.1", 8123)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
 def test_what_is_wrong_is_told(tmp_path, capsys):

@@ -71,12 +71,16 @@ def test_refusals_become_answers(server, png):
 
 def test_the_model_s_process(saved, picture, monkeypatch):
     monkeypatch.setattr("mta_clip.serving.server.end_with_parent", lambda: None)
+    threads = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
     before = signal.getsignal(signal.SIGINT)
-    api = SegmentationAPI(model_config(saved, device="cpu"), Limits())
+    api = SegmentationAPI(model_config(saved, device="cpu"), Limits(), replicas=3)
     try:
         api.setup("cpu")
     finally:
         signal.signal(signal.SIGINT, before)
+    assert threads == [2]  # three replicas share seven cores
     answer, refusal = pickle.loads(pickle.dumps(api.predict([Job(picture), Job(picture, names=("a", "a"))])))
     sent = []
 
