@@ -88,5 +88,5 @@ def run(args: argparse.Namespace) -> int:
     )
     logger.info("%d of %d images labelled; the index is %s", total.images - total.failed, total.images, INDEX)
     if total.failed:
-        logger.warning('%d images failed: the rows with status "%s" say why', total.failed, FAILED)
+        logger.warning('Images that failed: %d; their rows, with status "%s", say why', total.failed, FAILED)
     return 0

@@ -18,10 +18,11 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 from torch import OutOfMemoryError
 
 from ..api.result import Segmentation
-from ..data.image_files import DECODING_ERRORS, decode_image, read_image
+from ..data.image_files import DECODING_ERRORS, decode_image, describe_unknown, read_image
 from ..visualization.label_png import label_picture
 from .index import FAILED, OK, Count, write_rows
 from .inputs import Block, Input, filesystem_of, utf8
@@ -203,7 +204,10 @@ def _image(path: str) -> NDArray[np.uint8]:
         data = files.cat_file(inner)
     except Exception as error:  # of any client library
         raise OSError(f"{path}: {type(error).__name__}: {error}") from error
-    return decode_image(io.BytesIO(data))
+    try:
+        return decode_image(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise OSError(f"the image cannot be read ({describe_unknown(data)})") from error
 
 
 def _finish(results: list[tuple[Input, Segmentation]], write: Writer) -> dict[str, Row]:

@@ -44,7 +44,7 @@ def test_label_maps_and_index(command, photos, tmp_path, here, caplog):
     assert set(rows) == {"labels/a.png.png", "labels/b.jpg.png", "labels/sub/a.png.png", None}
     shares = dict(rows["labels/sub/a.png.png"]["shares"])
     assert sum(shares.values()) == pytest.approx(1) and shares["bright thing"] == pytest.approx(labels.mean())
-    assert "3 of 4 images labelled" in caplog.text and "1 images failed" in caplog.text
+    assert "3 of 4 images labelled" in caplog.text and "Images that failed: 1;" in caplog.text
 
 
 def test_other_names_need_another_output(command, photos, tmp_path, here, capsys):

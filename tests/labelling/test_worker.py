@@ -1,5 +1,6 @@
 import os
 
+import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -57,7 +58,10 @@ def test_failures_are_rows(labeller, tmp_path):
 
 def test_images_of_other_storage(labeller, tmp_path):
     item = save(tmp_path, "a.png")._replace(path=f"file://{tmp_path}/a.png")
-    assert labeller(Block("block", (item,))) == Count(1, 0)
+    text = Input("memory://bucket/text.png", "text.png")
+    fsspec.filesystem("memory").pipe("bucket/text.png", b"not an image")
+    assert labeller(Block("block", (item, text))) == Count(2, 1)
+    assert "(it is in no image format" in rows_of(labeller)[1]["error"]
 
 
 def test_names_are_checked_before_any_image(tmp_path):
