@@ -5,12 +5,14 @@ Pages link to each other and to files of the repository by relative paths, as on
 - README.md, CONTRIBUTING.md and the like, which lie outside docs/, are pages too, as are notebooks with their outputs;
 - a link to a module of the package, such as `../mta_clip/predictor.py#SegmentationPredictor`, leads to its place in the
   API reference, of which each module has a page;
+- a link to other Python code, such as `../tests/test_files.py#test_a_name`, leads to its line in a coloured copy;
 - a link to any other file leads to a copy of it;
 - `<picture>` with a source for dark pages becomes two images, of which the page's own switch shows one.
 
 Links that lead nowhere are left as they are, so that MkDocs reports them.
 """
 
+import ast
 import json
 import posixpath
 import re
@@ -19,6 +21,9 @@ from pathlib import Path, PurePosixPath
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "mta_clip"
@@ -106,6 +111,22 @@ def notebook_page(path: Path) -> str:
     return "\n\n".join(parts)
 
 
+def source_page(path: str, code: str) -> str:
+    """Python code as a page in HTML; line 3 has the anchor "line-3"."""
+    style = HtmlFormatter(full=True, title=path, linenos="inline", lineanchors="line")
+    return highlight(code, PythonLexer(stripnl=False), style)
+
+
+def line_of(name: str, code: str) -> int | None:
+    """The line that defines a function, class or method, such as "TestModule.test_golden"; None if there is none."""
+    node: ast.AST | None = ast.parse(code)
+    for part in name.split("."):
+        node = next((inner for inner in ast.iter_child_nodes(node) if getattr(inner, "name", "") == part), None)
+        if node is None:
+            return None
+    return node.lineno
+
+
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Rewrites links and pictures; adds the files that links lead to."""
     here = page.file.src_uri
@@ -126,6 +147,15 @@ def _link(link: re.Match[str], source: str, here: str, config: MkDocsConfig, fil
     elif path.startswith(f"{PACKAGE}/") and path.endswith(".py"):
         page = reference_page(path)
         anchor = f"#{dotted(path)}.{anchor[1:]}" if anchor else ""
+    elif path.endswith(".py") and (ROOT / path).is_file():
+        page, source_code = f"files/{path}.html", (ROOT / path).read_text(encoding="utf-8")
+        if anchor:
+            line = line_of(anchor[1:], source_code)
+            if line is None:
+                return link[0]
+            anchor = f"#line-{line}"
+        if page not in files.src_uris:
+            files.append(File.generated(config, page, content=source_page(path, source_code)))
     elif (ROOT / path).is_file():
         page = f"files/{path}" + ("" if PurePosixPath(path).suffix in (".txt", ".json") else ".txt")
         if page not in files.src_uris:

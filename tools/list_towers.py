@@ -30,17 +30,18 @@ HUGGING_FACE = {
 
 HEADER = """# Towers of open_clip {version}
 
-`MODEL.CLIP.NAME` takes any row; the image tower alone, `MODEL.CLIP.IMAGE_NAME`, any row whose image side works, and the
-text tower alone, `MODEL.CLIP.TEXT_NAME`, any row whose text side works. Of {count} architectures, {both} have
-both sides: {image} the image tower, {text} the text tower. Written by `python tools/list_towers.py`, which builds each.
+`MODEL.CLIP.NAME` takes the two towers of an architecture. `MODEL.CLIP.IMAGE_NAME` takes the image tower of another one,
+`MODEL.CLIP.TEXT_NAME` the text tower. Of {count} architectures, the image tower of {image} works here, the text tower
+of {text}, and both of {both}. `python tools/list_towers.py` builds each, and writes this page.
 
-Image: CLIP's ResNets, Swin and *timm's stages* have maps at strides 4, 8, 16, 32. Of a *ViT*, the maps of four blocks
-are resized to these strides (`MODEL.CLIP.VIT_FEATURE_BLOCKS`). Besides these, `IMAGE_NAME timm:<model>` takes timm's
-models of these kinds, such as `timm:vit_small_patch14_dinov2` or `timm:swin_tiny_patch4_window7_224`.
+**Image**: CLIP's ResNets, Swin and *timm's stages* have maps at strides 4, 8, 16, 32. Of a *ViT*, the maps of four
+blocks are resized to these strides (`MODEL.CLIP.VIT_FEATURE_BLOCKS`). Besides these towers, `IMAGE_NAME timm:<model>`
+takes timm's models of these kinds, such as `timm:vit_small_patch14_dinov2` or `timm:swin_tiny_patch4_window7_224`.
 
-Text: *causal* towers run the part that all texts have in common once; *bidirectional* towers run every text in full
-and to the full context length; those of *Hugging Face* run every text up to the longest, and need `mta-clip[hf]`. After
-the comma: what is read out. Besides these, `TEXT_NAME hf:<folder or id>` takes a text encoder of transformers.
+**Text**: *causal* towers run the part that all texts have in common only once. *Bidirectional* towers run every text in
+full, at the full context length. Those of *Hugging Face* run every text up to the length of the longest, and need
+`mta-clip[hf]`. After the comma stands which output becomes the text features. Besides these towers,
+`TEXT_NAME hf:<folder or id>` takes a text model of transformers.
 
 | architecture | image | text | text width |
 |---|---|---|---|

@@ -1,4 +1,5 @@
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -55,9 +56,19 @@ def test_links_lead_to_the_pages_of_the_site(rewrite, page, link, expected):
 
 
 def test_files_that_are_linked_are_copied_once(rewrite):
-    text = rewrite("[a](../tests/conftest.py) and [b](../tests/conftest.py)")
-    assert text == "[a](files/tests/conftest.py.txt) and [b](files/tests/conftest.py.txt)"
-    assert [file.src_uri for file in rewrite.files] == ["files/tests/conftest.py.txt"]
+    text = rewrite("[a](../.gitignore) and [b](../.gitignore)")
+    assert text == "[a](files/.gitignore.txt) and [b](files/.gitignore.txt)"
+    assert [file.src_uri for file in rewrite.files] == ["files/.gitignore.txt"]
+
+
+def test_a_link_to_a_test_leads_to_its_line(rewrite):
+    path = "tests/modeling/pixel_decoder/test_deformable_attention.py"
+    text = rewrite(f"[a](../{path}) [b](../{path}#TestModule.test_equals_its_definition) [c](../{path}#test_no_such)")
+    (page,) = rewrite.files
+    line = int(re.fullmatch(rf"\[a\]\(files/{path}.html\) \[b\]\(files/{path}.html#line-(\d+)\) .*", text)[1])
+    assert "def test_equals_its_definition(" in (ROOT / path).read_text().splitlines()[line - 1]
+    assert f'name="line-{line}"' in page.content_string
+    assert text.endswith(f"[c](../{path}#test_no_such)")  # left for MkDocs to report
 
 
 def test_a_picture_has_a_light_and_a_dark_form(rewrite):
