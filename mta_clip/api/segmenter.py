@@ -10,6 +10,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..analysis.mask_queries import MaskQueries, mask_queries
+from ..modeling import MTACLIP
 from ..predictor import SegmentationPredictor
 from .hub import upload_folder
 from .images import ImageInput, batches_of_one_size, each_image, is_one_image, to_rgb
@@ -122,6 +123,11 @@ class Segmenter:
             progress,
         )
 
+    @property
+    def has_queries(self) -> bool:
+        """Whether the model has mask queries (MTA-CLIP, Mask2Former), which `queries` returns."""
+        return isinstance(self._model, MTACLIP)
+
     def queries(self, image: ImageInput, labels: Sequence[str] | None = None) -> MaskQueries:
         """The masks behind the labels of an image, with the class of each by the linear classifier and by text.
 
@@ -132,7 +138,7 @@ class Segmenter:
             labels: see `__call__`.
 
         Raises:
-            ValueError: the model has no mask queries (TagCLIP); or see `__call__`.
+            ValueError: the model has no mask queries (see `has_queries`); or see `__call__`.
         """
         names, (rgb, _) = _checked_names(labels), to_rgb(image)
         with self._lock:

@@ -96,7 +96,7 @@ class Answers:
         region = region_at(result.labels, x, y)
         label = int(result.labels[region][0])
         rejected = result.class_names[label] == result.other
-        if segmenter.config.MODEL.META_ARCHITECTURE != "MTACLIP" or rejected:
+        if rejected or not segmenter.has_queries:
             return explain_region(result, region, None)
         if answer.queries is None:
             answer.queries = segmenter.queries(result.image, answer.names)

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..data import build_test_loader, has_other_classes
 from ..evaluation import build_evaluator, format_datasets
+from ..modeling import MTACLIP
 from ..modeling.inference import AugmentedModel
 from .distributed import broadcast_buffers, unwrap_model
 
@@ -42,7 +43,7 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
     """
     if not cfg.DATASETS.TEST:
         raise ValueError("DATASETS.TEST is empty: name at least one dataset to evaluate")
-    check_test_classes(cfg)
+    check_test_classes(cfg, model)
     model = unwrap_model(model)  # the processes have unequal numbers of images; nothing may wait for another
     broadcast_buffers(model)
     results: Results = OrderedDict()
@@ -60,13 +61,17 @@ def evaluate(cfg: CfgNode, model: nn.Module, *, subfolder: str = "") -> Results:
     return results
 
 
-def check_test_classes(cfg: CfgNode) -> None:
-    """Refuses a config whose model cannot segment the classes of a dataset in DATASETS.TEST.
+def check_test_classes(cfg: CfgNode, model: nn.Module) -> None:
+    """Refuses a model that cannot segment the classes of a dataset in DATASETS.TEST.
+
+    Args:
+        model: see `evaluate`.
 
     Raises:
         ValueError: MTA-CLIP's linear classifier would have to name other classes than those of its training.
     """
-    if cfg.MODEL.META_ARCHITECTURE != "MTACLIP" or cfg.MODEL.MTA.CLASSIFIER != "linear":
+    model = model.model if isinstance(model, AugmentedModel) else unwrap_model(model)
+    if not isinstance(model, MTACLIP) or model.mask_classifier.classifier != "linear":
         return
     for name in cfg.DATASETS.TEST:
         if has_other_classes(cfg, names := _class_names(name)):

@@ -255,7 +255,7 @@ class Trainer(TrainLoop):
             result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         result.append(InterruptHook())
         if cfg.DATASETS.TEST:
-            check_test_classes(cfg)  # now, not after hours of training
+            check_test_classes(cfg, self.model)  # now, not after hours of training
             result.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._test_and_keep))
         if comm.is_main_process():
             result.append(hooks.PeriodicWriter(self.build_writers(), period=cfg.SOLVER.LOG_PERIOD))

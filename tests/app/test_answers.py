@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from saved_models import mta_clip_config
 from toy_predictor import BrightnessSegmentor
 
+from mta_clip.api.segmenter import Segmenter
 from mta_clip.app.answers import Answers
 from mta_clip.app.jobs import Cancelled
+from mta_clip.modeling import MTACLIP
 
 
 class FakeModels(dict):
@@ -68,6 +71,16 @@ def test_regions(answers, photo):
     row, column = np.argwhere(rejected.result.labels == 4)[0]
     text = answers.explain(rejected, (column + 0.5) / 40, (row + 0.5) / 30)
     assert "nothing" in text and "query" not in text and rejected.queries is None
+
+
+class OwnMTACLIP(MTACLIP):
+    """A model as users derive theirs, of another name."""
+
+
+def test_regions_of_a_derived_model(photo):
+    cfg = mta_clip_config("MODEL.META_ARCHITECTURE", "OwnMTACLIP")
+    answers = Answers(FakeModels(own=Segmenter(OwnMTACLIP(cfg).eval(), cfg)), max_pixels=2000)
+    assert "query" in answers.explain(segment(answers, photo, "own"), 0.5, 0.5)
 
 
 def test_progress_and_stopping(answers, photo, monkeypatch):

@@ -10,12 +10,13 @@ import toy_predictor  # noqa: F401  registers the model
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
+from tiny_models import tiny_config
 
 from mta_clip.config import get_cfg
 from mta_clip.data import register_folders
 from mta_clip.engine import evaluate as module
 from mta_clip.engine.evaluate import check_test_classes, evaluate, evaluate_with_augmentation, mean_iou
-from mta_clip.modeling import SegmentationModel
+from mta_clip.modeling import MTACLIP, SegmentationModel
 from mta_clip.modeling.inference import Scores, WholeScores
 
 VAL = "camvid_sem_seg_val"
@@ -102,6 +103,10 @@ class BrightnessByName(SegmentationModel):
         return WholeScores(Scores(torch.stack(scores)))
 
 
+class OwnMTACLIP(MTACLIP):
+    """A model as users derive theirs, of another name."""
+
+
 @pytest.fixture
 def folders(tmp_path):
     """A config with datasets of the same images, whose classes are called and numbered differently."""
@@ -165,12 +170,12 @@ class TestOtherClasses:
         (table,) = [record.getMessage() for record in caplog.records if "3 datasets" in record.getMessage()]
         assert [line.split()[0] for line in table.splitlines()[3:]] == ["own", "reordered", "renamed", "mean"]
 
-    def test_the_linear_classifier_is_refused_before_anything_is_evaluated(self, folders):
-        folders.MODEL.META_ARCHITECTURE = "MTACLIP"
+    @pytest.mark.parametrize("run", [evaluate, evaluate_with_augmentation])
+    def test_the_linear_classifier_is_refused_before_anything_is_evaluated(self, folders, run):
+        model = OwnMTACLIP(tiny_config())
         with pytest.raises(ValueError, match=r"reordered has other classes.*MODEL\.MTA\.CLASSIFIER linear.*text or"):
-            evaluate(folders, None)
-        folders.MODEL.MTA.CLASSIFIER = "text"
-        check_test_classes(folders)
+            run(folders, model)
+        check_test_classes(folders, OwnMTACLIP(tiny_config("MODEL.MTA.CLASSIFIER", "text")))
 
     def test_a_model_without_a_vocabulary_is_refused(self, folders):
         model = SegmentationModel(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1)
