@@ -3,6 +3,7 @@
 import difflib
 from pathlib import Path
 
+CONFIG_SUFFIXES = (".yaml", ".yml")
 _INSTALLED = Path(__file__).parent / "configs"  # setup.py copies them there
 _CLONED = Path(__file__).parents[1] / "configs"
 
@@ -16,6 +17,11 @@ def config_names() -> list[str]:
     """Names of all configs that describe a whole model, such as "camvid/mta_clip_small", sorted."""
     names = (path.relative_to(configs_folder()).with_suffix("").as_posix() for path in configs_folder().rglob("*.yaml"))
     return sorted(name for name in names if not name.startswith("_base/"))
+
+
+def names_config(text: str) -> bool:
+    """Whether a text is the name of a config of the package, or ends as a config file does."""
+    return text.endswith(CONFIG_SUFFIXES) or text in config_names()
 
 
 def find_config(name: str) -> str:

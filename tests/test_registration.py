@@ -114,6 +114,12 @@ assert "MTACLIP" in META_ARCH_REGISTRY and "shapes_sem_seg_train" in DatasetCata
 
 
 @pytest.mark.slow
+def test_data_need_no_models_and_models_need_no_solver():
+    run("import sys, mta_clip.data; assert 'detectron2.modeling' not in sys.modules")
+    run("import sys, mta_clip; mta_clip.load; assert 'scipy' not in sys.modules")
+
+
+@pytest.mark.slow
 def test_loading_warns_of_nothing_in_dependencies():
     run("import mta_clip; mta_clip.load, mta_clip.SegmentationPredictor", "-W", "error::FutureWarning")
 

@@ -8,11 +8,10 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..config_loader import load_config
+from ..config_names import CONFIG_SUFFIXES
 from ..engine.run_folder import newest_weights
 from ..engine.trained_model import saved_config
 from .saved_model import CONFIG, WEIGHTS, check_classes, is_saved_model
-
-CONFIG_SUFFIXES = (".yaml", ".yml")
 
 
 def find_model(

@@ -5,12 +5,28 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .saved_model import FILES
+from ..config_names import names_config
 
 
 def is_repo_id(text: str) -> bool:
     """Whether a text has the form of a repository's id, "user/name"."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None
+
+
+def is_only_on_hub(source: str) -> bool:
+    """Whether a model can be on the Hub alone: no file or folder here, and no config, has this name.
+
+    Raises:
+        FileNotFoundError: nothing here has this name, and it has not the form of a repository's id.
+    """
+    if Path(source).exists() or names_config(source):
+        return False
+    if not is_repo_id(source):
+        raise FileNotFoundError(
+            f"{source} does not exist. A model is a run's folder (with config.yaml), a saved model, a checkpoint "
+            'file, a config with weights=..., or a repository "user/name" on the Hugging Face Hub'
+        )
+    return True
 
 
 def download_folder(repo_id: str, *, revision: str | None = None) -> Path:
@@ -24,6 +40,8 @@ def download_folder(repo_id: str, *, revision: str | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
+
+    from .saved_model import FILES
 
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES)))

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 
-from ..config_names import config_names
 from ..engine.run_folder import FINAL_CHECKPOINT
 from ..files import read_json
 from ..predictor import build_trained_model
-from .find import CONFIG_SUFFIXES, find_model
-from .hub import download_folder, is_repo_id
+from .find import find_model
+from .hub import download_folder, is_only_on_hub
 from .saved_model import METRICS, WEIGHTS
 from .segmenter import Segmenter
 
@@ -57,12 +56,7 @@ def model_config(
     overrides: Sequence[Any] = (),
 ) -> CfgNode:
     """The config of a trained model, with its weights in MODEL.WEIGHTS; for arguments and errors see `load`."""
-    if not (weights or Path(source).exists() or _names_config(str(source))):
-        if not is_repo_id(str(source)):
-            raise FileNotFoundError(
-                f"{source} does not exist. A model is a run's folder (with config.yaml), a saved model, a checkpoint "
-                'file, a config with weights=..., or a repository "user/name" on the Hugging Face Hub'
-            )
+    if not weights and is_only_on_hub(str(source)):
         source = download_folder(str(source), revision=revision)
     defaults = ["MODEL.DEVICE", device or ("cuda" if torch.cuda.is_available() else "cpu"), "MODEL.COMPILE", False]
     return find_model(source, weights=weights, overrides=[*defaults, *overrides])
@@ -73,10 +67,6 @@ def load_segmenter(cfg: CfgNode, device: str) -> Segmenter:
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = device
     return Segmenter(*build_trained_model(cfg))
-
-
-def _names_config(source: str) -> bool:
-    return source.endswith(CONFIG_SUFFIXES) or source in config_names()
 
 
 def _metrics_of(weights: Path) -> dict[str, float]:

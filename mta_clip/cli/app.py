@@ -4,6 +4,9 @@ import argparse
 import logging
 import threading
 
+from ..api.hub import is_only_on_hub
+from ..extras import import_extra
+
 DESCRIPTION = """Serves a page in the browser: segments photos, names what is under the pointer.
 
   mta-clip app --model output/demo
@@ -45,13 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command until it is interrupted; returns the exit status."""
+    for model in args.model:
+        is_only_on_hub(model)  # an error if there is no such model
+    import_extra("gradio", "app", "mta-clip app")
+
     from ..app.answers import Answers
     from ..app.models import Models
     from ..app.server import serving
     from ..data.image_files import find_images
-    from ..extras import import_extra
 
-    import_extra("gradio", "app", "mta-clip app")  # before models are loaded
     examples, failures = find_images(args.examples)
     if failures:
         raise FileNotFoundError(f"--examples: {', '.join(f'{item}: {why}' for item, why in failures.items())}")

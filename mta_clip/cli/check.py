@@ -44,11 +44,12 @@ def run(args: argparse.Namespace) -> int:
         FileNotFoundError, KeyError, ValueError: the config cannot be read; see `load_config`.
         OSError: the picture cannot be written.
     """
+    if bool(args.name) == has_photos(args):
+        raise ValueError("name either a dataset, as in DATASETS.TRAIN, or your own photos with --data FOLDER")
+
     from ..config_loader import load_config
     from ..data import register_folders
 
-    if bool(args.name) == has_photos(args):
-        raise ValueError("name either a dataset, as in DATASETS.TRAIN, or your own photos with --data FOLDER")
     cfg = load_config(args.config_file, [])
     try:
         if has_photos(args):

@@ -30,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
+    cfg = trained_config(args)
+
     from ..engine.run_folder import check_writable, evaluation_folder, last_checkpoint, newest_weights
     from ..engine.trained_model import require_weights
 
-    cfg = trained_config(args)
     if args.resume:
         cfg.MODEL.WEIGHTS = last_checkpoint(cfg.OUTPUT_DIR) or cfg.MODEL.WEIGHTS or newest_weights(cfg.OUTPUT_DIR)
     require_weights(cfg)

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config_names import config_names, find_config
+from ..config_names import CONFIG_SUFFIXES, config_names, find_config
 from ..files import read_json
 from .console import write_result
 from .options import CONFIG_HELP
@@ -59,7 +59,9 @@ def _model(name: str) -> list[tuple[str, object]]:
     Raises:
         FileNotFoundError, ValueError, KeyError: see `find_config`, `load_config` and `config_of_checkpoint`.
     """
-    from ..api.find import CONFIG_SUFFIXES, config_of_checkpoint
+    path = find_config(name)  # or the checkpoint itself
+
+    from ..api.find import config_of_checkpoint
     from ..config_loader import load_config
 
     if Path(name).is_file() and not name.endswith(CONFIG_SUFFIXES):
@@ -67,7 +69,6 @@ def _model(name: str) -> list[tuple[str, object]]:
         if cfg is None:
             return [("checkpoint", name), ("config", "none in this file or beside it"), *_weights(name)]
         return [("checkpoint", name), *_described(cfg), *_weights(name)]
-    path = find_config(name)
     cfg = load_config(path, [])
     rows = [("config", path), *_described(cfg), *_size(cfg)]
     if Path(name).is_dir():

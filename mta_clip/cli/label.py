@@ -5,6 +5,7 @@ import functools
 import logging
 import os
 
+from ..labelling.index import FAILED, parquet
 from .options import add_config_options, add_names_option, add_weights_option, positive, trained_config
 
 DESCRIPTION = """Labels any number of images, in several processes or on a cluster.
@@ -51,18 +52,18 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: see `trained_config`, `check_devices` and `label_images`; which raise other errors, too.
     """
+    parquet()
+    cfg = trained_config(args)
+
     import torch
 
     from ..api.load import load_segmenter
     from ..engine.devices import check_devices
     from ..engine.run_folder import check_writable
     from ..engine.trained_model import require_weights
-    from ..labelling.index import FAILED, parquet
     from ..labelling.job import INDEX, Engine, label_images, settings_of
     from ..labelling.worker import Task
 
-    parquet()
-    cfg = trained_config(args)
     require_weights(cfg)
     device = torch.device(cfg.MODEL.DEVICE).type
     workers = args.workers or (torch.cuda.device_count() if device == "cuda" and args.engine == "local" else 1)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config_names import find_config
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -104,10 +106,12 @@ def config_of(args: argparse.Namespace) -> "CfgNode":
         ValueError: no config is named.
         FileNotFoundError, KeyError, ValueError: see `load_config`.
     """
-    from ..config_loader import load_config
-
     if not args.config_file:
         raise ValueError("no config is named: add --config-file, e.g. --config-file shapes/mta_clip_tiny")
+    find_config(args.config_file)  # an error at once; the loader takes seconds to import
+
+    from ..config_loader import load_config
+
     return load_config(args.config_file, args.opts)
 
 
@@ -118,10 +122,12 @@ def trained_config(args: argparse.Namespace) -> "CfgNode":
         ValueError: neither is named.
         FileNotFoundError, KeyError, ValueError: see `find_model`.
     """
-    from ..api.find import find_model
-
     if not (args.config_file or args.weights):
         raise ValueError("no model is named: add --weights, or --config-file with a config or the folder of a run")
+    find_config(args.config_file or args.weights)  # an error at once; the rest takes seconds to import
+
+    from ..api.find import find_model
+
     if not args.config_file:
         return find_model(args.weights, overrides=args.opts)
     cfg = find_model(args.config_file, weights=args.weights, overrides=args.opts)

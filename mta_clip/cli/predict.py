@@ -159,6 +159,10 @@ def segment_files(
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 0, or 1 if an input failed."""
+    if args.smoothing == 1:
+        raise ValueError("--smoothing must be below 1")
+    cfg = trained_config(args)
+
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from ..data.datasets.catalog import IMAGE_SUFFIXES
@@ -168,11 +172,8 @@ def run(args: argparse.Namespace) -> int:
     from ..engine.run_folder import check_writable
     from ..predictor import SegmentationPredictor
 
-    cfg = trained_config(args)
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY = True  # only labels are drawn, so the scores of large images need not be kept
     check_devices(cfg.MODEL.DEVICE)
-    if args.smoothing == 1:
-        raise ValueError("--smoothing must be below 1")
     images, failures = find_images(
         [item for item in args.input if not is_webcam(item)], suffixes=IMAGE_SUFFIXES + VIDEO_SUFFIXES
     )

@@ -1,8 +1,11 @@
 """`mta-clip serve`: segments images over HTTP."""
 
 import argparse
+import dataclasses
 import os
 
+from ..api.hub import is_only_on_hub
+from ..extras import import_extra
 from .options import positive
 
 DESCRIPTION = """Serves a model over HTTP: an image in, its labels out.
@@ -48,15 +51,13 @@ def run(args: argparse.Namespace) -> int:
         ModuleNotFoundError: LitServe is not installed.
         FileNotFoundError, CheckpointError, KeyError, ValueError: see `model_config` and `build_server`.
     """
-    import dataclasses
-
-    from ..api.load import model_config
-    from ..extras import import_extra
-
+    is_only_on_hub(args.model)  # an error if there is no such model
     # The models' processes, which inherit it, share the cores with others: threads that wait must not spin.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for library in ("litserve", "prometheus_client"):
         import_extra(library, "serve", "mta-clip serve")
+
+    from ..api.load import model_config
     from ..serving.server import Limits, build_server
 
     limits = Limits(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)})

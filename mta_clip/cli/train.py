@@ -41,9 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status."""
+    cfg = own_photos(args) if has_photos(args) else config_of(args)
+
     from ..engine.run_folder import claim_folder
 
-    cfg = own_photos(args) if has_photos(args) else config_of(args)
     if args.machine_rank == 0:
         claim_folder(cfg.OUTPUT_DIR, resume=args.resume, overwrite=args.overwrite, weights=cfg.MODEL.WEIGHTS)
     run_job(train, args, cfg, args.resume, args.overwrite)

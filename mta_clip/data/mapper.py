@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
-from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import Transform
 from torch import Tensor
 
@@ -160,6 +159,8 @@ def training_augmentations(cfg: CfgNode, *, ignore_label: int) -> list[T.Augment
             )
         )
     if cfg.INPUT.COLOR_AUG_SSD:
+        from detectron2.projects.point_rend import ColorAugSSDTransform  # which imports all models
+
         augmentations.append(ColorAugSSDTransform(img_format=cfg.INPUT.FORMAT))
     flip = cfg.INPUT.RANDOM_FLIP
     if flip not in ("none", "horizontal", "vertical"):

@@ -5,8 +5,8 @@ import pytest
 from dataset_files import write_photos
 from toy_predictor import make_config
 
-from mta_clip import extras
 from mta_clip.app import server
+from mta_clip.cli import app
 from mta_clip.cli.main import main
 
 
@@ -24,7 +24,7 @@ def served(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "serving", serving)
-    monkeypatch.setattr(extras, "import_extra", lambda *_: None)
+    monkeypatch.setattr(app, "import_extra", lambda *_: None)
     monkeypatch.setattr("threading.Event.wait", interrupted)
     return calls
 
@@ -44,7 +44,7 @@ def test_models_and_options_reach_the_page(served, tmp_path, caplog, capsys):
 
 def test_what_is_wrong_is_told(served, tmp_path, capsys):
     _, weights = make_config(tmp_path)
-    assert main(["app", "--model", str(tmp_path / "gone")]) == 1
+    assert main(["app", "--model", weights, "--model", str(tmp_path / "gone")]) == 1
     assert main(["app", "--model", weights, "--examples", "gone.png"]) == 1
     errors = capsys.readouterr().err
     assert f"{tmp_path / 'gone'} does not exist" in errors and "--examples: gone.png: no such file" in errors
@@ -52,5 +52,5 @@ def test_what_is_wrong_is_told(served, tmp_path, capsys):
 
 def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["app", "--model", "gone"]) == 1
+    assert main(["app", "--model", "me/streets"]) == 1  # as on the Hub, which is not asked
     assert "pip install 'mta-clip[app]'" in capsys.readouterr().err

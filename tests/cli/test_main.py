@@ -35,22 +35,54 @@ def test_an_unknown_command_is_told_the_known_ones(capsys):
     assert "invalid choice: 'juggle'" in capsys.readouterr().err
 
 
+HEAVY = ("cv2", "detectron2", "matplotlib", "scipy", "torch")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_an_example_and_imports_nothing_heavy(command):
     code = f"""
         import sys, json
-        before = set(sys.modules)
         from mta_clip.cli.main import main
-        loaded = set(sys.modules)
         try:
             main([{command!r}, "--help"])
         except SystemExit:
-            print(json.dumps([name for name in ("torch", "detectron2", "cv2") if name in set(sys.modules) - loaded]))
+            print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
     *shown, loaded = done.stdout.splitlines()
     assert shown[0].startswith(f"usage: mta-clip {command}") and any(f"  mta-clip {command} " in line for line in shown)
     assert json.loads(loaded) == []
+
+
+TOLD_AT_ONCE = {
+    "info gone": "config file gone does not exist",
+    "train": "no config is named",
+    "train --config-file gone": "config file gone does not exist",
+    "evaluate --weights gone.pth": "gone.pth does not exist",
+    "predict --weights gone.pth --input a.png --output out": "gone.pth does not exist",
+    "predict --input a.png --output out": "no model is named",
+    "label --config-file gone --input a.png --output out": "mta-clip[scale]",
+    "check": "name either a dataset",
+    "app --model gone": "gone does not exist",
+    "app --model me/streets": "mta-clip[app]",
+    "serve --model gone": "gone does not exist",
+    "serve --model me/streets": "mta-clip[serve]",
+}
+
+
+def test_what_is_known_without_heavy_libraries_is_told_before_they_are_imported():
+    code = f"""
+        import json, sys
+        for extra in ("gradio", "litserve", "pyarrow"):
+            sys.modules[extra] = None
+        from mta_clip.cli.main import main
+        for command in {list(TOLD_AT_ONCE)}:
+            status = main(command.split())
+            print(json.dumps([status, [name for name in {HEAVY} if name in sys.modules]]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    said = zip(TOLD_AT_ONCE.values(), done.stderr.splitlines(), done.stdout.splitlines(), strict=True)
+    assert [(message in line, json.loads(result)) for message, line, result in said] == [(True, [1, []])] * 12
 
 
 def of_a_process(message):

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .point_sampling import PointSource, sample_labelled, sample_points, uniform_points
@@ -176,6 +175,8 @@ class HungarianMatcher:
 
 def _assign(costs: np.ndarray) -> Match:
     """Solves the I assignment problems of one image, with costs (I, Q, M)."""
+    from scipy.optimize import linear_sum_assignment  # takes 0.3 seconds, which only training needs
+
     num_layers, _, num_targets = costs.shape
     queries = np.zeros((num_layers, num_targets), dtype=np.int64)
     matched = np.zeros((num_layers, num_targets), dtype=bool)
