@@ -127,7 +127,7 @@ def test_values_that_are_no_classes(train, tmp_path, capsys):
         Image.fromarray(np.array(Image.open(path)) * 7).save(path)
     output = ("OUTPUT_DIR", str(tmp_path / "run"))
     assert train("--data", str(tmp_path), *output) == 1
-    advice = re.search(r"label_map: (\{.*?\})", capsys.readouterr().err).group(1)
+    advice = re.search(r"--label-map '(\{.*?\})'", capsys.readouterr().err).group(1)
     assert train("--data", str(tmp_path), "--label-map", advice, *output) == 0
     assert load_config(str(tmp_path / "run"), []).DATASETS.FOLDERS[0]["label_map"] == {0: 0, 7: 1}
     with pytest.raises(SystemExit):
