@@ -44,6 +44,8 @@ def find_config(name: str) -> str:
         return str(path)
     if Path(name).is_dir():
         raise FileNotFoundError(f"{saved} does not exist; the folder of a run, or of a saved model, has one")
+    if Path(name).suffix in (".pth", ".pkl", ".safetensors"):
+        raise FileNotFoundError(f"checkpoint {name} does not exist")
     close = difflib.get_close_matches(short, config_names(), n=3)
     hint = f"; did you mean {', '.join(close)}?" if close else ". mta-clip info lists the names of all configs"
     raise FileNotFoundError(f"config file {name} does not exist, and no config of mta-clip has this name{hint}")

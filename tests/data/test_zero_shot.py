@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from mta_clip.config import get_cfg
-from mta_clip.data.zero_shot import UNLABELLED, ClassSplit, VisibleLabels, held_out_classes, protocol_from_config
+from mta_clip.data.zero_shot import (
+    UNLABELLED,
+    ClassSplit,
+    VisibleLabels,
+    held_out_classes,
+    protocol_from_config,
+    visible_labels,
+)
 
 NAMES = ["sky", "road", "cow", "tree"]
 LABELS = np.array([[0, 1, 2, 3, 255]], np.uint8)
@@ -89,3 +96,17 @@ def test_protocol_of_a_config():
     cfg.MODEL.TAGCLIP.PROTOCOL = "supervised"
     with pytest.raises(ValueError, match=r"MODEL.TAGCLIP.PROTOCOL is 'supervised'.*set DATASETS.PROTOCOL"):
         protocol_from_config(cfg)
+
+
+def test_what_a_config_hides():
+    cfg = get_cfg()
+    twice = ["road", "road"]  # as in some datasets; no matter while all classes are seen
+    assert visible_labels(cfg, twice, 255) is None
+    cfg.DATASETS.UNSEEN_CLASSES = ["sky"]
+    of_dataset = visible_labels(cfg, ["road ", "sky"], 255)
+    assert of_dataset.unseen == [1] and of_dataset.protocol == "inductive" and of_dataset.ignore_label == 255
+    cfg.MODEL.PROMPT.CLASS_NAMES = ["sky", "road"]
+    assert visible_labels(cfg, ["a", "b"], 255).unseen == [0]
+    cfg.DATASETS.PROTOCOL, cfg.DATASETS.UNSEEN_CLASSES = "transductive", []
+    with pytest.raises(ValueError, match="needs unseen classes"):
+        visible_labels(cfg, ["road", "sky"], 255)
