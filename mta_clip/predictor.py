@@ -117,7 +117,7 @@ class SegmentationPredictor:
             self.class_names, self.colors = self.model_classes, self.model_colors
             return
         own = dict(zip(self.model_classes, self.model_colors, strict=True))
-        fresh = distinct_colors(len(own) + len(names))[len(own) :]
+        fresh = distinct_colors(len(names), apart_from=self.model_colors)
         self.class_names = tuple(names)
         self.colors = np.stack([own.get(name, color) for name, color in zip(names, fresh, strict=True)])
         if not self.knows_language and self.unseen_classes:

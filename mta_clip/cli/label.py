@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         block_size=args.block_size,
         retry_failed=args.retry_failed,
     )
-    logger.info("%d of %d images labelled; the index is %s", total.images - total.failed, total.images, INDEX)
+    index = os.path.join(args.output, INDEX)
+    logger.info("%d of %d images labelled; the index is %s", total.images - total.failed, total.images, index)
     if total.failed:
         logger.warning('Images that failed: %d; their rows, with status "%s", say why', total.failed, FAILED)
     return 0

@@ -17,9 +17,7 @@ def add_photo_options(parser: argparse.ArgumentParser, description: str) -> "arg
     help_labels = "instead of FOLDER/labels: one PNG per photo, of class indices; may be the folder of JPEG photos"
     group.add_argument("--labels", metavar="FOLDER", help=help_labels)
     group.add_argument("--names", metavar="FILE", help="instead of FOLDER/names.txt: one class name per line")
-    group.add_argument(
-        "--label-map", type=label_map, metavar="MAP", help="meaning of values that are no classes, e.g. '{11: 255}'"
-    )
+    group.add_argument("--label-map", type=label_map, metavar="MAP", help="what stored values mean, e.g. '{11: 255}'")
     group.add_argument("--ignore-label", type=int, default=255, metavar="N", help="value of pixels of no class (255)")
     return group
 

@@ -197,8 +197,9 @@ def run(args: argparse.Namespace) -> int:
                 smoothing=args.smoothing,
                 batch_size=args.batch_size,
             )
-    done = len(images) - sum(path in failures for path in images)
-    logger.info("%d of %d files segmented; pictures and videos are in %s", done, len(images), args.output)
+    if images:
+        done = len(images) - sum(path in failures for path in images)
+        logger.info("%d of %d files segmented; pictures and videos are in %s", done, len(images), args.output)
     for path, reason in failures.items():
         logger.error("FAILED %s: %s", path, reason)
     return 1 if failures else 0

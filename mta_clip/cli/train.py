@@ -31,12 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_options(parser)
     own = add_photo_options(parser, "the config is then what trains on them (default: own/small)")
     help_share = "held out for evaluation if there is no val/ (default: %(default)s)"
-    own.add_argument("--val-share", type=float, default=VAL_SHARE, metavar="SHARE", help=help_share)
+    own.add_argument("--val-share", type=share_below_1, default=VAL_SHARE, metavar="SHARE", help=help_share)
     own.add_argument("--split-seed", type=int, default=0, metavar="N", help="chooses the photos to hold out (0)")
     earlier = parser.add_mutually_exclusive_group()
     earlier.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier run in OUTPUT_DIR first")
     add_process_options(parser)
+
+
+def share_below_1(text: str) -> float:
+    """Reads a number from 0 to below 1.
+
+    Raises:
+        ValueError: not a number.
+        argparse.ArgumentTypeError: the number is below 0, or 1 or more.
+    """
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 (no evaluation) to below 1")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -66,6 +79,8 @@ def own_photos(args: argparse.Namespace) -> "CfgNode":
         logger.info("%s: %s%s", entry["name"], entry["image_dir"], listed)
     config = Path(cfg.OUTPUT_DIR, "config.yaml")
     logger.info("Config: %s, from %s", config, args.config_file)
+    weights = config.with_name("model_best.pth" if cfg.TEST.KEEP_BEST else "model_final.pth")
+    logger.info("To use the model then: mta-clip predict --weights %s --input PHOTOS --output overlays", weights)
     logger.info("To repeat this run: mta-clip train --config-file %s OUTPUT_DIR %s_again", config, cfg.OUTPUT_DIR)
     return cfg
 

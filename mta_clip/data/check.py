@@ -160,7 +160,9 @@ def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
             findings.add(inspect_file(reader, record))
         troubles = [f"{name}: {trouble}" for trouble in findings.troubles()]
         if findings.problems or findings.unexpected():
-            advice = f"`mta-clip check {name}`, or `mta-clip check` with the same --data, reads all of its files."
+            own = any(entry["name"] == name for entry in cfg.DATASETS.FOLDERS)
+            command = "`mta-clip check` with the same --data or --config-file" if own else f"`mta-clip check {name}`"
+            advice = f"{command} reads all of its files."
             raise ValueError("\n".join([*troubles, advice]))
         for trouble in troubles:
             logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)

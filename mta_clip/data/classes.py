@@ -17,6 +17,7 @@ Color = tuple[int, int, int]
 
 _HERE = Path(__file__).parent
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff]")  # and the byte order mark
+_COLOR_AFTER_SPACE = re.compile(r" \d{1,3} +\d{1,3} +\d{1,3}\s*$")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def read_classes(path: str | Path) -> ClassList:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, color = line.partition("\t")
+        name, tab, color = line.partition("\t")
+        if not tab and _COLOR_AFTER_SPACE.search(name):
+            raise ValueError(f"{path}, line {number}: {name.strip()!r} ends in a colour; put a tab before it.")
         names.append(name.strip())
         colors.append(_parse_color(color, where=f"{path}, line {number}"))
     return make_classes(names, colors, where=str(path))
@@ -96,15 +99,15 @@ def make_classes(names: Sequence[str], colors: Sequence[Color | None] | None = N
                 f"{where}: the class name {name!r:.80} occurs twice (classes {first} and {position}). "
                 "Names must differ, because masks are classified by them."
             )
-    colors = [None] * len(names) if colors is None else colors
+    colors = [None] * len(names) if colors is None else list(colors)
     if len(colors) != len(names):
         raise ValueError(f"{where}: {len(names)} class names, but {len(colors)} colours.")
     for color in filter(None, colors):
         if not (isinstance(color, Sequence) and len(color) == 3 and all(c in range(256) for c in color)):
             raise ValueError(f"{where}: a colour is {color!r:.60}; expected red, green and blue in 0..255.")
     if not all(colors):
-        others = distinct_colors(len(names)).tolist()
-        colors = [given or other for given, other in zip(colors, others, strict=True)]
+        others = iter(distinct_colors(colors.count(None), apart_from=list(filter(None, colors))).tolist())
+        colors = [given or next(others) for given in colors]
     return ClassList(tuple(names), tuple((red, green, blue) for red, green, blue in filter(None, colors)))
 
 

@@ -121,7 +121,7 @@ def _splits(root: Path, images: str | Path | None, labels: str | Path | None) ->
     held = f"holds {sorted(path.name for path in root.iterdir())[:10]}" if root.is_dir() else "does not exist"
     raise FileNotFoundError(
         f"{image_dir}: this folder does not exist. Photos belong in {root / 'train' / 'images'} or in "
-        f"{root / 'images'}, but {root} {held}. Or name the folders of images and labels."
+        f"{root / 'images'}, but {root} {held}. Or name the folders of images and labels (--images, --labels)."
     )
 
 

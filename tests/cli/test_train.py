@@ -116,6 +116,7 @@ def test_a_folder_of_photos(train, tmp_path, monkeypatch, caplog):
     saved = load_config(str(folder), [])
     assert [len(entry["files"]) for entry in saved.DATASETS.FOLDERS] == [3, 3]
     assert "3 of its photos" in caplog.text
+    assert (used := Path(re.search(r"predict --weights (\S+)", caplog.text)[1])).is_file() and used.parent == folder
     repeat = re.search(r"To repeat this run: mta-clip (.*)", caplog.text).group(1).split()
     assert main(repeat) == 0
     assert same_weights(folder / "model_final.pth", Path(f"{folder}_again", "model_final.pth"))
@@ -132,6 +133,9 @@ def test_values_that_are_no_classes(train, tmp_path, capsys):
     assert load_config(str(tmp_path / "run"), []).DATASETS.FOLDERS[0]["label_map"] == {0: 0, 7: 1}
     with pytest.raises(SystemExit):
         train("--data", str(tmp_path), "--label-map", "11:255")
+    with pytest.raises(SystemExit):
+        train("--data", str(tmp_path), "--val-share", "1")
+    assert "--val-share: 1.0 is not from 0" in capsys.readouterr().err
 
 
 def test_a_folder_without_names(train, tmp_path, capsys):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES, CITYSCAPES_CATEGORIES, COCO_CATEGORIES
 from miniatures import CONTEXT_IDS
@@ -101,7 +102,7 @@ def test_read_classes(tmp_path):
     classes = read_classes(path)
     assert classes.names == ("my cat", "potted plant")
     assert classes.colors[0] == (255, 0, 10)
-    assert len(classes.colors[1]) == 3
+    assert len(classes.colors[1]) == 3 and np.linalg.norm(np.subtract(*classes.colors)) > 40
 
 
 @pytest.mark.parametrize(
@@ -112,6 +113,7 @@ def test_read_classes(tmp_path):
         ("cat\ndog\ncat\n", r"'cat' occurs twice \(classes 0 and 2\)"),
         ("cat\t255 0\n", r"line 1: expected a colour .* got '255 0'"),
         ("cat\t256 0 0\n", r"line 1: expected a colour"),
+        ("route 66\ncat 255 0 0\n", r"line 2: 'cat 255 0 0' ends in a colour; put a tab before it"),
     ],
 )
 def test_bad_class_lists(tmp_path, text, message):

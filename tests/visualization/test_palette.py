@@ -16,6 +16,13 @@ def test_more_classes_leave_earlier_colors_as_they_are():
     assert np.array_equal(distinct_colors(150)[:20], distinct_colors(20))
 
 
+def test_colors_keep_away_from_those_in_use():
+    in_use = [(128, 64, 128), (128, 128, 0), *distinct_colors(3)]
+    colors = distinct_colors(15, apart_from=in_use).astype(int)
+    assert np.linalg.norm(colors[:, None] - np.array(in_use, int), axis=-1).min() > 40
+    assert np.array_equal(distinct_colors(15, apart_from=distinct_colors(5)), distinct_colors(20)[5:])
+
+
 def test_first_colors_are_far_apart():
     colors = distinct_colors(20).astype(int)
     distances = np.linalg.norm(colors[:, None] - colors[None], axis=-1)[np.triu_indices(20, k=1)]
