@@ -87,6 +87,19 @@ def positive(text: str) -> int:
     return value
 
 
+def share_below_1(text: str) -> float:
+    """Reads a number from 0 to below 1.
+
+    Raises:
+        ValueError: not a number.
+        argparse.ArgumentTypeError: the number is below 0, or 1 or more.
+    """
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not from 0 to below 1")
+    return value
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses arguments in which options may also follow the KEY VALUE pairs."""
     args, rest = parser.parse_known_args(arguments)

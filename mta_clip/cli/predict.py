@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_config_options, add_names_option, add_weights_option, positive, trained_config
+from .options import add_config_options, add_names_option, add_weights_option, positive, share_below_1, trained_config
 
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video = parser.add_argument_group("videos")
     video.add_argument(
         "--smoothing",
-        type=share,
+        type=share_below_1,
         default=0.0,
         metavar="S",
         help="share of the earlier frames in the probabilities of each, 0 (none, the default) to below 1",
@@ -159,8 +159,6 @@ def segment_files(
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 0, or 1 if an input failed."""
-    if args.smoothing == 1:
-        raise ValueError("--smoothing must be below 1")
     cfg = trained_config(args)
 
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .job import run_job, write_mean_iou
-from .options import add_config_options, add_process_options, config_of
+from .options import add_config_options, add_process_options, config_of, share_below_1
 from .own_photos import VAL_SHARE, add_photo_options, has_photos, photos_config
 
 if TYPE_CHECKING:
@@ -37,19 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     earlier.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
     earlier.add_argument("--overwrite", action="store_true", help="delete an earlier run in OUTPUT_DIR first")
     add_process_options(parser)
-
-
-def share_below_1(text: str) -> float:
-    """Reads a number from 0 to below 1.
-
-    Raises:
-        ValueError: not a number.
-        argparse.ArgumentTypeError: the number is below 0, or 1 or more.
-    """
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not from 0 (no evaluation) to below 1")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

@@ -161,8 +161,8 @@ def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
         troubles = [f"{name}: {trouble}" for trouble in findings.troubles()]
         if findings.problems or findings.unexpected():
             own = any(entry["name"] == name for entry in cfg.DATASETS.FOLDERS)
-            command = "`mta-clip check` with the same --data or --config-file" if own else f"`mta-clip check {name}`"
-            advice = f"{command} reads all of its files."
+            how = ", with the same --config-file; or `mta-clip check` with the same --data," if own else ""
+            advice = f"`mta-clip check {name}`{how} reads all of its files."
             raise ValueError("\n".join([*troubles, advice]))
         for trouble in troubles:
             logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)
