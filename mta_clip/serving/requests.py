@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ..api.segmenter import DEFAULT_THRESHOLD
+from ..api.result import DEFAULT_THRESHOLD
 from ..data.image_files import DECODING_ERRORS, TooManyPixels, decode_image, describe_unknown
 from ..data.synonyms import split_names
 

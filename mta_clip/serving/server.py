@@ -10,20 +10,22 @@ import threading
 from typing import Annotated, Any
 
 import litserve
+import pydantic
 import torch
 from detectron2.config import CfgNode
 from fastapi import Depends, HTTPException, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import JSONResponse
 
 from ..api.load import load_segmenter
-from ..api.result import Segmentation
-from ..api.segmenter import DEFAULT_THRESHOLD
+from ..api.result import DEFAULT_THRESHOLD, Segmentation
 from ..data.parallel import end_with_parent
 from ..engine.devices import check_devices
 from ..engine.trained_model import require_weights, with_trained_classes
+from ..modeling.clip import knows_language
 from .answers import encode
 from .batches import segment_jobs
 from .gate import Gate
@@ -41,6 +43,7 @@ DOCUMENTED = {  # what FastAPI cannot know of the endpoint
         "400": {"description": "the image is broken, or a parameter is wrong"},
         "413": {"description": "the image or the request is too large"},
         "415": {"description": "this is no image"},
+        "422": {"description": "a parameter is unknown, or of the wrong type"},
         "503": {"description": "too many requests are under way; Retry-After says when to try again"},
         "504": {"description": "no answer in time"},
     },
@@ -68,20 +71,21 @@ class Limits:
     timeout: int = 60
 
 
-async def read_request(
-    request: Request,
-    names: Annotated[
-        tuple[str, ...], Query(description="class names, separated by commas; none: those of training")
-    ] = (),
-    other: Annotated[str, Query(description="name of the pixels at which no class reaches the threshold")] = "",
-    threshold: Annotated[float, Query(description="of `other`, 0..1")] = DEFAULT_THRESHOLD,
-    output: Annotated[Output, Query(description="label map, or COCO JSON with run-length masks")] = "png",
-) -> Job:
-    """The job of a request; its arguments are what clients send."""
-    options: dict[str, Any] = {"names": names, "other": other, "threshold": threshold, "output": output}
+class Parameters(pydantic.BaseModel, extra="forbid"):
+    """What clients send beside the image, in the address; a parameter of another name gets status 422."""
+
+    names: tuple[str, ...] = Field((), description="class names, separated by commas; none: those of training")
+    other: str = Field("", description="name of the pixels at which no class reaches the threshold")
+    threshold: float = Field(DEFAULT_THRESHOLD, description="of `other`, 0..1")
+    output: Output = Field("png", description="label map, or COCO JSON with run-length masks")
+
+
+async def read_request(request: Request, parameters: Annotated[Parameters, Query()]) -> Job:
+    """The job of a request."""
+    limit = request.app.state.max_pixels
     try:
         content = await _image_of(request)
-        return await run_in_threadpool(read_job, content, max_pixels=request.app.state.max_pixels, **options)
+        return await run_in_threadpool(read_job, content, max_pixels=limit, **parameters.model_dump())
     except Refused as refused:
         raise HTTPException(refused.status, refused.message) from refused
 
@@ -90,7 +94,10 @@ async def _image_of(request: Request) -> bytes:
     """The field `image` of a form; else the whole body, whose type is often wrong, as curl's is."""
     if not request.headers.get("Content-Type", "").startswith("multipart/"):
         return await request.body()
-    image = (await request.form()).get("image")
+    form = await request.form()
+    if unknown := sorted(form.keys() - {"image"}):
+        raise Refused(422, f"The form has other fields than `image` ({', '.join(unknown)}): put them into the address.")
+    image = form.get("image")
     if not isinstance(image, UploadFile):
         raise Refused(400, "There is no image: this form has no file in its field `image`.")
     return await image.read()
@@ -188,7 +195,11 @@ def build_server(cfg: CfgNode, limits: Limits, *, replicas: int | None = None) -
         timeout=limits.timeout,
         max_payload_size=limits.max_upload_mb * 1_000_000,
         middlewares=[(Gate, {"path": PATH, "max_queued": limits.max_queued, "timeout": limits.timeout})],
-        model_metadata={"class_names": list(cfg.MODEL.PROMPT.CLASS_NAMES), "limits": dataclasses.asdict(limits)},
+        model_metadata={
+            "class_names": list(cfg.MODEL.PROMPT.CLASS_NAMES),
+            "knows_language": knows_language(cfg),
+            "limits": dataclasses.asdict(limits),
+        },
         restart_workers=True,
     )
     server.app.state.max_pixels = limits.max_pixels

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 
 import numpy as np
+import pydantic
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from fastapi import HTTPException, Request
 import mta_clip
 from mta_clip.api.load import model_config
 from mta_clip.serving.requests import Job
-from mta_clip.serving.server import Limits, SegmentationAPI, build_server, read_request
+from mta_clip.serving.server import Limits, Parameters, SegmentationAPI, build_server, read_request
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +56,24 @@ def test_an_image_as_body_or_form(server, png, picture, content_type):
     body = png
     if content_type.startswith("multipart"):
         body, content_type = form(b"image", png), f"{content_type}; boundary=x"
-    job = asyncio.run(read_request(request_to(server, body, content_type), names=("sky, road",)))
+    job = asyncio.run(read_request(request_to(server, body, content_type), Parameters(names=("sky, road",))))
     assert np.array_equal(job.image, picture) and job.names == ("sky", "road")
 
 
 def test_refusals_become_answers(server, png):
     for body, content_type, status in [
         (b"text", "image/png", 415),
-        (form(b"other", png), "multipart/form-data; boundary=x", 400),
+        (b"--x--\r\n", "multipart/form-data; boundary=x", 400),
+        (form(b"picture", png), "multipart/form-data; boundary=x", 422),
     ]:
         with pytest.raises(HTTPException) as refused:
-            asyncio.run(read_request(request_to(server, body, content_type)))
+            asyncio.run(read_request(request_to(server, body, content_type), Parameters()))
         assert refused.value.status_code == status
+
+
+def test_unknown_parameters_are_refused():
+    with pytest.raises(pydantic.ValidationError, match="labels"):
+        Parameters(labels=("sky",))
 
 
 def test_the_model_s_process(saved, picture, monkeypatch):
@@ -98,7 +105,7 @@ def test_the_description(server):
     endpoint = paths["/segment"]["post"]
     assert {entry["name"] for entry in endpoint["parameters"]} == {"names", "other", "threshold", "output"}
     assert set(endpoint["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
-    assert set(endpoint["responses"]) >= {"200", "400", "413", "415", "503", "504"} and "/metrics" in paths
+    assert set(endpoint["responses"]) >= {"200", "400", "413", "415", "422", "503", "504"} and "/metrics" in paths
 
 
 def test_replicas(saved, monkeypatch):
@@ -164,6 +171,7 @@ def test_a_server(saved, tool, png, picture):
                     assert status == 200 and np.array_equal(Image.open(io.BytesIO(body)), right[query])
         assert ask(port, b"text")[0] == 415 and ask(port, png[:80])[0] == 400 and ask(port, bytes(2_000_000))[0] == 413
         assert ask(port, png, "names=a,a")[0] == 400 and ask(port, png, "output=gif")[0] == 422
+        assert ask(port, png, "labels=sky")[0] == 422
         assert json.loads(ask(port, png, "output=json")[1])["images"][0]["height"] == 30
         statuses = [future.result()[0] for future in [pool.submit(ask, port, png) for _ in range(24)]]
         assert {*statuses} == {200, 503}
