@@ -1,5 +1,6 @@
 """Finds the config and the weights of a trained model, for `mta_clip.load` and for commands."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ from detectron2.config import CfgNode
 
 from ..config_loader import load_config
 from ..config_names import CONFIG_SUFFIXES
-from ..engine.run_folder import newest_weights
+from ..engine.run_folder import BEST_CHECKPOINT, newest_weights
 from ..engine.trained_model import saved_config
 from .saved_model import CONFIG, WEIGHTS, check_classes, is_saved_model
+
+logger = logging.getLogger(__name__)
 
 
 def find_model(
@@ -48,6 +51,8 @@ def find_model(
             check_classes(path, load_config(str(source), []))
         if path.is_dir() and not named:
             weights = path / WEIGHTS if (path / WEIGHTS).is_file() else newest_weights(str(path))
+            if (best := path / BEST_CHECKPOINT).is_file():
+                logger.info("%s is the last checkpoint; for the best one, name %s", weights, best)
     if weights:
         cfg.MODEL.WEIGHTS = str(weights)
     return cfg

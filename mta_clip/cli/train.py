@@ -57,6 +57,8 @@ def own_photos(args: argparse.Namespace) -> "CfgNode":
     Raises:
         FileNotFoundError, ValueError: see `own_config`.
     """
+    from ..engine.run_folder import BEST_CHECKPOINT, FINAL_CHECKPOINT
+
     args.config_file = args.config_file or "own/small"
     cfg = photos_config(config_of(args), args, val_share=args.val_share, seed=args.split_seed)
     if "OUTPUT_DIR" not in args.opts[::2]:
@@ -66,7 +68,7 @@ def own_photos(args: argparse.Namespace) -> "CfgNode":
         logger.info("%s: %s%s", entry["name"], entry["image_dir"], listed)
     config = Path(cfg.OUTPUT_DIR, "config.yaml")
     logger.info("Config: %s, from %s", config, args.config_file)
-    weights = config.with_name("model_best.pth" if cfg.TEST.KEEP_BEST else "model_final.pth")
+    weights = config.with_name(BEST_CHECKPOINT if cfg.TEST.KEEP_BEST else FINAL_CHECKPOINT)
     logger.info("To use the model then: mta-clip predict --weights %s --input PHOTOS --output overlays", weights)
     logger.info("To repeat this run: mta-clip train --config-file %s OUTPUT_DIR %s_again", config, cfg.OUTPUT_DIR)
     return cfg

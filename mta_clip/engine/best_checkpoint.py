@@ -13,10 +13,9 @@ from detectron2.evaluation.testing import flatten_results_dict
 
 from ..checkpoint import SegmentationCheckpointer, read_checkpoint
 from .evaluate import Results
+from .run_folder import BEST_CHECKPOINT
 
 logger = logging.getLogger(__name__)
-
-NAME = "model_best"
 
 
 class BestCheckpoint:
@@ -33,7 +32,7 @@ class BestCheckpoint:
 
     def __init__(self, *, checkpointer: SegmentationCheckpointer, metric: str) -> None:
         self.checkpointer = checkpointer
-        self.path = Path(checkpointer.save_dir) / f"{NAME}.pth"
+        self.path = Path(checkpointer.save_dir) / BEST_CHECKPOINT
         self.metric = metric
         self.best = -math.inf
 
@@ -77,7 +76,7 @@ class BestCheckpoint:
         self.best = value
         logger.info("Best %s: %.4f after %d iterations", self.metric, value, iterations)
         best = {"metric": self.metric, "value": value, "iterations": iterations}
-        self.checkpointer.save_weights(NAME, best=best)
+        self.checkpointer.save_weights(self.path.stem, best=best)
 
 
 def build_best_checkpoint(cfg: CfgNode, checkpointer: SegmentationCheckpointer) -> BestCheckpoint | None:

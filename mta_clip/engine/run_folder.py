@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 from .launch import restarts
 
 FINAL_CHECKPOINT = "model_final.pth"  # that metrics.json is about
+BEST_CHECKPOINT = "model_best.pth"  # by TEST.KEEP_BEST
 _LAST = "last_checkpoint"  # holds the name of the newest checkpoint
 # What a run leaves behind; a run is there if one of the first kind is.
 RESULTS = ("config.yaml", _LAST, "model_*.pth", "metrics.json", "training_metrics.json")

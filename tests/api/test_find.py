@@ -26,8 +26,10 @@ def found(source, **options):
     return cfg.MODEL.WEIGHTS, cfg.SEED
 
 
-def test_folders(run, tmp_path):
+def test_folders(run, tmp_path, caplog):
+    caplog.set_level("INFO")
     assert found(run) == (str(run / "model_final.pth"), 7)
+    assert f"model_final.pth is the last checkpoint; for the best one, name {run / 'model_best.pth'}" in caplog.text
     saved = segmenter(mta_clip_config("SEED", 7)).save(tmp_path / "saved")
     assert found(saved) == (str(saved / "model.safetensors"), 7)
 

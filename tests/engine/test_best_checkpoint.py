@@ -8,10 +8,10 @@ from torch import nn
 from toy_training import toy_cfg
 
 from mta_clip.checkpoint import SegmentationCheckpointer
-from mta_clip.engine.best_checkpoint import NAME, BestCheckpoint, build_best_checkpoint
+from mta_clip.engine.best_checkpoint import BestCheckpoint, build_best_checkpoint
+from mta_clip.engine.run_folder import BEST_CHECKPOINT
 
 METRIC = "sem_seg/mIoU"
-FILE = f"{NAME}.pth"
 
 
 def results(value: float) -> dict:
@@ -24,7 +24,7 @@ def keeper(folder, metric: str = METRIC) -> BestCheckpoint:
 
 
 def saved(folder) -> dict:
-    return torch.load(folder / FILE, weights_only=True)["best"]
+    return torch.load(folder / BEST_CHECKPOINT, weights_only=True)["best"]
 
 
 def test_only_higher_values_are_saved(tmp_path, caplog):
@@ -40,10 +40,12 @@ def test_only_higher_values_are_saved(tmp_path, caplog):
 def test_the_file_is_one_for_model_weights(tmp_path):
     best, other = keeper(tmp_path), nn.Linear(1, 1)
     best.update(results(1.0), 1)
-    SegmentationCheckpointer(other).load(str(tmp_path / FILE))
+    SegmentationCheckpointer(other).load(str(tmp_path / BEST_CHECKPOINT))
     assert torch.equal(other.weight, best.checkpointer.model.weight)
-    assert torch.load(tmp_path / FILE, weights_only=True)["config"] == "A: 1"
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]  # no last_checkpoint, which --resume would take
+    assert torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)["config"] == "A: 1"
+    assert [path.name for path in tmp_path.iterdir()] == [
+        BEST_CHECKPOINT
+    ]  # no last_checkpoint, which --resume would take
 
 
 def test_a_resumed_run_starts_from_the_best_of_its_metric(tmp_path, caplog):

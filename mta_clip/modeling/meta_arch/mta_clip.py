@@ -4,6 +4,7 @@ Shapes: B images, Q mask queries, C classes, K = C + 1 (last = no object), Z con
 H and W = padded input.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ...data.model_classes import with_classes
-from ...data.zero_shot import protocol_from_config
+from ...data.zero_shot import held_out_classes, protocol_from_config
 from ..criterion import MaskTextCriterion, present_labels, targets_from_sem_seg
 from ..frozen_clip import FrozenCLIP
 from ..inference import MaskScores
@@ -23,6 +24,8 @@ from ..mask_classifier import MaskClassifier
 from ..outputs import HeadOutput
 from ..text import PromptLearner, build_prompt_learner
 from .base import SegmentationModel
+
+logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -80,6 +83,11 @@ class MTACLIP(SegmentationModel):
         """
         protocol_from_config(cfg, supported=("inductive", "supervised"))
         cfg = with_classes(cfg)
+        if cfg.MODEL.MTA.CLASSIFIER == "linear" and (unseen := held_out_classes(cfg)):
+            logger.warning(
+                "MODEL.MTA.CLASSIFIER linear does not find classes without labels in training (%s); text may",
+                ", ".join(unseen),
+            )
         backbone = build_backbone(cfg)
         return {
             **cls.common_arguments(cfg),

@@ -275,6 +275,16 @@ def test_state_dict_round_trip():
     assert torch.equal(first.eval()(sample)[0]["sem_seg"], second.eval()(sample)[0]["sem_seg"])
 
 
+@pytest.mark.parametrize(
+    ("classifier", "protocol", "told"),
+    [("linear", "inductive", True), ("linear", "supervised", False), ("text", "inductive", False)],
+)
+def test_the_linear_classifier_does_not_find_classes_without_labels(classifier, protocol, told, caplog):
+    unseen = ["DATASETS.UNSEEN_CLASSES", [NAMES[1]], "DATASETS.PROTOCOL", protocol]
+    tiny_model(*unseen, "MODEL.MTA.CLASSIFIER", classifier)
+    assert (f"does not find classes without labels in training ({NAMES[1]})" in caplog.text) == told
+
+
 @pytest.mark.parametrize("protocol", ["transductive", "inductive_released"])
 @WITH_AND_WITHOUT_TEXT
 def test_protocols_that_need_tagclip_are_refused(text, protocol):
