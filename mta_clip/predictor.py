@@ -7,6 +7,7 @@ between calls. From a config:
     predictor = SegmentationPredictor(cfg)
     prediction = predictor.predict(read_image("street.jpg"))
     predictor.set_vocabulary(["sky", "road", "my cat"])
+    predictor.set_other("rest", 0.3)
 
 Shapes: C classes, H and W image size, B images.
 """
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from .api.result import Segmentation
+from .api.result import Segmentation, check_threshold
 from .data.synonyms import are_seen
 from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, require_weights, with_trained_classes
@@ -74,6 +75,7 @@ class SegmentationPredictor:
         self.model_classes = tuple(class_names)
         self.model_colors = class_colors(len(class_names), colors)
         self.class_names, self.colors = self.model_classes, self.model_colors
+        self.other: tuple[str, float] | None = None
         self.resize = ResizeShortestEdge(min_size, max_size)
         self.image_format = image_format
         self.knows_language = knows_language
@@ -128,6 +130,15 @@ class SegmentationPredictor:
                 ", ".join(self.model_classes),
             )
 
+    def set_other(self, name: str, threshold: float) -> None:
+        """From now on, pixels whose confidence is below `threshold` get the class `name`; see `Segmentation.reject`.
+
+        Raises:
+            ValueError: `threshold` is not in 0..1.
+        """
+        check_threshold(threshold)
+        self.other = name, threshold
+
     def predict(self, image: NDArray[np.uint8]) -> Segmentation:
         """Segments one image, (H, W, 3) RGB, 0..255; see `predict_batch`."""
         return self.predict_batch([image])[0]
@@ -173,7 +184,7 @@ class SegmentationPredictor:
         scores, trusty = output.get("sem_seg"), output.get("trusty")
         labels = output["labels"] if scores is None else scores.argmax(dim=0)
         confidence = output["label_scores"] if scores is None else scores_of(labels, scores)
-        return Segmentation(
+        result = Segmentation(
             image=image,
             labels=labels.cpu().numpy(),
             class_names=self.class_names,
@@ -183,6 +194,7 @@ class SegmentationPredictor:
             trusty=None if trusty is None else _to_numpy(trusty),
             unseen_classes=self.unseen_classes,
         )
+        return result if self.other is None else result.reject(self.other[0], threshold=self.other[1])
 
 
 def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:

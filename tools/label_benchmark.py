@@ -39,7 +39,7 @@ from mta_clip.visualization import save_label_map
 class Instant:
     """A model that finds its only class everywhere."""
 
-    def stream(self, images, labels, *, batch_size) -> Iterator[SimpleNamespace]:
+    def stream(self, images, labels, *, other, threshold, batch_size) -> Iterator[SimpleNamespace]:
         for image in images:
             size = image.shape[:2]
             labels, confidence = np.zeros(size, np.int64), np.ones(size, np.float32)

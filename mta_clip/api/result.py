@@ -20,6 +20,7 @@ from ..visualization import draw_overlay, legend_entries, prediction_panel
 if TYPE_CHECKING:
     import supervision
 
+DEFAULT_THRESHOLD = 0.3  # of `reject`, where users name a class but no threshold
 OTHER_GREYS = (0, 64, 128, 192)  # of pixels that get none of the names; the farthest from all colours is taken
 NEGLIGIBLE = float(np.finfo(np.float32).tiny)  # sums of scores up to this are not divided by
 LISTED = 5  # classes in the text form of a result
@@ -77,8 +78,7 @@ class Segmentation:
         Raises:
             ValueError: `threshold` is out of range.
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a confidence between 0 and 1, got {threshold}")
+        check_threshold(threshold)
         names, colors, scores = self.class_names, self.colors, self.scores
         if other not in names:
             names, colors = (*names, other), np.vstack([colors, _grey_apart_from(colors)])
@@ -195,6 +195,12 @@ class Segmentation:
 
     def _present(self) -> list[int]:
         return np.unique(self.labels).tolist()
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises a ValueError if `threshold` is no confidence."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a confidence between 0 and 1, got {threshold}")
 
 
 def _grey_apart_from(colors: NDArray[np.uint8]) -> NDArray[np.uint8]:

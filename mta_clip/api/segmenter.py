@@ -14,10 +14,8 @@ from ..modeling import MTACLIP
 from ..predictor import SegmentationPredictor
 from .hub import upload_folder
 from .images import ImageInput, batches_of_one_size, each_image, is_one_image, to_rgb
-from .result import Segmentation
+from .result import DEFAULT_THRESHOLD, Segmentation
 from .saved_model import save_model
-
-DEFAULT_THRESHOLD = 0.3  # of `other`
 
 
 class Segmenter:

@@ -6,7 +6,15 @@ import logging
 import os
 
 from ..labelling.index import FAILED, parquet
-from .options import add_config_options, add_names_option, add_weights_option, positive, trained_config
+from .options import (
+    add_config_options,
+    add_names_option,
+    add_other_options,
+    add_weights_option,
+    other_of,
+    positive,
+    trained_config,
+)
 
 DESCRIPTION = """Labels any number of images, in several processes or on a cluster.
 
@@ -32,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", required=True, help=help_input)
     parser.add_argument("--output", required=True, help="folder of this job; with Ray, one that all machines see")
     add_names_option(parser)
+    add_other_options(parser)
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help="default: local")
     help_workers = "processes or Ray actors, each with a model (default: one; local, on GPUs: one for each)"
     parser.add_argument("--workers", type=positive, metavar="N", help=help_workers)
@@ -53,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: see `trained_config`, `check_devices` and `label_images`; which raise other errors, too.
     """
     parquet()
-    cfg = trained_config(args)
+    cfg, other = trained_config(args), other_of(args)
 
     import torch
 
@@ -75,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         load=functools.partial(load_segmenter, cfg),
         output=os.path.abspath(args.output),
         names=names,
+        other=other,
         format=args.format,
         batch_size=args.batch_size,
         threads=args.threads,
@@ -83,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         args.input,
         task,
         Engine(args.engine, workers, device),
-        settings=settings_of(cfg, names=args.names, format=args.format),
+        settings=settings_of(cfg, names=args.names, other=other and [*other], format=args.format),
         block_size=args.block_size,
         retry_failed=args.retry_failed,
     )

@@ -55,6 +55,38 @@ def add_names_option(parser: argparse.ArgumentParser, default: str = "") -> None
     parser.add_argument("--names", "--labels", type=class_list, metavar="NAMES", help=help_names)
 
 
+def add_other_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --other and --threshold: what pixels get at which no name fits."""
+    help_other = "class of the pixels at which no name reaches the threshold"
+    parser.add_argument("--other", type=class_name, metavar="NAME", help=help_other)
+    help_threshold = "confidence, 0..1, that a name needs if there is an --other (default: 0.3)"
+    parser.add_argument("--threshold", type=share, metavar="T", help=help_threshold)
+
+
+def other_of(args: argparse.Namespace) -> tuple[str, float] | None:
+    """What --other and --threshold say: the class and its threshold; None without --other.
+
+    Raises:
+        ValueError: --threshold without --other.
+    """
+    from ..api.result import DEFAULT_THRESHOLD
+
+    if args.other is None and args.threshold is not None:
+        raise ValueError("--threshold needs --other, the name of the class of the pixels below it")
+    return None if args.other is None else (args.other, DEFAULT_THRESHOLD if args.threshold is None else args.threshold)
+
+
+def class_name(text: str) -> str:
+    """Removes surrounding spaces of a name.
+
+    Raises:
+        argparse.ArgumentTypeError: nothing is left.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the name of a class is empty")
+    return text.strip()
+
+
 def class_list(text: str) -> list[str]:
     """Splits comma-separated names and removes surrounding spaces; or reads those of a file, NAME.txt.
 
@@ -84,6 +116,19 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def share(text: str) -> float:
+    """Reads a number in 0..1.
+
+    Raises:
+        ValueError: not a number.
+        argparse.ArgumentTypeError: the number is not in 0..1.
+    """
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
     return value
 
 

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import add_config_options, add_names_option, add_weights_option, positive, share_below_1, trained_config
+from .options import (
+    add_config_options,
+    add_names_option,
+    add_other_options,
+    add_weights_option,
+    other_of,
+    positive,
+    share,
+    share_below_1,
+    trained_config,
+)
 
 if TYPE_CHECKING:
     from ..predictor import SegmentationPredictor
@@ -17,6 +27,7 @@ DESCRIPTION = """Segments images, and saves each one side by side with its overl
   mta-clip predict --config-file output/demo --input street.jpg photos/ 'more/*.png' --output out
   mta-clip predict --weights model_final.pth --input photos/ --output out --save-labels
   mta-clip predict ... --names "sky, road, my cat"      looks for other classes, by name
+  mta-clip predict ... --names "my cat" --other rest     and calls what is none of them "rest"
   mta-clip predict ... --input clip.mp4 --smoothing 0.8  a video, its probabilities averaged over some five frames
   mta-clip predict ... --input 0                         the first webcam, until Ctrl-C
 
@@ -37,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, help="folder for the pictures")
     add_names_option(parser)
+    add_other_options(parser)
     parser.add_argument("--save-labels", action="store_true", help="also save label PNGs (pixel value = class index)")
     parser.add_argument("--alpha", type=share, default=0.55, help="share of label colour in the overlay, 0..1")
     video = parser.add_argument_group("videos")
@@ -48,19 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the earlier frames in the probabilities of each, 0 (none, the default) to below 1",
     )
     video.add_argument("--batch-size", type=positive, default=4, metavar="N", help="frames per forward (default: 4)")
-
-
-def share(text: str) -> float:
-    """Reads a number in 0..1.
-
-    Raises:
-        ValueError: not a number.
-        argparse.ArgumentTypeError: the number is not in 0..1.
-    """
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and 1")
-    return value
 
 
 def output_names(images: Mapping[str, str], *, save_labels: bool) -> tuple[dict[str, str], dict[str, str]]:
@@ -153,13 +152,13 @@ def segment_files(
         with complete_file(output / name) as part:
             predictor.draw(image, prediction, alpha=alpha).save(part, format="PNG")
         if save_labels:
-            save_label_map(prediction.labels, labels, predictor.colors)
+            save_label_map(prediction.labels, labels, prediction.colors)
     return failures
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command; returns the exit status: 0, or 1 if an input failed."""
-    cfg = trained_config(args)
+    cfg, other = trained_config(args), other_of(args)
 
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -185,6 +184,8 @@ def run(args: argparse.Namespace) -> int:
         predictor = SegmentationPredictor(cfg)
         if args.names:
             predictor.set_vocabulary(args.names)
+        if other:
+            predictor.set_other(*other)
         with logging_redirect_tqdm():
             failures |= segment_files(
                 predictor,

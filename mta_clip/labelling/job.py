@@ -143,8 +143,8 @@ def _claimed(output: Path, settings: dict[str, Any]) -> Iterator[None]:
             before = read_json(file)
             if other := [key for key in {*before, *settings} if before.get(key) != settings.get(key)]:
                 raise ValueError(
-                    f"{output} holds labels of another job, with other {', '.join(sorted(other))}: choose another "
-                    "--output, or repeat the command of that job"
+                    f"{output} holds labels of another job, with other settings ({', '.join(sorted(other))}): choose "
+                    "another --output, or repeat the command of that job"
                 )
         else:
             with complete_file(file) as part:

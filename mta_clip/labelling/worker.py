@@ -44,7 +44,13 @@ class Model(Protocol):
     """What labels images: a `Segmenter`, or anything with its `stream`."""
 
     def stream(
-        self, images: Iterable[NDArray[np.uint8]], labels: Sequence[str] | None, *, batch_size: int
+        self,
+        images: Iterable[NDArray[np.uint8]],
+        labels: Sequence[str] | None,
+        *,
+        other: str | None,
+        threshold: float | None,
+        batch_size: int,
     ) -> Iterable[Segmentation]:
         """See `Segmenter.stream`."""
         ...
@@ -58,6 +64,7 @@ class Task:
         load: makes the model on a device.
         output: folder of the job.
         names: to look for; None: the classes of the training.
+        other: class of the pixels at which no name reaches a threshold, and the threshold, 0..1; None: there is none.
         format: one of FORMATS.
         batch_size: most images in a forward pass; images of different sizes are never in one.
         threads: that read, decode and encode files beside the model.
@@ -66,6 +73,7 @@ class Task:
     load: Callable[[str], Model]
     output: str
     names: tuple[str, ...] | None = None
+    other: tuple[str, float] | None = None
     format: str = "png"
     batch_size: int = 4
     threads: int = 2
@@ -92,7 +100,7 @@ class Labeller:
         self._model = task.load(device)
         self._pool = ThreadPoolExecutor(task.threads)
         black = np.zeros((64, 64, 3), np.uint8)
-        list(self._model.stream([black], task.names, batch_size=1))  # wrong names fail here, not once per image
+        self._segment([black])  # wrong names fail here, not once per image
 
     def __call__(self, block: Block) -> Count:
         """Labels a block, and writes its rows once all its label maps are written.
@@ -149,7 +157,7 @@ class Labeller:
     def _predicted(self, batch: list[Decoded], rows: dict[str, Row]) -> Iterator[tuple[Input, Segmentation]]:
         items, images = zip(*batch, strict=True)
         try:
-            results = list(self._model.stream(images, self.task.names, batch_size=len(batch)))
+            results = self._segment(images)
         except IMAGE_ERRORS as error:
             if len(batch) == 1:
                 rows[items[0].path] = _failure(items[0], error)
@@ -160,6 +168,11 @@ class Labeller:
                 yield from self._predicted([one], rows)
         else:
             yield from zip(items, results, strict=True)
+
+    def _segment(self, images: Sequence[NDArray[np.uint8]]) -> list[Segmentation]:
+        other, threshold = self.task.other or (None, None)
+        names, most = self.task.names, len(images)
+        return list(self._model.stream(images, names, other=other, threshold=threshold, batch_size=most))
 
 
 def batches_by_size(images: Iterable[Decoded], most: int) -> Iterator[list[Decoded]]:

@@ -70,6 +70,18 @@ def test_smoothing_removes_a_flash(predictor, tmp_path):
     assert flicker == [0, 0, 0, 0, 1, 0, 0, 0, 0] and steady == [0] * 9
 
 
+def test_frames_without_any_class(predictor):
+    frames = np.full((4, *SIZE, 3), 100, np.uint8)  # the threshold: neither dark nor bright
+    frames[:2] = 220
+    predictor.set_other("rest", 0.5)
+    for smoothing, found in ((0, [1, 1, 2, 2]), (0.8, [1, 1, 1, 1])):
+        results = list(segment_frames(predictor, frames, smoothing=smoothing))
+        assert [int(x.labels.mean()) for x in results] == found
+        assert all(x.class_names[-1] == x.other == "rest" for x in results)
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
+        predictor.set_other("rest", 1.5)
+
+
 def test_a_cut_video_is_kept_as_far_as_it_goes(predictor, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64, 3), np.uint8)
     data = write_clip(tmp_path / "a.avi", noise).read_bytes()

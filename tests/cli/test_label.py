@@ -3,6 +3,7 @@ import sys
 import numpy as np
 import pyarrow.parquet
 import pytest
+import torch
 from dataset_files import write_photos
 from PIL import Image
 from saved_models import mta_clip_config, segmenter
@@ -51,7 +52,19 @@ def test_other_names_need_another_output(command, photos, tmp_path, here, capsys
     assert main([*command, "--labels", "night, day"]) == 0
     assert {name for row in rows_of(tmp_path) for name, _ in row["shares"]} == {"night", "day"}
     assert main(command) == 1
-    assert "with other names" in capsys.readouterr().err
+    assert "with other settings (names)" in capsys.readouterr().err
+
+
+def test_pixels_that_no_name_fits(command, tmp_path, here, capsys):
+    torch.save({"model": {"threshold": torch.tensor(20.0)}}, command[4])  # the dark half is neither dark nor bright
+    assert main(command) == 0
+    assert main([*command, "--other", "rest"]) == 1
+    assert "with other settings (other)" in capsys.readouterr().err
+    (tmp_path / "out").rename(tmp_path / "before")
+    assert main([*command, "--other", "rest", "--threshold", "0.5"]) == 0
+    shares = next(dict(row["shares"]) for row in rows_of(tmp_path) if row["label"] == "labels/a.png.png")
+    assert shares.keys() == {"bright thing", "rest"} and 0.5 < shares["rest"] < 0.7
+    assert np.array(Image.open(tmp_path / "out" / "labels" / "a.png.png"))[:, 13:].min() == 2
 
 
 @pytest.mark.parametrize("option", ["--workers", "--batch-size"])

@@ -2,7 +2,14 @@ import argparse
 
 import pytest
 
-from mta_clip.cli.options import add_config_options, add_names_option, add_process_options, parse
+from mta_clip.cli.options import (
+    add_config_options,
+    add_names_option,
+    add_other_options,
+    add_process_options,
+    other_of,
+    parse,
+)
 
 
 def parsed(*arguments):
@@ -41,3 +48,11 @@ def test_names_are_typed_or_in_a_file(option, tmp_path, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args([option, str(tmp_path / "gone.txt")])
     assert "gone.txt: no such class list" in capsys.readouterr().err
+
+
+def test_the_threshold_that_the_help_names(capsys):
+    parser = argparse.ArgumentParser()
+    add_other_options(parser)
+    name, threshold = other_of(parser.parse_args(["--other", "rest"]))
+    assert name == "rest" and f"(default: {threshold})" in " ".join(parser.format_help().split())
+    assert other_of(parser.parse_args([])) is None

@@ -63,6 +63,18 @@ def test_other_class_names(photos, command, tmp_path):
     assert not (sheet == colors[2]).all(-1).any()
 
 
+def test_pixels_that_no_name_fits(photos, command, tmp_path, capsys):
+    torch.save({"model": {"threshold": torch.tensor(20.0)}}, command[3])  # the dark half is neither dark nor bright
+    arguments = [*command[:4], "--input", str(photos / "a.png"), "--save-labels", *command[4:]]
+    assert predict([*arguments, "--other", " rest "]) == 0
+    labels = np.array(Image.open(tmp_path / "out" / "labels" / "a.png"))
+    assert (labels[:, :8] == 1).all() and (labels[:, 13:] == 2).all()
+    assert predict([*arguments, "--other", "rest", "--threshold", "0"]) == 0
+    assert np.array(Image.open(tmp_path / "out" / "labels" / "a.png")).max() == 1
+    assert predict([*arguments, "--threshold", "0.5"]) == 1
+    assert "--threshold needs --other" in capsys.readouterr().err
+
+
 def test_augmentation(photos, command, tmp_path):
     arguments = [
         *command[:4],
@@ -87,7 +99,15 @@ def test_overrides_come_last(photos, command, capsys):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--alpha", "1.5"), ("--alpha", "x"), ("--smoothing", "1"), ("--labels", "sky,,road")]
+    ("option", "value"),
+    [
+        ("--alpha", "1.5"),
+        ("--alpha", "x"),
+        ("--smoothing", "1"),
+        ("--labels", "sky,,road"),
+        ("--other", " "),
+        ("--threshold", "2"),
+    ],
 )
 def test_wrong_options(command, option, value, capsys):
     with pytest.raises(SystemExit):

@@ -97,7 +97,7 @@ def test_failed_images_are_repeated_on_demand(photos, task):
 
 def test_a_folder_belongs_to_one_job(photos, task):
     label(photos, task, HereEngine())
-    with pytest.raises(ValueError, match="with other names: choose another"):
+    with pytest.raises(ValueError, match=r"with other settings \(names\): choose another"):
         label(photos, task, HereEngine(), {"names": ["sky"]})
     with open(f"{task.output}/.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

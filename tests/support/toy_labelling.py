@@ -18,7 +18,7 @@ class Toy:
     def __init__(self) -> None:
         self.batches = []
 
-    def stream(self, images, labels, *, batch_size):
+    def stream(self, images, labels, *, other, threshold, batch_size):
         images = list(images)
         if labels is not None and len(labels) != 2:
             raise ValueError("this model takes two names")
