@@ -1,5 +1,6 @@
 """Which values the keys of a config may have, beyond the type of their default."""
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from .config import get_cfg
+
+logger = logging.getLogger(__name__)
 
 _LARGEST = 2**32  # of an integer: beyond all seeds and counts
 
@@ -82,7 +85,7 @@ NEVER_EMPTY = _keys("INPUT: MIN_SIZE_TRAIN\nMODEL.PROMPT: TEMPLATES\nMODEL.SEM_S
 
 
 def check_values(cfg: CfgNode, where: str) -> None:
-    """Raises a ValueError that names the first key with a value that it cannot have.
+    """Raises a ValueError that names the first key with a value that it cannot have; warns if two contradict.
 
     Args:
         where: what messages call the config.
@@ -93,6 +96,14 @@ def check_values(cfg: CfgNode, where: str) -> None:
             raise ValueError(
                 f"{key} is {value!r:.60} (in {where or 'the defaults'} or the overrides); expected {expected}"
             )
+    shorter, longer = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    if shorter > longer:
+        logger.warning(
+            "INPUT.MIN_SIZE_TEST %d has no effect beyond INPUT.MAX_SIZE_TEST %d, the bound of the longer side: raise "
+            "that, too",
+            shorter,
+            longer,
+        )
 
 
 def values(node: CfgNode, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -57,3 +57,13 @@ def test_wrong_values_are_named(key, value, expected):
 )
 def test_right_values_pass(key, value):
     load_config("", [key, value])
+
+
+def test_a_shorter_side_beyond_the_bound_of_the_longer(caplog):
+    cfg = get_cfg()
+    cfg.INPUT.MIN_SIZE_TEST = cfg.INPUT.MAX_SIZE_TEST = 480
+    check_values(cfg, "")
+    assert not caplog.text
+    cfg.INPUT.MIN_SIZE_TEST = 560
+    check_values(cfg, "")
+    assert "MIN_SIZE_TEST 560 has no effect beyond INPUT.MAX_SIZE_TEST 480" in caplog.text
