@@ -28,6 +28,7 @@ from .api.result import Segmentation, check_threshold
 from .data.synonyms import are_seen
 from .data.transforms import ResizeShortestEdge
 from .engine.trained_model import build_for_evaluation, require_weights, with_trained_classes
+from .modeling import SegmentationModel
 from .modeling.clip import knows_language
 from .modeling.inference import AugmentedModel
 from .modeling.inference.output import scores_of
@@ -197,7 +198,7 @@ class SegmentationPredictor:
         return result if self.other is None else result.reject(self.other[0], threshold=self.other[1])
 
 
-def build_trained_model(cfg: CfgNode) -> tuple[nn.Module, CfgNode]:
+def build_trained_model(cfg: CfgNode) -> tuple[SegmentationModel, CfgNode]:
     """The model of a config, with the weights of MODEL.WEIGHTS, in evaluation mode, and the config with its classes.
 
     Raises:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch import nn
 
 from .. import __version__
 from ..checkpoint.writers import save_weights
 from ..files import read_json
+from ..modeling import SegmentationModel
 from ..modeling.clip import knows_language
 
 CONFIG, WEIGHTS, CLASSES, METRICS, CARD = FILES = (
@@ -40,7 +40,7 @@ def is_saved_model(folder: str | Path) -> bool:
     return not (folder / _MOVING).is_dir() and all((folder / name).is_file() for name in (CONFIG, WEIGHTS, CLASSES))
 
 
-def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: Mapping[str, float]) -> Path:
+def save_model(folder: str | Path, model: SegmentationModel, cfg: CfgNode, *, metrics: Mapping[str, float]) -> Path:
     """Saves a model; a saved model that the folder holds is replaced.
 
     Args:
@@ -76,12 +76,12 @@ def save_model(folder: str | Path, model: nn.Module, cfg: CfgNode, *, metrics: M
     return folder
 
 
-def _write(folder: Path, model: nn.Module, cfg: CfgNode, metrics: Mapping[str, float]) -> None:
+def _write(folder: Path, model: SegmentationModel, cfg: CfgNode, metrics: Mapping[str, float]) -> None:
     save_weights(model.state_dict(), folder / WEIGHTS)
     texts = {
         CONFIG: _portable(cfg).dump(),
         CLASSES: json.dumps(_classes(cfg), indent=2, ensure_ascii=False),
-        CARD: model_card(cfg, metrics),
+        CARD: model_card(cfg, metrics, takes_names=model.takes_names),
     }
     if metrics:
         texts[METRICS] = json.dumps(metrics, indent=2)
@@ -105,18 +105,16 @@ def check_classes(folder: str | Path, cfg: CfgNode) -> None:
             )
 
 
-def model_card(cfg: CfgNode, metrics: Mapping[str, float]) -> str:
-    """The README.md of a saved model; for arguments see `save_model`."""
-    node, names = cfg.MODEL, cfg.MODEL.PROMPT.CLASS_NAMES
-    has_text = node.META_ARCHITECTURE == "TagCLIP" or bool(node.PROMPT.NAME)
-    method = node.META_ARCHITECTURE if has_text else "Mask2Former (MTACLIP without text)"
-    if not has_text:
-        text = "It has no text side, so it knows only its classes."
+def model_card(cfg: CfgNode, metrics: Mapping[str, float], *, takes_names: bool) -> str:
+    """The README.md of a saved model; for arguments see `save_model` and `SegmentationModel.takes_names`."""
+    names = cfg.MODEL.PROMPT.CLASS_NAMES
+    if not takes_names:
+        text = "It does not compare masks with text, so it knows only its classes."
     elif knows_language(cfg):
         text = "Other names can be asked for: `model(image, labels=[...])`."
     else:
         text = "Its text tower was not pretrained on language, so names other than its classes mean nothing to it."
-    rows = [("method", method), ("image encoder", image_encoder(cfg)), ("classes", len(names))]
+    rows = [("method", method_name(cfg)), ("image encoder", image_encoder(cfg)), ("classes", len(names))]
     if cfg.DATASETS.UNSEEN_CLASSES:
         rows.append(("held out of training", ", ".join(cfg.DATASETS.UNSEEN_CLASSES)))
     rows += [("trained on", ", ".join(cfg.DATASETS.TRAIN)), ("evaluated on", ", ".join(cfg.DATASETS.TEST))]
@@ -127,6 +125,12 @@ def model_card(cfg: CfgNode, metrics: Mapping[str, float]) -> str:
         metrics=_metrics_table(metrics),
         classes=", ".join(names),
     )
+
+
+def method_name(cfg: CfgNode) -> str:
+    """What a config's method is called: "MTA-CLIP", "Mask2Former", "TagCLIP"."""
+    name = cfg.MODEL.META_ARCHITECTURE
+    return {"MTACLIP": "MTA-CLIP" if cfg.MODEL.PROMPT.NAME else "Mask2Former"}.get(name, name)
 
 
 def image_encoder(cfg: CfgNode) -> str:

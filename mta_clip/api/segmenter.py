@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from torch import nn
 from tqdm.auto import tqdm
 
 from ..analysis.mask_queries import MaskQueries, mask_queries
-from ..modeling import MTACLIP
+from ..modeling import MTACLIP, SegmentationModel
 from ..predictor import SegmentationPredictor
 from .hub import upload_folder
 from .images import ImageInput, batches_of_one_size, each_image, is_one_image, to_rgb
@@ -36,7 +35,9 @@ class Segmenter:
         ValueError: the config names no classes.
     """
 
-    def __init__(self, model: nn.Module, config: CfgNode, *, metrics: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, model: SegmentationModel, config: CfgNode, *, metrics: Mapping[str, float] | None = None
+    ) -> None:
         if not config.MODEL.PROMPT.CLASS_NAMES:
             raise ValueError("MODEL.PROMPT.CLASS_NAMES is empty: a segmenter needs the names of its model's classes")
         self.config = config
@@ -125,6 +126,16 @@ class Segmenter:
     def has_queries(self) -> bool:
         """Whether the model has mask queries (MTA-CLIP, Mask2Former), which `queries` returns."""
         return isinstance(self._model, MTACLIP)
+
+    @property
+    def takes_names(self) -> bool:
+        """Whether the model can look for other names (`labels`) than those of its training."""
+        return self._model.takes_names
+
+    @property
+    def knows_language(self) -> bool:
+        """Whether its text tower was pretrained on language; if not, names that it was not trained on are guesses."""
+        return self._predictor.knows_language
 
     def queries(self, image: ImageInput, labels: Sequence[str] | None = None) -> MaskQueries:
         """The masks behind the labels of an image, with the class of each by the linear classifier and by text.

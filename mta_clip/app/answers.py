@@ -15,7 +15,7 @@ from ..modeling.inference.progress import Report
 from .downloads import write_downloads, write_overlay
 from .explanation import explain_region, region_at
 from .jobs import Jobs
-from .models import Models, knows_words
+from .models import Models
 
 
 @dataclasses.dataclass
@@ -107,6 +107,6 @@ class Answers:
         found = len(result.masks())
         line = f"{width} x {height} pixels, {found} class{'es' if found > 1 else ''}, {seconds:.2f} s with {model}."
         guessed = [name for name in result.unseen_classes if name != result.other]
-        if guessed and not knows_words(self.models[model]):
+        if guessed and not self.models[model].knows_language:
             line += f" This model never learned language: what it finds as {', '.join(guessed)} is a guess."
         return line

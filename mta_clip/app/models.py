@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..api.load import load
+from ..api.saved_model import method_name
 from ..api.segmenter import Segmenter
-from ..modeling.clip import knows_language
 
 
 class Models:
@@ -43,27 +43,10 @@ class Models:
 
 def describe(model: Segmenter) -> str:
     """A line about a model: what it is, where it runs, what it was trained on and how well it does."""
-    cfg = model.config.MODEL
-    kinds = {"MTACLIP": "MTA-CLIP" if cfg.PROMPT.NAME else "Mask2Former"}
-    parts = [
-        kinds.get(cfg.META_ARCHITECTURE, cfg.META_ARCHITECTURE),
-        f"{len(model.class_names)} classes",
-        f"on {cfg.DEVICE}",
-    ]
+    parts = [method_name(model.config), f"{len(model.class_names)} classes", f"on {model.config.MODEL.DEVICE}"]
     if (score := model.metrics.get("sem_seg/mIoU")) is not None:
         parts.append(f"{score:.1f} mIoU")
     return " · ".join(parts)
-
-
-def takes_names(model: Segmenter) -> bool:
-    """Whether a model can look for other names than those of its training."""
-    cfg = model.config.MODEL
-    return cfg.META_ARCHITECTURE == "TagCLIP" or bool(cfg.PROMPT.NAME and cfg.MTA.SIMILARITY_WEIGHT)
-
-
-def knows_words(model: Segmenter) -> bool:
-    """Whether its text tower was pretrained on language; if not, names that it was not trained on are guesses."""
-    return knows_language(model.config)
 
 
 def short_names(sources: Sequence[str]) -> list[str]:

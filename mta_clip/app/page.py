@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..api.result import DEFAULT_THRESHOLD
 from ..checkpoint import CheckpointError
 from ..extras import import_extra
 from .answers import Answer, Answers
 from .jobs import Cancelled
-from .models import describe, takes_names
+from .models import describe
 from .viewer_data import viewer_data
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def _inputs(answers: Answers) -> list[Any]:
         other = gr.Textbox(
             "", label="Their name", placeholder="other: empty gives every pixel a class", elem_id="other"
         )
-        threshold = gr.Slider(0, 1, value=0.3, step=0.01, label="Confidence that a class needs", elem_id="threshold")
+        threshold = gr.Slider(
+            0, 1, value=DEFAULT_THRESHOLD, step=0.01, label="Confidence that a class needs", elem_id="threshold"
+        )
     model.change(functools.partial(_chosen, answers), model, [model, names], **QUIET)
     return [photo, model, names, other, threshold]
 
@@ -102,7 +105,7 @@ def _names_field(answers: Answers, model: str) -> dict[str, Any]:
     """Properties of the field of class names for a model."""
     segmenter = answers.models[model]
     own = ", ".join(segmenter.class_names)
-    usable = takes_names(segmenter)
+    usable = segmenter.takes_names
     info = (
         "Any words: commas between names, semicolons between synonyms. Empty: those of the training."
         if usable

@@ -11,6 +11,7 @@ from torch import nn
 from ..checkpoint import CheckpointError, SegmentationCheckpointer, is_shorter_table, read_checkpoint
 from ..config_loader import parse_config
 from ..data import register_folders, with_classes, with_classes_of
+from ..modeling import SegmentationModel
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def without_clip_weights(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def build_for_evaluation(cfg: CfgNode) -> nn.Module:
+def build_for_evaluation(cfg: CfgNode) -> SegmentationModel:
     """Builds the model of a config with the weights of `load_for_evaluation`.
 
     Checkpoints of this project also hold the frozen towers, so CLIP's own weights (MODEL.CLIP.*PRETRAINED) are read or

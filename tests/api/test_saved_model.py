@@ -100,16 +100,19 @@ def test_classes_that_contradict_the_config_are_refused(change, message, tmp_pat
 
 def test_cards_say_what_the_model_knows():
     cfg = mta_clip_config()
-    card = model_card(cfg, METRICS)
+    card = model_card(cfg, METRICS, takes_names=True)
     assert card.startswith("---\nlibrary_name: mta-clip\n") and "| sem_seg/mIoU | 48.38 |" in card
     assert "IoU-sky" not in card and ", ".join(cfg.MODEL.PROMPT.CLASS_NAMES) in card
     assert "not pretrained on language" in card
     cfg.MODEL.CLIP.NAME, cfg.MODEL.CLIP.PRETRAINED = "RN50", "openai"
-    assert "labels=[...]" in model_card(cfg, {}) and "without metrics" in model_card(cfg, {})
-    assert "| image encoder | CLIP RN50 |" in model_card(cfg, {})
+    assert "labels=[...]" in model_card(cfg, {}, takes_names=True) and "without metrics" in model_card(
+        cfg, {}, takes_names=True
+    )
+    assert "| image encoder | CLIP RN50 |" in model_card(cfg, {}, takes_names=True)
     cfg.MODEL.CLIP.IMAGE_NAME = "timm:resnet18"
-    assert "| image encoder | timm:resnet18 |" in model_card(cfg, {})
+    assert "| image encoder | timm:resnet18 |" in model_card(cfg, {}, takes_names=True)
     cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-    assert "| image encoder | build_resnet_backbone |" in model_card(cfg, {})
-    assert "no text side" in model_card(mta_clip_config(text=False), {})
-    assert "| held out of training | green square |" in model_card(tag_clip_config(), {})
+    assert "| image encoder | build_resnet_backbone |" in model_card(cfg, {}, takes_names=True)
+    card = model_card(mta_clip_config(text=False), {}, takes_names=False)
+    assert "| method | Mask2Former |" in card and "knows only its classes" in card
+    assert "| held out of training | green square |" in model_card(tag_clip_config(), {}, takes_names=True)

@@ -196,6 +196,15 @@ def test_models_without_text_know_their_classes_only(noise):
     assert model(noise, other="none").class_names == (*model.class_names, "none")
 
 
+def test_what_takes_other_names():
+    assert segmenter(mta_clip_config()).takes_names and segmenter(tag_clip_config()).takes_names
+    for cfg in (mta_clip_config(text=False), mta_clip_config("MODEL.MTA.SIMILARITY_WEIGHT", 0.0)):
+        model = segmenter(cfg)
+        with pytest.raises(ValueError, match="knows only its training classes"):
+            model(np.zeros((8, 8, 3), np.uint8), ["sky"])
+        assert not model.takes_names
+
+
 def test_classes_must_be_named(toy):
     with pytest.raises(ValueError, match="CLASS_NAMES"):
         Segmenter(toy._model, get_cfg())

@@ -2,7 +2,7 @@ import pytest
 from saved_models import METRICS, mta_clip_config, segmenter
 
 from mta_clip.app import models as app_models
-from mta_clip.app.models import Models, describe, knows_words, short_names, takes_names
+from mta_clip.app.models import Models, describe, short_names
 
 
 def test_names_are_short_and_differ():
@@ -30,5 +30,3 @@ def test_descriptions(mta, tag):
     assert describe(tag).startswith("TagCLIP · 3 classes")
     blind = segmenter(mta_clip_config(text=False), metrics=METRICS)
     assert describe(blind) == "Mask2Former · 4 classes · on cpu · 48.4 mIoU"
-    assert takes_names(mta) and takes_names(tag) and not takes_names(blind)
-    assert not knows_words(mta)

@@ -86,6 +86,11 @@ class SegmentationModel(nn.Module):
         """Class names used at inference; None = those of the training."""
         return None
 
+    @property
+    def takes_names(self) -> bool:
+        """Whether `set_vocabulary` takes other names than those of the training."""
+        return False
+
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Sets other names for inference, one output channel each; None restores those of the training.
 

@@ -108,6 +108,11 @@ class MTACLIP(SegmentationModel):
         """Class names used at inference; None = the training classes."""
         return None if self.prompt_learner is None else self.prompt_learner.vocabulary
 
+    @property
+    def takes_names(self) -> bool:
+        """Whether the model has learned to compare masks with text; see SegmentationModel."""
+        return self.prompt_learner is not None and self.sem_seg_head.compares_text
+
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Sets the names by which masks are classified at inference, by similarity to their text.
 
@@ -117,13 +122,13 @@ class MTACLIP(SegmentationModel):
         Raises:
             ValueError: the model does not compare masks with text, or a name is empty or too long for the text tower.
         """
-        if self.prompt_learner is not None and self.sem_seg_head.compares_text:
-            self.prompt_learner.set_vocabulary(names)
-        elif names is not None:
+        if names is not None and not self.takes_names:
             raise ValueError(
                 "this model has not learned to compare masks with text (MODEL.PROMPT.NAME is empty or "
                 "MODEL.MTA.SIMILARITY_WEIGHT is 0), so it knows only its training classes; use one trained with both"
             )
+        if self.prompt_learner is not None:
+            self.prompt_learner.set_vocabulary(names)
 
     def networks(self) -> list[nn.Module]:
         """See SegmentationModel."""
