@@ -182,7 +182,7 @@ def _add_mta(cfg: CN) -> None:
     node.SIMILARITY_WEIGHT = 1.0  # weight of L_sim; 0 removes the loss and every parameter that only it would train
     # Weight of a loss that is 0 if masks choose all contexts equally often, 1 if always the same one; 0 = none [MTA]
     node.CONTEXT_BALANCE = 0.0
-    # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code; docs/experiments.md shows that 0.07 is better
+    # tau of L_sim: exp(cosine / tau); 1 = none, as in the [MTA] code; docs/experiments.md: 0.07 is better from scratch
     node.TEMPERATURE = 0.07
     node.LEARN_TEMPERATURE = False  # tau becomes a parameter, initialised to TEMPERATURE (CLIP's logit scale)
     node.GAMMA_INIT = 1e-4  # of the residual text update, text' = text + gamma * u [Dense] [MTA]
