@@ -126,7 +126,7 @@ class Page:
     def status(self, part):
         return self.wait(lambda: next((x.text for x in self.all("#status .status") if part in x.text), ""))
 
-    def segment(self, path, part="pixels,"):
+    def segment(self, path, part=" s with "):
         self.upload(path)
         self.find("#segment").click()
         line = self.status(part)

@@ -88,8 +88,8 @@ class SegmentationModel(nn.Module):
 
     @property
     def takes_names(self) -> bool:
-        """Whether `set_vocabulary` takes other names than those of the training."""
-        return False
+        """Whether `set_vocabulary` takes names besides those of training; by default, if a subclass has its own."""
+        return type(self).set_vocabulary is not SegmentationModel.set_vocabulary
 
     def set_vocabulary(self, names: Sequence[str] | None) -> None:
         """Sets other names for inference, one output channel each; None restores those of the training.

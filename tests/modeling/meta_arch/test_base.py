@@ -145,3 +145,12 @@ def test_arguments_of_a_config():
     assert model.sliding_window.size == tuple(cfg.TEST.SLIDING_WINDOW.SIZE) and model.label_maps_only
     assert model.inference_dtype == torch.bfloat16 and model.device.type == "cpu"
     assert model.pixel_mean.flatten().tolist() == pytest.approx(cfg.MODEL.PIXEL_MEAN)
+
+
+def test_a_subclass_with_a_vocabulary_takes_names():
+    class Vocal(SegmentationModel):
+        def set_vocabulary(self, names) -> None:
+            pass
+
+    common = {"pixel_mean": [0] * 3, "pixel_std": [1] * 3, "size_divisibility": 1}
+    assert Vocal(**common).takes_names and not SegmentationModel(**common).takes_names
