@@ -50,12 +50,18 @@ def find_model(
         if is_saved_model(path):
             check_classes(path, load_config(str(source), []))
         if path.is_dir() and not named:
-            weights = path / WEIGHTS if (path / WEIGHTS).is_file() else newest_weights(str(path))
-            if (best := path / BEST_CHECKPOINT).is_file():
-                logger.info("%s is the last checkpoint; for the best one, name %s", weights, best)
+            weights = path / WEIGHTS if (path / WEIGHTS).is_file() else _last_weights(path)
     if weights:
         cfg.MODEL.WEIGHTS = str(weights)
     return cfg
+
+
+def _last_weights(run: Path) -> str:
+    """The weights of a run's folder, see `newest_weights`; tells of the best ones, if they were kept."""
+    last = newest_weights(str(run))
+    if (best := run / BEST_CHECKPOINT).is_file():
+        logger.info("%s is the last checkpoint; for the best one, name %s", last, best)
+    return last
 
 
 def config_of_checkpoint(path: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode | None:

@@ -22,12 +22,13 @@ def require_text(model: nn.Module) -> PromptLearner:
     Raises:
         ValueError: the model knows only the classes of its training.
     """
-    if not model.takes_names:
+    prompts = model.class_text if isinstance(model, TagCLIP) else getattr(model, "prompt_learner", None)
+    if prompts is None or not model.takes_names:
         raise ValueError(
             "an open vocabulary needs a model that compares masks with text; this one has none (MODEL.PROMPT.NAME is "
             "empty or MODEL.MTA.SIMILARITY_WEIGHT is 0). Export it with its own classes: --vocabulary closed"
         )
-    return model.class_text if isinstance(model, TagCLIP) else model.prompt_learner
+    return prompts
 
 
 @torch.no_grad()

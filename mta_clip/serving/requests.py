@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from ..api.result import DEFAULT_THRESHOLD
+from ..api.result import DEFAULT_THRESHOLD, check_threshold
 from ..data.image_files import DECODING_ERRORS, TooManyPixels, decode_image, describe_unknown
 from ..data.synonyms import split_names
 
@@ -69,8 +69,10 @@ def read_job(
     wanted = tuple(split_names("\n".join(names)) or ())
     if len(wanted) > MOST_NAMES:
         raise Refused(400, f"{len(wanted)} names are too many: at most {MOST_NAMES} are taken.")
-    if not 0 <= threshold <= 1:
-        raise Refused(400, f"threshold is a confidence between 0 and 1, got {threshold}.")
+    try:
+        check_threshold(threshold)
+    except ValueError as error:
+        raise Refused(400, f"{error}.") from error
     return Job(_decoded(content, max_pixels), wanted or None, other.strip() or None, threshold, output)
 
 

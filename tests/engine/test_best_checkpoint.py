@@ -43,9 +43,8 @@ def test_the_file_is_one_for_model_weights(tmp_path):
     SegmentationCheckpointer(other).load(str(tmp_path / BEST_CHECKPOINT))
     assert torch.equal(other.weight, best.checkpointer.model.weight)
     assert torch.load(tmp_path / BEST_CHECKPOINT, weights_only=True)["config"] == "A: 1"
-    assert [path.name for path in tmp_path.iterdir()] == [
-        BEST_CHECKPOINT
-    ]  # no last_checkpoint, which --resume would take
+    (only,) = tmp_path.iterdir()  # no last_checkpoint, which --resume would take
+    assert only.name == BEST_CHECKPOINT
 
 
 def test_a_resumed_run_starts_from_the_best_of_its_metric(tmp_path, caplog):

@@ -4,6 +4,7 @@ import torch
 from detectron2.modeling import build_model
 from exported import NAMES, OTHER_NAMES, tiny
 from tiny_models import tiny_config
+from toy_predictor import BrightnessSegmentor
 
 from mta_clip.export.names import no_object_features, require_text, save_names, text_features
 
@@ -39,6 +40,14 @@ def test_models_without_text_are_refused():
     for model in (tiny("Mask2Former")[0], build_model(tiny_config("MODEL.MTA.SIMILARITY_WEIGHT", 0.0))):
         with pytest.raises(ValueError, match=r"compares masks with text; this one has none .*--vocabulary closed"):
             require_text(model)
+
+
+def test_a_model_of_another_kind_has_no_open_graph():
+    """It takes names, but by means of its own."""
+    model = BrightnessSegmentor()
+    assert model.takes_names
+    with pytest.raises(ValueError, match="--vocabulary closed"):
+        require_text(model)
 
 
 def test_names_are_checked():

@@ -85,7 +85,8 @@ class MTACLIP(SegmentationModel):
         cfg = with_classes(cfg)
         if cfg.MODEL.MTA.CLASSIFIER == "linear" and (unseen := held_out_classes(cfg)):
             logger.warning(
-                "MODEL.MTA.CLASSIFIER linear does not find classes without labels in training (%s); text may",
+                "MODEL.MTA.CLASSIFIER linear does not find classes without labels in training (%s); text could, and "
+                "TagCLIP is made for them",
                 ", ".join(unseen),
             )
         backbone = build_backbone(cfg)

@@ -133,11 +133,6 @@ class TagCLIP(SegmentationModel):
         return self.class_text.vocabulary
 
     @property
-    def takes_names(self) -> bool:
-        """True: every name gets a query."""
-        return True
-
-    @property
     def names(self) -> Sequence[str]:
         """The class names in use at inference."""
         return self.split.class_names if self.vocabulary is None else self.vocabulary
