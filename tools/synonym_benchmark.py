@@ -129,10 +129,6 @@ def compare(
         lists |= {"synonyms": words, "synonyms, each taken for the next class": [*words[1:], words[0]]}
     if distractors:
         lists[f"own names and {len(distractors)} distractors"] = [*names, *distractors]
-    cfg = cfg.clone()
-    cfg.defrost()
-    if cfg.MODEL.MTA.CLASSIFIER == "linear":
-        cfg.MODEL.MTA.CLASSIFIER = "text"  # with a vocabulary the model does so by itself
     for title, words in lists.items():
         model.set_vocabulary(words)
         results[title] = measure(cfg, model, renamed(dataset, title, words), names, words[: len(names)])

@@ -71,8 +71,8 @@ def check_test_classes(cfg: CfgNode, model: nn.Module) -> None:
         ValueError: MTA-CLIP's linear classifier would have to name other classes than those of its training.
     """
     model = model.model if isinstance(model, AugmentedModel) else unwrap_model(model)
-    if not isinstance(model, MTACLIP) or model.mask_classifier.classifier != "linear":
-        return
+    if not isinstance(model, MTACLIP) or model.mask_classifier.classifier != "linear" or model.vocabulary:
+        return  # names of a vocabulary are compared with text, whatever the classifier
     for name in cfg.DATASETS.TEST:
         if has_other_classes(cfg, names := _class_names(name)):
             raise ValueError(

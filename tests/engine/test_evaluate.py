@@ -176,6 +176,8 @@ class TestOtherClasses:
         with pytest.raises(ValueError, match=r"reordered has other classes.*MODEL\.MTA\.CLASSIFIER linear.*text or"):
             run(folders, model)
         check_test_classes(folders, OwnMTACLIP(tiny_config("MODEL.MTA.CLASSIFIER", "text")))
+        model.set_vocabulary(["dark", "light"])
+        check_test_classes(folders, model)  # names that someone asked for are compared with text
 
     def test_a_model_without_a_vocabulary_is_refused(self, folders):
         model = SegmentationModel(pixel_mean=[0] * 3, pixel_std=[1] * 3, size_divisibility=1)

@@ -5,9 +5,10 @@ import pytest
 import torch
 import yaml
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from PIL import Image
 from scripts import ROOT, load_script
+from tiny_models import tiny_config
 from torch import nn
 
 from mta_clip.config import get_cfg
@@ -95,6 +96,19 @@ def test_the_command(tool, config, tmp_path, capsys):
     assert content["distractors"] == ["wet", "snow"] and content["unseen"] == ["bright"]
     assert content["results"]["synonyms"]["IoU"] == dict.fromkeys(NAMES, 100)
     assert (out / "words.md").read_text().splitlines() == lines
+
+
+def test_mta_clip_as_trained_with_the_linear_classifier(tool, config):
+    """Its own names go to the classifier of the config, all lists of names to text."""
+    register_folders(load_config(str(config), []))
+    cfg = tiny_config(
+        "DATASETS.TEST", ("words_test",), "MODEL.PROMPT.CLASS_NAMES", NAMES, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3
+    )
+    cfg.DATALOADER.NUM_WORKERS = 0
+    assert cfg.MODEL.MTA.CLASSIFIER == "linear"
+    results = tool.compare(cfg, build_model(cfg), "words_test", {name: [f"{name} one"] for name in NAMES}, ["wet"])
+    assert [*results][::4] == ["linear classifier", "own names and 1 distractors"]
+    assert all(list(scores["IoU"]) == NAMES for scores in results.values())
 
 
 def test_absent_classes_have_no_iou(tool):
