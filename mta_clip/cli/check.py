@@ -107,5 +107,7 @@ def check(cfg: "CfgNode", name: str, output: Path, workers: int) -> int:
     troubles = config_troubles(cfg, name) + findings.troubles()
     for trouble in troubles:
         logger.error("TROUBLE: %s", trouble)
+    if advice := findings.advice():
+        logger.info("Advice: %s", advice)
     logger.info("%s", f"Troubles found: {len(troubles)}." if troubles else "No trouble found.")
     return 1 if troubles else 0

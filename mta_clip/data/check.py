@@ -76,15 +76,11 @@ class DatasetFindings:
     def troubles(self) -> list[str]:
         """What has to be fixed before training, one sentence each."""
         troubles = self._problems_by_kind()
-        wrong = self.unexpected()
         troubles += [
             f"value {v} is out of range (label maps: {self.images[v]}, pixels: {self.pixels[v]}), first in "
             f"{self.first_file[v]}"
-            for v in wrong[:_SHOWN]
+            for v in self.unexpected()[:_SHOWN]
         ]
-        if wrong:
-            sizes = {"num_classes": len(self.class_names), "ignore_label": self.ignore_label}
-            troubles.append(label_map_advice(self.pixels, **sizes))
         total = self.pixels.total()
         if total and self.pixels[self.ignore_label] > _MAX_IGNORED * total:
             troubles.append(
@@ -98,6 +94,10 @@ class DatasetFindings:
                 f"{label_map_option({self.ignore_label: absent[0]})}"
             )
         return troubles
+
+    def advice(self) -> str:
+        """What to do about values that are no class; "" if there are none."""
+        return label_map_advice(self.pixels, num_classes=len(self.class_names), ignore_label=self.ignore_label)
 
     def _problems_by_kind(self) -> list[str]:
         """Problems that differ only in the file are one sentence, which names the first file."""
@@ -162,8 +162,8 @@ def check_training_data(cfg: CfgNode, *, sample: int = 20) -> None:
         if findings.problems or findings.unexpected():
             own = any(entry["name"] == name for entry in cfg.DATASETS.FOLDERS)
             how = ", with the same --config-file; or `mta-clip check` with the same --data," if own else ""
-            advice = f"`mta-clip check {name}`{how} reads all of its files."
-            raise ValueError("\n".join([*troubles, advice]))
+            all_files = f"`mta-clip check {name}`{how} reads all of its files."
+            raise ValueError("\n".join(filter(None, [*troubles, findings.advice(), all_files])))
         for trouble in troubles:
             logger.warning("In a sample of %d images of %s", findings.sizes.total(), trouble)
 

@@ -57,6 +57,8 @@ def test_own_photos_with_values_that_are_no_classes(check_photos, tmp_path, capl
     labels = tmp_path / "labels" / "0.png"
     Image.open(labels).point(lambda value: value * 7).save(labels)
     assert check_photos() == 1
+    assert "TROUBLE: value 7 is out of range" in caplog.text and "Advice: If they mean void" in caplog.text
+    assert "Troubles found: 1." in caplog.text  # advice is none
     assert check_photos("--label-map", "{7: 1}") == 0
     (tmp_path / "names.txt").unlink()
     assert check_photos() == 1
