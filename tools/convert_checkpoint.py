@@ -23,6 +23,7 @@ from mta_clip.checkpoint.sources import SOURCES
 from mta_clip.checkpoint.writers import SUFFIXES, require_known_suffix, save_weights
 from mta_clip.cli.options import parse
 from mta_clip.config_loader import load_config
+from mta_clip.engine.trained_model import without_clip_weights
 from mta_clip.modeling.clip import build_clip
 
 
@@ -43,10 +44,8 @@ def state_dict_of(cfg: CfgNode, source: str) -> dict[str, Tensor]:
     """The state dict that the converted file must fit: of the config's model, or of its open_clip architecture."""
     if SOURCES[source].is_clip:
         return build_clip(name=cfg.MODEL.CLIP.NAME, quick_gelu=cfg.MODEL.CLIP.QUICK_GELU).state_dict()
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE, clip = "cpu", cfg.MODEL.CLIP
-    clip.PRETRAINED = clip.IMAGE_PRETRAINED = clip.TEXT_PRETRAINED = ""  # only names and shapes are needed
+    cfg = without_clip_weights(cfg)  # only names and shapes are needed
+    cfg.MODEL.DEVICE = "cpu"
     return build_model(cfg).state_dict()
 
 

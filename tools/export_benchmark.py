@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from mta_clip.cli.options import parse
 from mta_clip.config_loader import load_config
 from mta_clip.data import with_classes
+from mta_clip.engine.trained_model import without_clip_weights
 from mta_clip.export import export_model
 from mta_clip.extras import import_extra
 
@@ -176,8 +177,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
     torch.set_num_threads(args.threads)
-    cfg = with_classes(load_config(args.config_file, args.opts))
-    cfg.MODEL.DEVICE, cfg.MODEL.CLIP.PRETRAINED, cfg.MODEL.COMPILE = "cpu", "", False
+    cfg = without_clip_weights(with_classes(load_config(args.config_file, args.opts)))
+    cfg.MODEL.DEVICE, cfg.MODEL.COMPILE = "cpu", False
     cfg.TEST.SEM_SEG.LABEL_MAPS_ONLY, cfg.TEST.SLIDING_WINDOW.ENABLED = True, False
     images = np.random.default_rng(0).integers(0, 256, (args.batch, 3, *args.size), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:

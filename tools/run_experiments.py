@@ -229,14 +229,21 @@ def mean_or_dash(values: list[float | None]) -> str:
 
 
 def tables(results: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: str) -> str:
-    """Two Markdown tables: means over seeds against the baseline, and the IoU of each class."""
+    """Two Markdown tables: means over seeds against the baseline, and the IoU of each class.
+
+    Args:
+        results: experiment -> seed -> metrics; at least one.
+        baseline: an experiment.
+    """
     told = comparison(results, baseline, "mIoU")
-    rows = [f"| | seeds | mIoU | boundary mIoU | mIoU against {baseline} |", "|---|---|---|---|---|"]
+    runs = [metrics for seeds in results.values() for metrics in seeds.values()]
+    keys = [key for key in ("mIoU", "boundary_mIoU") if all(key in metrics for metrics in runs)]
+    columns = ["", "seeds", *(key.replace("_", " ") for key in keys), f"mIoU against {baseline}"]
+    rows = [f"| {' | '.join(columns)} |".replace("|  |", "| |"), "|---" * len(columns) + "|"]
     for name, seeds in results.items():
-        means = [spread([metrics[key] for metrics in seeds.values()]) for key in ("mIoU", "boundary_mIoU")]
+        means = [spread([metrics[key] for metrics in seeds.values()]) for key in keys]
         rows.append(f"| {name} | {len(seeds)} | {' | '.join(means)} | {told.get(name, '')} |")
-    first = next(iter(next(iter(results.values())).values()))
-    classes = [key for key in first if key.startswith("IoU-")]
+    classes = [key for key in runs[0] if key.startswith("IoU-")]
     rows += [
         "",
         f"| IoU | {' | '.join(key.removeprefix('IoU-') for key in classes)} |",
@@ -280,7 +287,9 @@ def main(arguments: list[str] | None = None) -> int:
     group = read_list(args.list, args.set)
     runs = runs_of(group, args.seeds or group["seeds"], args.output, args.opts)
     if args.table:
-        print(tables(finished(runs), group["baseline"]))
+        if not (results := finished(runs)):
+            parser.error(f"{args.output}: no run of the set {args.set!r} is done yet")
+        print(tables(results, group["baseline"]))
         return 0
     for run in runs:
         run.record()  # refuses other settings now, not after hours

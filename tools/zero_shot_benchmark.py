@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mta_clip.config_loader import load_config
 from mta_clip.engine.evaluate import evaluate
+from mta_clip.engine.setup import setup
 from mta_clip.engine.trainer import Trainer
 
 METRICS = ("mIoU_seen", "mIoU_unseen", "hIoU", "pACC")
@@ -37,17 +38,17 @@ def run(config_file: str, seed: int, token: bool, folder: Path, overrides: list[
     first = next(weighting for has_token, weighting in VARIANTS.values() if has_token == token)
     options = ["SEED", seed, "OUTPUT_DIR", folder, "DATASETS.TEST", "()"]
     options += ["MODEL.TAGCLIP.TRUSTY_TOKEN", token, "MODEL.TAGCLIP.TRUSTY_EVAL", first]
-    cfg = load_config(config_file, [*overrides, *map(str, options)])
-    test_sets = load_config(config_file, overrides).DATASETS.TEST
-    folder.mkdir(parents=True, exist_ok=True)
+    cfg = setup(load_config(config_file, [*overrides, *map(str, options)]), training=True)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     trainer.train()
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = load_config(config_file, overrides).DATASETS.TEST
     results = {}
     for variant, (has_token, weighting) in VARIANTS.items():
         if has_token == token:
             trainer.model.trusty_eval = weighting
-            cfg.DATASETS.TEST = test_sets
             metrics = evaluate(cfg, trainer.model, subfolder=weighting)["sem_seg"]
             results[variant] = {name: metrics[name] for name in METRICS}
     done.write_text(json.dumps(results, indent=2))

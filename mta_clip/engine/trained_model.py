@@ -12,6 +12,7 @@ from ..checkpoint import CheckpointError, SegmentationCheckpointer, is_shorter_t
 from ..config_loader import parse_config
 from ..data import register_folders, with_classes, with_classes_of
 from ..modeling import SegmentationModel
+from ..modeling.clip.text_towers import RANDOM, has_own_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ def without_clip_weights(cfg: CfgNode) -> CfgNode:
     """A copy of a config whose model is built without reading or downloading the weights of CLIP's towers."""
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.CLIP.PRETRAINED = cfg.MODEL.CLIP.IMAGE_PRETRAINED = cfg.MODEL.CLIP.TEXT_PRETRAINED = ""
+    clip = cfg.MODEL.CLIP
+    clip.PRETRAINED = clip.IMAGE_PRETRAINED = ""
+    clip.TEXT_PRETRAINED = RANDOM if has_own_weights(clip.TEXT_NAME) else ""
     return cfg
 
 
@@ -87,7 +90,8 @@ def build_for_evaluation(cfg: CfgNode) -> SegmentationModel:
         return model
     shown = f"{len(lacking)} parameters that were not trained: {_first(lacking)}"
     clip = cfg.MODEL.CLIP
-    if not (clip.PRETRAINED or clip.IMAGE_PRETRAINED or clip.TEXT_PRETRAINED):
+    own = has_own_weights(clip.TEXT_NAME) and clip.TEXT_PRETRAINED != RANDOM
+    if not (clip.PRETRAINED or clip.IMAGE_PRETRAINED or clip.TEXT_PRETRAINED or own):
         raise CheckpointError(
             f"the checkpoint lacks, wholly or partly, {shown}. Set MODEL.CLIP.PRETRAINED (IMAGE_PRETRAINED, "
             "TEXT_PRETRAINED for a tower of its own) to the weights it was trained with"

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from noise_config import make_noise_config
+from tiny_models import save_tiny_bert
 
 from mta_clip.cli.main import main
 from mta_clip.config_loader import load_config
@@ -38,6 +39,14 @@ def test_weights_of_towers_are_not_read(said, tmp_path):
     (tmp_path / "a.yaml").write_text(base.dump())
     rows = said(str(tmp_path / "a.yaml"))
     assert "million" in rows["parameters"] and "image encoder CLIP mta-tiny-vit" in rows["architecture"]
+
+
+def test_weights_of_hugging_face_are_not_read(said, tmp_path):
+    base = load_config("shapes/mta_clip_tiny", [])
+    base.MODEL.CLIP.TEXT_NAME = save_tiny_bert(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "a.yaml").write_text(base.dump())
+    assert "million" in said(str(tmp_path / "a.yaml"))["parameters"]
 
 
 def test_a_run_and_its_checkpoint(said, tmp_path):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from detectron2.modeling import build_model
-from tiny_models import batch, tiny_config
+from tiny_models import batch, save_tiny_bert, tiny_config
 from toy_training import ToySegmentor, toy_cfg, train_toy
 
 from mta_clip.checkpoint import CheckpointError, SegmentationCheckpointer
@@ -128,6 +128,16 @@ def test_a_text_tower_of_its_own_is_read_only_if_the_checkpoint_lacks_it(tmp_pat
     torch.save({"model": without_the_text_tower(model.state_dict())}, cfg.MODEL.WEIGHTS)
     assert_same_scores(model, build_for_evaluation(cfg))
     text_file.unlink()
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+    assert_same_scores(model, build_for_evaluation(cfg))
+
+
+def test_a_text_tower_of_hugging_face_is_read_only_if_the_checkpoint_lacks_it(tmp_path):
+    cfg = tiny_config("MODEL.CLIP.TEXT_NAME", save_tiny_bert(tmp_path), "MODEL.WEIGHTS", str(tmp_path / "trained.pth"))
+    model = build_model(cfg).eval()
+    torch.save({"model": without_the_text_tower(model.state_dict())}, cfg.MODEL.WEIGHTS)
+    assert_same_scores(model, build_for_evaluation(cfg))
+    (tmp_path / "model.safetensors").unlink()
     torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
     assert_same_scores(model, build_for_evaluation(cfg))
 

@@ -135,6 +135,12 @@ def test_the_command_prints_tables(start, capsys):
     assert lines[5:9] == ["| IoU | road | pole |", "|---|---|---|", "| plain | 90.0 | - |", "| text | 90.0 | - |"]
 
 
+def test_without_a_finished_run_there_is_no_table(start, capsys):
+    with pytest.raises(SystemExit):
+        start("--set", "good", "--table")
+    assert "no run of the set 'good' is done yet" in capsys.readouterr().err
+
+
 def results(**experiments: list[float]) -> dict:
     return {name: {seed: {"mIoU": value} for seed, value in enumerate(values)} for name, values in experiments.items()}
 
@@ -147,6 +153,12 @@ def test_significance_is_paired_and_corrected(tool):
         "wide": "+2.00 (not significant, p = 0.074)",
         "sure": "+1.00 (significant, p = 0.007)",
     }
+
+
+def test_boundaries_need_not_be_measured(tool):
+    lines = tool.tables(results(base=[50.0, 60.0], other=[51.0, 62.0]), "base").splitlines()
+    assert lines[0] == "| | seeds | mIoU | mIoU against base |"
+    assert lines[3] == "| other | 2 | 56.50 ± 7.78 | +1.50 (2 seeds) |"
 
 
 def test_two_seeds_are_too_few_for_a_test(tool):

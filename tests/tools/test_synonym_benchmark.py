@@ -98,13 +98,13 @@ def test_the_command(tool, config, tmp_path, capsys):
     assert (out / "words.md").read_text().splitlines() == lines
 
 
-def test_mta_clip_as_trained_with_the_linear_classifier(tool, config):
+def test_mta_clip_as_trained_with_the_linear_classifier(tool, config, tmp_path):
     """Its own names go to the classifier of the config, all lists of names to text."""
     register_folders(load_config(str(config), []))
     cfg = tiny_config(
         "DATASETS.TEST", ("words_test",), "MODEL.PROMPT.CLASS_NAMES", NAMES, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3
     )
-    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.NUM_WORKERS, cfg.OUTPUT_DIR = 0, str(tmp_path)
     assert cfg.MODEL.MTA.CLASSIFIER == "linear"
     results = tool.compare(cfg, build_model(cfg), "words_test", {name: [f"{name} one"] for name in NAMES}, ["wet"])
     assert [*results][::4] == ["linear classifier", "own names and 1 distractors"]

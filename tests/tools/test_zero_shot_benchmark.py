@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import torch
 from scripts import load_script
 
 
@@ -52,6 +53,20 @@ def test_one_training_serves_all_variants_with_its_token(tool, runs, tmp_path):
     assert all(datasets == ("shapes_sem_seg_val",) for datasets, _, _ in evaluations)
     assert list(results) == [name for name, (token, _) in tool.VARIANTS.items() if token]
     assert all(list(metrics) == list(tool.METRICS) for metrics in results.values())
+
+
+def test_the_seed_is_that_of_the_initial_weights_too(tool, monkeypatch, tmp_path):
+    drawn = []
+
+    def trainer(cfg):
+        drawn.append(torch.rand(()).item())
+        return FakeTrainer(cfg)
+
+    monkeypatch.setattr(tool, "Trainer", trainer)
+    monkeypatch.setattr(tool, "evaluate", lambda *_, **__: {"sem_seg": dict.fromkeys(tool.METRICS, 0.0)})
+    for index, seed in enumerate((3, 3, 4)):
+        tool.run(CONFIG, seed, False, tmp_path / str(index), [])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_what_is_done_is_not_repeated(tool, runs, tmp_path):

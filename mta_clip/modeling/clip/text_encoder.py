@@ -13,8 +13,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from .text_tokenizer import build_tokenizer
-from .text_towers import RANDOM, build_text_tower
-from .text_towers.hugging_face import PREFIX
+from .text_towers import RANDOM, build_text_tower, has_own_weights
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ def knows_language(cfg: CfgNode) -> bool:
     tower = text_tower_settings(cfg)
     if tower["pretrained"] == RANDOM or tower["name"].startswith("mta-tiny"):
         return False
-    return bool(tower["pretrained"]) or tower["name"].startswith(PREFIX)  # hf:... brings its own weights
+    return bool(tower["pretrained"]) or has_own_weights(tower["name"])
 
 
 class CLIPTextEncoder(nn.Module):
@@ -85,7 +84,7 @@ class CLIPTextEncoder(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Constructor arguments from a config; logs a warning if only the other tower has weights."""
         clip, settings = cfg.MODEL.CLIP, text_tower_settings(cfg)
-        if clip.PRETRAINED and not settings["pretrained"] and not settings["name"].startswith(PREFIX):
+        if clip.PRETRAINED and not settings["pretrained"] and not has_own_weights(settings["name"]):
             logger.warning(
                 f"MODEL.CLIP.TEXT_PRETRAINED is '', so the frozen text tower {clip.TEXT_NAME} has random weights; this "
                 "is right only if MODEL.WEIGHTS has them"

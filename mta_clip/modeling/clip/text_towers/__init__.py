@@ -20,8 +20,14 @@ __all__ = [
     "TextTower",
     "adapt_text_tower",
     "build_text_tower",
+    "has_own_weights",
     "text_dim",
 ]
+
+
+def has_own_weights(name: str) -> bool:
+    """Whether a tower of this name, as in `build_text_tower`, brings weights of its own, unless it is RANDOM."""
+    return name.startswith(PREFIX)
 
 
 def build_text_tower(
@@ -44,7 +50,7 @@ def build_text_tower(
     Raises:
         ValueError: see `build_clip`, `HuggingFaceModel` and `adapt_text_tower`; or a setting that has no effect.
     """
-    if name.startswith(PREFIX):
+    if has_own_weights(name):
         if pretrained not in ("", RANDOM):
             raise ValueError(
                 f"MODEL.CLIP.TEXT_PRETRAINED is {pretrained!r}, but {name} has its own weights: leave it '', or set "
