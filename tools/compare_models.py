@@ -27,6 +27,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from mta_clip.api.segmenter import Segmenter
+from mta_clip.data import register_folders
 from mta_clip.data.image_files import read_image
 from mta_clip.data.label_maps import LabelReader
 from mta_clip.evaluation.boundary import boundary_band
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         models = [mta_clip.load(weights) for weights in args.weights]
+        register_folders(models[0].config)
         with (args.output / "images.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(["image", "corrected pixels", "spoiled pixels"])

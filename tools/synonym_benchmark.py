@@ -6,7 +6,7 @@
 
 Every list of names is evaluated like a dataset with other classes (docs/open_vocabulary.md, "Other class lists"):
 
-- classifier of the config: the model as it was trained;
+- classifier of the config: the model as it was trained; left out if it is linear and the dataset has other classes;
 - own names: the dataset's names, compared as text;
 - synonyms: other words for the same classes;
 - synonyms, each taken for the next class: the control; near 0 if meaning decides;
@@ -35,7 +35,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 from mta_clip.cli.options import add_config_options, add_weights_option, parse, trained_config
-from mta_clip.data import register_folders, unseen_classes
+from mta_clip.data import has_other_classes, register_folders, unseen_classes
 from mta_clip.data.classes import builtin_classes, read_classes
 from mta_clip.data.synonyms import SEPARATOR, find_classes
 from mta_clip.engine.evaluate import evaluate
@@ -110,7 +110,7 @@ def compare(
     synonyms: Mapping[str, Sequence[str]] | None = None,
     distractors: Sequence[str] = (),
 ) -> dict[str, Scores]:
-    """Scores by title of the list of names, those of the config's own classifier first.
+    """Scores by title of the list of names, those of the config's own classifier first, if it has the classes.
 
     Args:
         cfg, model: from `build_trained_model`.
@@ -122,7 +122,9 @@ def compare(
         ValueError: the model does not compare masks with text; see also `evaluate`.
     """
     names = list(MetadataCatalog.get(dataset).stuff_classes)
-    results = {f"{cfg.MODEL.MTA.CLASSIFIER} classifier": measure(cfg, model, dataset, names, names)}
+    classifier, results = cfg.MODEL.MTA.CLASSIFIER, {}
+    if classifier != "linear" or not has_other_classes(cfg, names):
+        results[f"{classifier} classifier"] = measure(cfg, model, dataset, names, names)
     lists = {"own names": names}
     if synonyms:
         words = [synonyms[name][0] for name in names]

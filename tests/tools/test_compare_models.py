@@ -8,6 +8,7 @@ from PIL import Image
 from scripts import load_script
 
 import mta_clip
+from mta_clip.config import get_cfg
 
 TRUTH = np.zeros((20, 30), np.uint8)
 TRUTH[:, 15:] = 1
@@ -43,7 +44,7 @@ def dataset(tmp_path):
 
 def segmenter(labels, names=("left", "right")):
     class Fake:
-        class_names = names
+        class_names, config = names, get_cfg()
 
         def __call__(self, image, *, scores):
             assert image.shape == (20, 30, 3) and not scores
@@ -74,9 +75,12 @@ def test_boundaries_and_regions_are_counted_apart(tool, comparison):
 def test_the_command(tool, dataset, tmp_path, monkeypatch, capsys):
     models = {"a": segmenter(FIRST), "b": segmenter(SECOND), "c": segmenter(FIRST, ("left", "top"))}
     monkeypatch.setattr(mta_clip, "load", models.__getitem__)
+    registered = []
+    monkeypatch.setattr(tool, "register_folders", registered.append)
     output = tmp_path / "out"
     assert tool.main(["a", "b", "--dataset", dataset, "--output", str(output), "--names", "A", "B"]) == 0
     printed = capsys.readouterr().out
+    assert registered == [models["a"].config]  # own photos are known by the config of their model
     assert "A right %" in printed and "inside regions" in printed
     (line,) = csv.DictReader((output / "images.csv").open())
     assert (line["corrected pixels"], line["spoiled pixels"]) == ("36", "18")

@@ -109,6 +109,8 @@ def test_mta_clip_as_trained_with_the_linear_classifier(tool, config, tmp_path):
     results = tool.compare(cfg, build_model(cfg), "words_test", {name: [f"{name} one"] for name in NAMES}, ["wet"])
     assert [*results][::4] == ["linear classifier", "own names and 1 distractors"]
     assert all(list(scores["IoU"]) == NAMES for scores in results.values())
+    cfg.MODEL.PROMPT.CLASS_NAMES = ["night", "dusk", "day"]  # a model of other classes
+    assert list(tool.compare(cfg, build_model(cfg), "words_test")) == ["own names"]
 
 
 def test_absent_classes_have_no_iou(tool):
