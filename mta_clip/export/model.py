@@ -54,7 +54,7 @@ def export_model(
         path: of the first file; its suffix is that of the format.
         format: onnx | torch (torch.export) | openvino.
         vocabulary: closed | open.
-        names: class names; None: those in use.
+        names: class names, compared as text; None: those in use.
         returns: scores | labels.
         size: (H, W) in pixels that the graphs are limited to; None: any size from 2 pixels.
 
@@ -72,8 +72,9 @@ def export_model(
     require_format(format, path)
     check_supported(model)
     _check_options(vocabulary, returns, size)
-    own, before = list(cfg.MODEL.PROMPT.CLASS_NAMES), model.vocabulary
-    names = list(names or before or own)
+    before = model.vocabulary
+    asked = names or before
+    names = list(asked or cfg.MODEL.PROMPT.CLASS_NAMES)
     _check_model(cfg, names)
     _check_padding(model, size)
     if cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.AUG.ENABLED:
@@ -86,7 +87,7 @@ def export_model(
     images = torch.zeros(2, 3, *(size or _EXAMPLE_SIZE), dtype=torch.uint8)
     if vocabulary == "open":
         return _export_open(model, path, format, names, images, about, options)
-    model.set_vocabulary(None if names == own else names)
+    model.set_vocabulary(names if asked else None)
     graph = ClosedGraph(model, **options)
     model.set_vocabulary(before)
     program = trace(graph, (images,), (_image_axes(size),))

@@ -102,6 +102,17 @@ def test_names_in_use_are_exported_unless_others_are_given(names, wanted, tmp_pa
     assert model.vocabulary == OTHER_NAMES
 
 
+@pytest.mark.parametrize("names", [None, NAMES])
+def test_given_names_are_compared_as_text_even_if_they_are_those_of_training(names, tmp_path, monkeypatch):
+    model, cfg = tiny("MTACLIP")
+    used = []
+    monkeypatch.setattr(export_module, "ClosedGraph", lambda model, **_: used.append(model.vocabulary))
+    monkeypatch.setattr(export_module, "trace", lambda *_: None)
+    monkeypatch.setattr(export_module, "write_graph", lambda *_, **__: [])
+    export_model(model, cfg, tmp_path / "model.pt2", format="torch", names=names)
+    assert used == [names]  # without a vocabulary, the classifier of the config decides
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("name", ["MTACLIP", "Mask2Former", "TagCLIP"])
