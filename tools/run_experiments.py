@@ -238,8 +238,8 @@ def tables(results: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: s
     told = comparison(results, baseline, "mIoU")
     runs = [metrics for seeds in results.values() for metrics in seeds.values()]
     keys = [key for key in ("mIoU", "boundary_mIoU") if all(key in metrics for metrics in runs)]
-    columns = ["", "seeds", *(key.replace("_", " ") for key in keys), f"mIoU against {baseline}"]
-    rows = [f"| {' | '.join(columns)} |".replace("|  |", "| |"), "|---" * len(columns) + "|"]
+    columns = ["seeds", *(key.replace("_", " ") for key in keys), f"mIoU against {baseline}"]
+    rows = [f"| | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, seeds in results.items():
         means = [spread([metrics[key] for metrics in seeds.values()]) for key in keys]
         rows.append(f"| {name} | {len(seeds)} | {' | '.join(means)} | {told.get(name, '')} |")

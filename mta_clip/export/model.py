@@ -63,7 +63,7 @@ def export_model(
 
     Raises:
         ValueError: an unknown option, the frozen CLIP, the maximum over synonyms, a size that is not positive, an open
-            vocabulary or other names for a model without text, a free size for an encoder that pads by size, or a model
+            vocabulary or names for a model without text, a free size for an encoder that pads by size, or a model
             of another meta-architecture.
         ModuleNotFoundError: a library is missing; see `import_extra`.
         OSError: a file cannot be written.
